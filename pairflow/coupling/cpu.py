@@ -1,0 +1,79 @@
+"""The CPU engine: the backward walk sampled exactly, without ever forming the marginals (method.md §2).
+
+Dense engines compute S^i(z) for every position, D·M multiply-adds a step. But "move with probability c_t·S^i" is the
+same as "draw u < c_t, draw a row m from the posterior, and move if d_m^i = z^i", independently for each position. So a
+step only needs rows drawn from the posterior, for the few positions with u < c_t:
+
+- The posterior's weights depend on a row's match count alone, so a draw is a draw of a *level* (how many tokens match)
+  by the levels' total weights, and then of a row uniformly among the rows at that level.
+- Levels are counted from the best downwards, and only until every draw is decided whatever the rest holds.
+- A move of one position changes the counts by one comparison with one column of the support; nothing is recounted.
+
+All passes over the support are branch-free loops over bytes that LLVM turns into vector instructions. For τ ≠ 1 the
+marginals are needed after all; they are summed over the rows whose weight can change a float64 sum.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pairflow.coupling.kernels import walk_rows
+from pairflow.schedule import backward_times, d_kappa, flip_ceiling, gamma, kappa
+from pairflow.spec import CouplingSpec
+
+VERSION = 1  # a change of any pair's content needs a new number: it is part of the fingerprint
+
+_ROWS_PER_TASK = 32  # rows between two looks at the progress and at Ctrl-C
+
+
+def couple_rows(
+    target: NDArray[np.unsignedinteger],
+    support: NDArray[np.unsignedinteger],
+    *,
+    vocab_size: int,
+    spec: CouplingSpec,
+    sample_ids: NDArray[np.uint64],
+    num_threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.unsignedinteger]:
+    """Walks every row of `target` [B, D] back to its source; see `pairflow.coupling.couple`.
+
+    Args:
+        support: [M, D], the dtype of `target`; Fortran order saves a copy, as its columns are what is read.
+        progress: called with the number of rows done since the last call, from the calling thread.
+    """
+    num_rows, length = target.shape
+    columns = np.ascontiguousarray(support.T)
+    num_steps = spec.num_steps
+    gammas, ceilings = np.ones(num_steps), np.empty(num_steps)
+    for k, t in enumerate(backward_times(num_steps)):
+        ceilings[k] = flip_ceiling(kappa(t), d_kappa(t), 1 / num_steps, vocab_size)
+        if k > 0:
+            gammas[k] = gamma(kappa(t), vocab_size)
+    source = target.copy()
+    count_type = np.uint8 if length < 256 else np.uint16
+
+    def walk(start: int) -> int:
+        rows = slice(start, start + _ROWS_PER_TASK)
+        walk_rows(
+            source[rows],
+            columns,
+            np.uint64(vocab_size),
+            gammas,
+            ceilings,
+            1 / spec.temperature,
+            np.uint64(spec.seed),
+            sample_ids[rows],
+            np.empty(len(support), count_type),
+        )
+        return len(source[rows])
+
+    # Our own threads, not numba's: they need no threading layer, can be nested in any caller, and numba's kernels
+    # leave the GIL alone. Each row's bytes depend on its key only, never on the thread that computed them.
+    with ThreadPoolExecutor(num_threads) as pool:
+        for rows_done in pool.map(walk, range(0, num_rows, _ROWS_PER_TASK)):
+            if progress is not None:
+                progress(rows_done)
+    return source
