@@ -25,7 +25,7 @@ from pairflow.spec import CouplingSpec
 
 VERSION = 1  # a change of any pair's content needs a new number: it is part of the fingerprint
 
-_ROWS_PER_TASK = 32  # rows between two looks at the progress and at Ctrl-C
+_ROWS_PER_TASK = 8  # rows that share one pass for their first counts; between two looks at progress and Ctrl-C
 
 
 def couple_rows(
@@ -66,7 +66,7 @@ def couple_rows(
             1 / spec.temperature,
             np.uint64(spec.seed),
             sample_ids[rows],
-            np.empty(len(support), count_type),
+            np.empty((len(source[rows]), len(support)), count_type),
         )
         return len(source[rows])
 

@@ -11,7 +11,7 @@ from pairflow.rng import MULTIPLIERS, ROUNDS, WEYL, Purpose
 
 _BLOCK = 8192  # rows of the support whose counts stay in the first-level cache
 _LANES = 128  # rows counted at once; below 256, so that a byte holds their number
-_FIND_BLOCK = 1024  # rows looked through one by one when a row is sought
+_FIND_BLOCK = 2048  # rows whose number at each level is kept, to find a row by its rank; a multiple of _LANES
 _MAX_LEVELS = 12  # levels counted singly before one full histogram is cheaper
 _NEGLIGIBLE = 1e-20  # τ ≠ 1: weights below this fraction of the largest cannot change a float64 sum of 2^32 rows
 
@@ -36,17 +36,22 @@ def draw(seed, sample_id, word, position):
 
 
 @njit(cache=True, nogil=True)
-def _count_matches(columns, state, counts):
-    """counts[m] = number of positions at which row m of the support has the state's token."""
-    num_rows = counts.shape[0]
+def _count_matches(columns, states, counts):
+    """counts[b, m] = number of positions at which row m of the support has state b's token.
+
+    Several states at once: each block of a column is then fetched from memory once for all of them.
+    """
+    num_rows = counts.shape[1]
     for start in range(0, num_rows, _BLOCK):
-        block = counts[start : start + _BLOCK]
-        block[:] = 0
-        for i in range(state.shape[0]):
-            column = columns[i, start : start + _BLOCK]
-            token = state[i]
-            for m in range(block.shape[0]):
-                block[m] += column[m] == token
+        stop = min(start + _BLOCK, num_rows)
+        for b in range(states.shape[0]):
+            counts[b, start:stop] = 0
+        for i in range(states.shape[1]):
+            column = columns[i, start:stop]
+            for b in range(states.shape[0]):
+                block, token = counts[b, start:stop], states[b, i]
+                for m in range(block.shape[0]):
+                    block[m] += column[m] == token
 
 
 @njit(cache=True, nogil=True)
@@ -78,30 +83,47 @@ def _count_level(counts, level):
 
 
 @njit(cache=True, nogil=True)
-def _find_row(counts, level, rank):
-    """The row that comes `rank`-th (from 0) among those whose count is `level`."""
-    for start in range(0, counts.shape[0], _FIND_BLOCK):
-        block = counts[start : start + _FIND_BLOCK]
-        here = _count_level(block, level)
-        if rank < here:
-            for m in range(block.shape[0]):
-                if block[m] == level:
-                    if rank == 0:
-                        return start + m
-                    rank -= 1
-        rank -= here
-    raise RuntimeError("a level has fewer rows than its histogram says")
+def _count_level_by_block(counts, level, numbers):
+    """Fills numbers[k] with those of the k-th _FIND_BLOCK entries of `counts` that equal `level`; returns the sum."""
+    total = 0
+    for k in range(numbers.shape[0]):
+        numbers[k] = _count_level(counts[k * _FIND_BLOCK : (k + 1) * _FIND_BLOCK], level)
+        total += numbers[k]
+    return total
 
 
 @njit(cache=True, nogil=True)
-def draw_levels(counts, gamma, units, length, histogram, cumulative, levels):
+def _find_row(counts, level, rank, numbers):
+    """The row that comes `rank`-th (from 0) among those at `level`, of which block k has numbers[k]."""
+    block = 0
+    while rank >= numbers[block]:
+        rank -= numbers[block]
+        block += 1
+    start = block * _FIND_BLOCK
+    while True:
+        here = _count_level(counts[start : start + _LANES], level)
+        if rank < here:
+            break
+        rank -= here
+        start += _LANES
+    while rank > 0 or counts[start] != level:
+        rank -= counts[start] == level
+        start += 1
+    return start
+
+
+@njit(cache=True, nogil=True)
+def draw_levels(counts, gamma, units, histogram, by_block, cumulative, levels):
     """Draws a level for each of `units` by the levels' total weight hist[l]·γ^l, and fills `histogram` as needed.
 
     `cumulative[l]` is the weight of the levels l and above, in units of one row at the best level. Level l is drawn
     for u when cumulative[l+1] ≤ u·W < cumulative[l] with W the total. Below the levels counted so far only a bound of
     the rest is known; the loop ends when no draw's level depends on it.
+
+    Returns:
+        The best level. `by_block[best − l]` holds the numbers of level l by block, for the first _MAX_LEVELS levels.
     """
-    best = counts.max()
+    best = np.int64(counts.max())
     remaining = counts.shape[0]
     weight, total = 1.0, 0.0
     level = best
@@ -114,7 +136,7 @@ def draw_levels(counts, gamma, units, length, histogram, cumulative, levels):
                     histogram[counts[m]] += 1
                 counted_all = True
             else:
-                histogram[level] = _count_level(counts, level)
+                histogram[level] = _count_level_by_block(counts, level, by_block[best - level])
         remaining -= histogram[level]
         total += histogram[level] * weight
         cumulative[level] = total
@@ -132,7 +154,7 @@ def draw_levels(counts, gamma, units, length, histogram, cumulative, levels):
                 undecided = True
                 break
         if not undecided:
-            return
+            return best
         level -= 1
 
 
@@ -165,7 +187,7 @@ def _agreement(columns, state, counts, gamma, rows, weights, agreement):
 
 @njit(cache=True, nogil=True)
 def walk_rows(states, columns, vocab_size, gammas, ceilings, exponent, seed, sample_ids, counts):
-    """Walks each row of `states` [B, D] in place from target to source; `exponent` is 1/τ."""
+    """Walks each row of `states` [B, D] in place from target to source; `exponent` is 1/τ, `counts` [B, M] scratch."""
     length, num_rows = columns.shape
     exact_marginals = exponent != 1.0
     positions = np.empty(length, np.int64)
@@ -174,51 +196,69 @@ def walk_rows(states, columns, vocab_size, gammas, ceilings, exponent, seed, sam
     moved = np.empty(length, np.int64)
     old, new = np.empty(length, states.dtype), np.empty(length, states.dtype)
     histogram, cumulative = np.zeros(length + 1, np.int64), np.zeros(length + 1)
+    by_block = np.empty((_MAX_LEVELS, (num_rows + _FIND_BLOCK - 1) // _FIND_BLOCK), np.int64)
     rows = np.empty(num_rows if exact_marginals else 0, np.int64)
     weights = np.empty(num_rows if exact_marginals else 0)
     agreement = np.ones(length)
+    for b in range(states.shape[0]):  # t = 1: the posterior holds copies of the target only, so S^i = 1
+        for i in range(length):
+            move, _ = draw(seed, sample_ids[b], _MOVE, i)
+            if move < _move_probability(ceilings[0], vocab_size, exponent):
+                states[b, i] = _other_token(states[b, i], vocab_size, draw(seed, sample_ids[b], _REPLACE, i)[0])
+    if ceilings.shape[0] > 1:
+        _count_matches(columns, states, counts)
     for b in range(states.shape[0]):
         state, sample_id = states[b], sample_ids[b]
-        counts_valid, num_moves = False, 0
-        for step in range(ceilings.shape[0]):
-            num_units = 0
+        num_moves = 0
+        for step in range(1, ceilings.shape[0]):
+            ceiling, num_units = ceilings[step], 0
             for i in range(length):
                 move, unit = draw(seed, sample_id, _MOVE | np.uint64(step), i)
-                if exact_marginals or move < ceilings[step]:
+                if exact_marginals or move < ceiling:
                     positions[num_units] = i
                     units[num_units] = move if exact_marginals else unit
                     num_units += 1
             if num_units == 0:
                 continue
-            if step > 0:  # at t = 1 the posterior holds copies of the target only: S^i = 1
-                if counts_valid:
-                    _apply_moves(columns, moved[:num_moves], old, new, counts)
-                else:
-                    _count_matches(columns, state, counts)
-                    counts_valid = True
-                if exact_marginals:
-                    _agreement(columns, state, counts, gammas[step], rows, weights, agreement)
-                else:
-                    draw_levels(counts, gammas[step], units[:num_units], length, histogram, cumulative, levels)
-            num_moves = 0
+            _apply_moves(columns, moved[:num_moves], old, new, counts[b])
+            num_moves, best = 0, 0
+            if exact_marginals:
+                _agreement(columns, state, counts[b], gammas[step], rows, weights, agreement)
+            else:
+                best = draw_levels(counts[b], gammas[step], units[:num_units], histogram, by_block, cumulative, levels)
+            counted = -1  # the level below the singly counted ones whose rows by_block's last line holds
             for j in range(num_units):
                 i = positions[j]
-                if exact_marginals:
-                    rate = ceilings[step] * (agreement[i] if step > 0 else 1.0)
-                    # odds of one other token against the own one, sharpened or flattened by τ
-                    odds = (rate / (1 - rate) / (vocab_size - 1)) ** exponent
-                    if units[j] < 1 / (1 + (vocab_size - 1) * odds):
-                        continue
                 token_unit, row_unit = draw(seed, sample_id, _REPLACE | np.uint64(step), i)
-                if step > 0 and not exact_marginals:
-                    rank = np.int64(row_unit * histogram[levels[j]])
-                    row = _find_row(counts, levels[j], rank)
+                if exact_marginals:
+                    if units[j] >= _move_probability(ceiling * agreement[i], vocab_size, exponent):
+                        continue
+                else:
+                    level = levels[j]
+                    line = min(best - level, _MAX_LEVELS - 1)
+                    if best - level >= _MAX_LEVELS - 1 and counted != level:
+                        _count_level_by_block(counts[b], level, by_block[line])
+                        counted = level
+                    row = _find_row(counts[b], level, np.int64(row_unit * histogram[level]), by_block[line])
                     if columns[i, row] != state[i]:
                         continue
-                token = np.int64(token_unit * np.float64(vocab_size - np.uint64(1)))
-                if token >= np.int64(state[i]):
-                    token += 1
-                moved[num_moves] = i
-                old[num_moves], new[num_moves] = state[i], token
-                state[i] = token
+                moved[num_moves], old[num_moves] = i, state[i]
+                state[i] = _other_token(state[i], vocab_size, token_unit)
+                new[num_moves] = state[i]
                 num_moves += 1
+
+
+@njit(cache=True, nogil=True)
+def _move_probability(rate, vocab_size, exponent):
+    """Probability of leaving a token, from c_t·S^i: the odds of one other token against the own to the power 1/τ."""
+    if exponent == 1.0:
+        return rate
+    others = np.float64(vocab_size - np.uint64(1))
+    return 1 - 1 / (1 + others * (rate / (1 - rate) / others) ** exponent)
+
+
+@njit(cache=True, nogil=True)
+def _other_token(token, vocab_size, unit):
+    """One of the K−1 tokens other than `token`, uniformly."""
+    other = np.int64(unit * np.float64(vocab_size - np.uint64(1)))
+    return other + (other >= np.int64(token))

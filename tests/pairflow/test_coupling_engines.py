@@ -77,7 +77,8 @@ def test_levels_are_drawn_from_the_whole_posterior(data):
     units = rng.random(6)
     histogram, cumulative = np.zeros(length + 1, np.int64), np.zeros(length + 1)
     levels = np.empty(len(units), np.int64)
-    draw_levels(counts, gamma, units, length, histogram, cumulative, levels)
+    by_block = np.empty((12, 1), np.int64)
+    assert draw_levels(counts, gamma, units, histogram, by_block, cumulative, levels) == counts.max()
 
     numbers = np.bincount(counts, minlength=length + 1)
     exponents = np.arange(length + 1) - int(counts.max())
