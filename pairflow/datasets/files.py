@@ -1,0 +1,101 @@
+"""Finding local copies of public data and reading them, with errors that name the file."""
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pairflow.datasets.download import RemoteFile, fetch
+from pairflow.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a loader may look: your local copies first, then the downloads.
+
+    Attributes:
+        data_dir: folder of local copies, or None.
+        cache_dir: folder for downloads and prepared rows; made when first needed.
+        progress: whether bars are shown.
+    """
+
+    data_dir: Path | None
+    cache_dir: Path
+    progress: bool
+
+    def find(self, *names: str) -> Path | None:
+        """The first of these files that lies in `data_dir`.
+
+        Raises:
+            DatasetError: `data_dir` is no folder, or a folder has the file's name.
+        """
+        if self.data_dir is None:
+            return None
+        if not self.data_dir.is_dir():
+            raise DatasetError(f"the data folder {self.data_dir} does not exist; correct or unset PAIRFLOW_DATA_DIR")
+        for name in names:
+            path = self.data_dir / name
+            if path.is_dir():
+                raise DatasetError(f"{path} is a folder, expected a file")
+            if path.is_file():
+                return path
+        return None
+
+    def find_or_fetch(self, remote: RemoteFile, *other_names: str) -> Path:
+        """The local copy of a published file, else its verified download.
+
+        Only the download has to match the checksum: a local copy may be compressed anew, and is yours.
+
+        Raises:
+            DatasetError: it is not there and cannot be downloaded.
+        """
+        return self.find(remote.name, *other_names) or fetch(remote, self.cache_dir, progress=self.progress)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a file is read or decompressed into a DatasetError with its path."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DatasetError(f"{path} does not exist") from None
+    except (EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} is damaged or cut short ({error}); replace it with a fresh copy") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file, decompressed if its name ends in .gz.
+
+    Raises:
+        DatasetError: it is missing, unreadable, damaged or cut short.
+    """
+    with reading(path):
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def read_text(path: Path) -> str:
+    """Content of a UTF-8 text file, decompressed if its name ends in .gz.
+
+    Raises:
+        DatasetError: it is missing, unreadable, damaged, cut short or not UTF-8.
+    """
+    data = read_bytes(path)
+    with reading(path):
+        return data.decode("utf-8-sig")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file as it lies on disk.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    with reading(path), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
