@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
+REPLICA_SHIFT, PURPOSE_SHIFT = 16, 28  # places in the counter's second word
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 
@@ -28,6 +29,7 @@ class Purpose(IntEnum):
     REPLACE = 1  # coupling: to which token, and from which row was the agreement read?
     SOURCE = 2  # a source point x_0, uniform over all tokens
     REVERSE = 3  # sampling: a token of the reverse step
+    SUBSET = 4  # coupling: which rows of the support are used
 
 
 def philox4x32(counter: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike], seed: int) -> tuple[NDArray[np.uint64], ...]:
@@ -58,11 +60,18 @@ def to_unit(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.flo
 
 
 def draw_pairs(
-    seed: int, sample_ids: NDArray[np.integer], step: int, length: int, purpose: Purpose
+    seed: int,
+    sample_ids: NDArray[np.integer],
+    step: int,
+    length: int,
+    purpose: Purpose,
+    replicas: NDArray[np.integer] | int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two independent uniform floats in [0, 1) for every sample and position, each of shape [B, D]."""
     ids = np.asarray(sample_ids, np.uint64)[:, None]
-    word = np.uint64(step | int(purpose) << 28)
+    word = np.uint64(step | int(purpose) << PURPOSE_SHIFT) | (
+        np.asarray(replicas, np.uint64).reshape(-1, 1) << np.uint64(REPLICA_SHIFT)
+    )
     w0, w1, w2, w3 = philox4x32((np.arange(length, dtype=np.uint64)[None], word, ids, ids >> _SHIFT), seed)
     return to_unit(w0, w1), to_unit(w2, w3)
 
@@ -72,7 +81,13 @@ def uniform_draws(seed: int, sample_ids: NDArray[np.integer], step: int, length:
     return draw_pairs(seed, sample_ids, step, length, Purpose.REVERSE)[0]
 
 
-def uniform_tokens(seed: int, sample_ids: NDArray[np.integer], length: int, vocab_size: int) -> NDArray[np.int64]:
+def uniform_tokens(
+    seed: int,
+    sample_ids: NDArray[np.integer],
+    length: int,
+    vocab_size: int,
+    replicas: NDArray[np.integer] | int = 0,
+) -> NDArray[np.int64]:
     """Source points x_0, each token uniform over the K tokens, shape [B, D]."""
-    units, _ = draw_pairs(seed, sample_ids, 0, length, Purpose.SOURCE)
+    units, _ = draw_pairs(seed, sample_ids, 0, length, Purpose.SOURCE, replicas)
     return (units * vocab_size).astype(np.int64)

@@ -79,6 +79,22 @@ class CouplingSpec(Spec):
     temperature: float = Field(
         1.0, gt=0, le=1e6, description="τ of the keep probability (above 0); 1 is the exact walk."
     )
+    epsilon: float = Field(
+        1e-9,
+        ge=0,
+        le=1e-3,
+        description="Total variation a walk may lose by not scanning the support while its start point provably "
+        "dominates the posterior (0 to 0.001; 0: always scan; used at τ = 1).",
+    )
+    support_size: int | None = Field(
+        None,
+        ge=1,
+        description="Take the posterior over a seeded random subset of this many rows, and the row itself; default "
+        "all rows. An approximation, for very large data.",
+    )
+    sources_per_target: int = Field(
+        1, ge=1, le=4096, description="R, independent sources of every row (1 to 4,096); the store holds R·M pairs."
+    )
 
 
 class ModelSpec(Spec):
@@ -89,6 +105,11 @@ class ModelSpec(Spec):
     num_layers: int = Field(4, ge=1, le=128, description="DiT: transformer blocks.")
     num_heads: int = Field(4, ge=1, le=128, description="Attention heads.")
     cond_size: int = Field(128, ge=8, le=4096, description="Width of the time conditioning.")
+    absolute_positions: bool = Field(
+        True,
+        description="DiT: add a learned embedding of each position to the rotary ones, which are relative; needed "
+        "where no token such as <bos> marks the start.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout (0 to below 1).")
     channel_mults: tuple[int, ...] = Field((1, 2, 2), description="U-Net: channel factor by resolution.")
     num_res_blocks: int = Field(2, ge=1, le=8, description="U-Net: residual blocks by resolution.")

@@ -11,17 +11,20 @@ Each engine has a version, which is part of a coupling's fingerprint: equal fing
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pairflow.coupling.result import Coupled
 from pairflow.errors import SpecError
-from pairflow.rng import uniform_tokens
+from pairflow.rng import Purpose, draw_pairs, uniform_tokens
 from pairflow.spec import CouplingSpec
 
 ENGINES = ("cpu", "dense")
 MAX_LENGTH = 65_535
+MAX_REPLICAS = 4096
 
 _ROWS_PER_DRAW = 4096
 
@@ -33,6 +36,7 @@ def couple(
     vocab_size: int,
     spec: CouplingSpec,
     sample_ids: ArrayLike | None = None,
+    replicas: ArrayLike | None = None,
     engine: str = "auto",
     num_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -44,13 +48,13 @@ def couple(
 
     Args:
         target: [B, D] integers in 0..K−1, D from 1 to 65,535.
-        support: [M, D], the data points that the posterior is taken over; `target` itself by default. Rows of
-            `target` are expected to be among them. For one that is not, the first step treats the row as if it
-            were, and all others use the support alone: an approximation, for data that arrives later. A support in
-            Fortran order is used without a copy.
+        support: [M, D], the data points that the posterior is taken over; `target` itself by default. A row of
+            `target` that is not among them is taken to be one more. Fortran order saves a copy.
         vocab_size: K, the vocabulary's size (not the largest token seen), at least 2.
         spec: what to draw; `spec.kind == "independent"` draws uniform sources and ignores the support.
         sample_ids: [B] non-negative integers that key the draws; 0..B−1 by default.
+        replicas: [B] integers below 4,096, which of its sources a row gets (`spec.sources_per_target` is how many
+            the pair store keeps); 0 by default.
         engine: "auto", "cpu" or "dense".
         num_threads: threads of this process to use; all that the process may run on by default.
         progress: called now and then with the number of rows done since the last call.
@@ -61,35 +65,64 @@ def couple(
     Raises:
         SpecError: an array or a value does not fit; the message says what, got, expected.
     """
+    return couple_counted(
+        target,
+        support,
+        vocab_size=vocab_size,
+        spec=spec,
+        sample_ids=sample_ids,
+        replicas=replicas,
+        engine=engine,
+        num_threads=num_threads,
+        progress=progress,
+    ).source
+
+
+def couple_counted(
+    target: ArrayLike,
+    support: ArrayLike | None = None,
+    *,
+    vocab_size: int,
+    spec: CouplingSpec,
+    sample_ids: ArrayLike | None = None,
+    replicas: ArrayLike | None = None,
+    engine: str = "auto",
+    num_threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Coupled:
+    """As `couple`, and counts how often the support was scanned."""
     tokens = _check_tokens(target, "target", vocab_size)
     name = resolve_engine(engine, spec)
     num_rows, length = tokens.shape
-    ids = _check_sample_ids(sample_ids, num_rows)
+    ids = _check_keys(sample_ids, "sample_ids", np.arange(num_rows, dtype=np.uint64))
+    copies = _check_keys(replicas, "replicas", np.zeros(num_rows, np.uint64), limit=MAX_REPLICAS)
     if num_threads is not None and num_threads < 1:
         raise SpecError(f"num_threads: got {num_threads}, expected at least 1")
     if spec.kind == "independent":
         source = np.empty_like(tokens)
         for start in range(0, num_rows, _ROWS_PER_DRAW):
             rows = slice(start, start + _ROWS_PER_DRAW)
-            source[rows] = uniform_tokens(spec.seed, ids[rows], length, vocab_size)
+            source[rows] = uniform_tokens(spec.seed, ids[rows], length, vocab_size, copies[rows])
             if progress is not None:
                 progress(len(source[rows]))
+        coupled = Coupled(source, np.zeros(num_rows, np.int64))
     else:
         points = tokens if support is None else _check_tokens(support, "support", vocab_size)
         if points.shape[1] != length:
             raise SpecError(
                 f"support has rows of {points.shape[1]} tokens and target of {length}; both must have the same length"
             )
-        source = importlib.import_module(f"pairflow.coupling.{name}").couple_rows(
+        coupled = importlib.import_module(f"pairflow.coupling.{name}").couple_rows(
             tokens,
-            points,
+            _subset(points, spec),
             vocab_size=vocab_size,
             spec=spec,
             sample_ids=ids,
+            replicas=copies,
             num_threads=num_threads or _usable_cores(),
             progress=progress,
         )
-    return source.astype(np.asarray(target).dtype, copy=False)
+    return replace(coupled, source=coupled.source.astype(np.asarray(target).dtype, copy=False))
 
 
 def resolve_engine(engine: str, spec: CouplingSpec) -> str:
@@ -136,15 +169,28 @@ def _check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.un
     return tokens.astype(np.min_scalar_type(vocab_size - 1), copy=False)
 
 
-def _check_sample_ids(sample_ids: ArrayLike | None, num_rows: int) -> NDArray[np.uint64]:
-    if sample_ids is None:
-        return np.arange(num_rows, dtype=np.uint64)
-    ids = np.asarray(sample_ids)
-    if ids.shape != (num_rows,) or ids.dtype.kind not in "ui":
-        raise SpecError(f"sample_ids: got {ids.dtype} of shape {ids.shape}, expected integers of shape ({num_rows},)")
-    if ids.dtype.kind == "i" and num_rows and int(ids.min()) < 0:
-        raise SpecError(f"sample_ids: got {int(ids.min())}, expected no negative numbers")
-    return ids.astype(np.uint64)
+def _check_keys(
+    keys: ArrayLike | None, name: str, default: NDArray[np.uint64], limit: int | None = None
+) -> NDArray[np.uint64]:
+    if keys is None:
+        return default
+    array = np.asarray(keys)
+    if array.shape != default.shape or array.dtype.kind not in "ui":
+        raise SpecError(f"{name}: got {array.dtype} of shape {array.shape}, expected integers of shape {default.shape}")
+    if array.dtype.kind == "i" and int(array.min()) < 0:
+        raise SpecError(f"{name}: got {int(array.min())}, expected no negative numbers")
+    if limit is not None and int(array.max()) >= limit:
+        raise SpecError(f"{name}: got {int(array.max())}, expected numbers below {limit}")
+    return array.astype(np.uint64)
+
+
+def _subset(points: NDArray[np.unsignedinteger], spec: CouplingSpec) -> NDArray[np.unsignedinteger]:
+    """The rows with the `spec.support_size` smallest draws: seeded, and for one seed nested in each other."""
+    if spec.support_size is None or spec.support_size >= len(points):
+        return points
+    draws, _ = draw_pairs(spec.seed, np.arange(len(points)), 0, 1, Purpose.SUBSET)
+    chosen = np.argsort(draws[:, 0], kind="stable")[: spec.support_size]
+    return points[np.sort(chosen)]
 
 
 def _usable_cores() -> int:

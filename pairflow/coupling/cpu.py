@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pairflow.coupling.kernels import walk_rows
+from pairflow.coupling.result import Coupled
+from pairflow.rng import REPLICA_SHIFT
 from pairflow.schedule import backward_times, d_kappa, flip_ceiling, gamma, kappa
 from pairflow.spec import CouplingSpec
 
@@ -35,9 +37,10 @@ def couple_rows(
     vocab_size: int,
     spec: CouplingSpec,
     sample_ids: NDArray[np.uint64],
+    replicas: NDArray[np.uint64],
     num_threads: int,
     progress: Callable[[int], None] | None = None,
-) -> NDArray[np.unsignedinteger]:
+) -> Coupled:
     """Walks every row of `target` [B, D] back to its source; see `pairflow.coupling.couple`.
 
     Args:
@@ -53,6 +56,10 @@ def couple_rows(
         if k > 0:
             gammas[k] = gamma(kappa(t), vocab_size)
     source = target.copy()
+    num_scans = np.zeros(num_rows, np.int64)
+    # A step without a scan is wrong with at most this probability a draw, and there are D·T draws. At τ ≠ 1 a small
+    # change of S^i is no small change of the probability to move, so every step is scanned.
+    tolerance = spec.epsilon / (length * num_steps) if spec.temperature == 1 else 0.0
     count_type = np.uint8 if length < 256 else np.uint16
 
     def walk(start: int) -> int:
@@ -64,16 +71,22 @@ def couple_rows(
             gammas,
             ceilings,
             1 / spec.temperature,
+            tolerance,
             np.uint64(spec.seed),
             sample_ids[rows],
+            replicas[rows] << np.uint64(REPLICA_SHIFT),
             np.empty((len(source[rows]), len(support)), count_type),
+            num_scans[rows],
         )
         return len(source[rows])
 
     # Our own threads, not numba's: they need no threading layer, can be nested in any caller, and numba's kernels
     # leave the GIL alone. Each row's bytes depend on its key only, never on the thread that computed them.
-    with ThreadPoolExecutor(num_threads) as pool:
+    pool = ThreadPoolExecutor(num_threads)
+    try:
         for rows_done in pool.map(walk, range(0, num_rows, _ROWS_PER_TASK)):
             if progress is not None:
                 progress(rows_done)
-    return source
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the rows in hand only
+    return Coupled(source, num_scans)

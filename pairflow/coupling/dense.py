@@ -5,7 +5,7 @@ marginal agreement S^i. It costs D·M·K multiply-adds a row and step, and serve
 denoiser for small data, and as the baseline of the benchmarks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pairflow.coupling.result import Coupled
 from pairflow.rng import Purpose, draw_pairs
 from pairflow.schedule import backward_times, d_kappa, flip_ceiling, gamma, kappa
 from pairflow.spec import CouplingSpec
@@ -86,8 +87,9 @@ def walk(
     *,
     spec: CouplingSpec,
     sample_ids: NDArray[np.uint64],
+    replicas: NDArray[np.uint64] | int = 0,
 ) -> DenseWalk:
-    """PairFlow's Algorithm 1 (arXiv 2512.20063) for all rows of `target` [B, D] at once."""
+    """PairFlow's Algorithm 1 (arXiv 2512.20063) for all rows of `target` [B, D] at once; all are in the support."""
     vocab_size, length = support.vocab_size, support.length
     state = torch.from_numpy(target.astype(np.int64))
     states, marginals = [state], []
@@ -98,8 +100,8 @@ def walk(
             agreement = support.marginal_agreement(state, gamma(kappa(t), vocab_size))
         ceiling = flip_ceiling(kappa(t), d_kappa(t), 1 / spec.num_steps, vocab_size)
         probability = move_probability(agreement, ceiling, vocab_size, spec.temperature)
-        move, _ = draw_pairs(spec.seed, sample_ids, step, length, Purpose.MOVE)
-        other, _ = draw_pairs(spec.seed, sample_ids, step, length, Purpose.REPLACE)
+        move, _ = draw_pairs(spec.seed, sample_ids, step, length, Purpose.MOVE, replicas)
+        other, _ = draw_pairs(spec.seed, sample_ids, step, length, Purpose.REPLACE, replicas)
         other_token = torch.from_numpy((other * (vocab_size - 1)).astype(np.int64))
         other_token += other_token >= state  # skips the token that is left
         state = torch.where(torch.from_numpy(move) < probability, other_token, state)
@@ -119,20 +121,35 @@ def couple_rows(
     vocab_size: int,
     spec: CouplingSpec,
     sample_ids: NDArray[np.uint64],
+    replicas: NDArray[np.uint64],
     num_threads: int,
     progress: Callable[[int], None] | None = None,
-) -> NDArray[np.unsignedinteger]:
+) -> Coupled:
     """The engine's entry point, with the signature of `pairflow.coupling.cpu.couple_rows`."""
-    dense_support = DenseSupport(support, vocab_size)
+    dense = DenseSupport(support, vocab_size)
     source = np.empty_like(target)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
-        for start in range(0, len(target), _ROWS_PER_BATCH):
-            rows = slice(start, start + _ROWS_PER_BATCH)
-            source[rows] = walk(target[rows], dense_support, spec=spec, sample_ids=sample_ids[rows]).source
+        for rows, points in _batches(target, support, dense):
+            source[rows] = walk(
+                target[rows], points, spec=spec, sample_ids=sample_ids[rows], replicas=replicas[rows]
+            ).source
             if progress is not None:
-                progress(len(source[rows]))
+                progress(len(rows))
     finally:
         torch.set_num_threads(threads_before)
-    return source
+    return Coupled(source, np.full(len(target), spec.num_steps - 1))
+
+
+def _batches(
+    target: NDArray[np.unsignedinteger], support: NDArray[np.unsignedinteger], dense: DenseSupport
+) -> Iterator[tuple[NDArray[np.int64], DenseSupport]]:
+    """Rows, and the support they are walked against: one without a row of `target` gets it, for this row alone."""
+    known = {row.tobytes() for row in np.ascontiguousarray(support)}
+    present = np.array([row.tobytes() in known for row in np.ascontiguousarray(target)])
+    rows = np.flatnonzero(present)
+    for start in range(0, len(rows), _ROWS_PER_BATCH):
+        yield rows[start : start + _ROWS_PER_BATCH], dense
+    for row in np.flatnonzero(~present):
+        yield np.array([row]), DenseSupport(np.concatenate([support, target[row : row + 1]]), dense.vocab_size)

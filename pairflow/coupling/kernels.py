@@ -7,11 +7,9 @@ counts in the smallest unsigned type that fits D.
 import numpy as np
 from numba import njit
 
+from pairflow.coupling.match_counts import FIND_BLOCK, apply_moves, count_level_by_block, count_matches, find_row
 from pairflow.rng import MULTIPLIERS, ROUNDS, WEYL, Purpose
 
-_BLOCK = 8192  # rows of the support whose counts stay in the first-level cache
-_LANES = 128  # rows counted at once; below 256, so that a byte holds their number
-_FIND_BLOCK = 2048  # rows whose number at each level is kept, to find a row by its rank; a multiple of _LANES
 _MAX_LEVELS = 12  # levels counted singly before one full histogram is cheaper
 _NEGLIGIBLE = 1e-20  # τ ≠ 1: weights below this fraction of the largest cannot change a float64 sum of 2^32 rows
 
@@ -36,95 +34,19 @@ def draw(seed, sample_id, word, position):
 
 
 @njit(cache=True, nogil=True)
-def _count_matches(columns, states, counts):
-    """counts[b, m] = number of positions at which row m of the support has state b's token.
-
-    Several states at once: each block of a column is then fetched from memory once for all of them.
-    """
-    num_rows = counts.shape[1]
-    for start in range(0, num_rows, _BLOCK):
-        stop = min(start + _BLOCK, num_rows)
-        for b in range(states.shape[0]):
-            counts[b, start:stop] = 0
-        for i in range(states.shape[1]):
-            column = columns[i, start:stop]
-            for b in range(states.shape[0]):
-                block, token = counts[b, start:stop], states[b, i]
-                for m in range(block.shape[0]):
-                    block[m] += column[m] == token
-
-
-@njit(cache=True, nogil=True)
-def _apply_moves(columns, positions, old, new, counts):
-    """Brings the match counts up to date after the state's tokens at `positions` went from `old` to `new`."""
-    for start in range(0, counts.shape[0], _BLOCK):
-        block = counts[start : start + _BLOCK]
-        for j in range(positions.shape[0]):
-            column = columns[positions[j], start : start + _BLOCK]
-            before, after = old[j], new[j]
-            for m in range(block.shape[0]):
-                block[m] += np.int8(column[m] == after) - np.int8(column[m] == before)
-
-
-@njit(cache=True, nogil=True)
-def _count_level(counts, level):
-    """Number of entries of `counts` that equal `level`."""
-    wanted = counts.dtype.type(level)
-    whole = counts.shape[0] // _LANES * _LANES
-    total = 0
-    for start in range(0, whole, _LANES):
-        here = np.uint8(0)  # a byte counter, so that the loop is as many lanes wide as the counts are
-        for m in range(start, start + _LANES):
-            here = np.uint8(here + np.uint8(counts[m] == wanted))
-        total += here
-    for m in range(whole, counts.shape[0]):
-        total += counts[m] == wanted
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _count_level_by_block(counts, level, numbers):
-    """Fills numbers[k] with those of the k-th _FIND_BLOCK entries of `counts` that equal `level`; returns the sum."""
-    total = 0
-    for k in range(numbers.shape[0]):
-        numbers[k] = _count_level(counts[k * _FIND_BLOCK : (k + 1) * _FIND_BLOCK], level)
-        total += numbers[k]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _find_row(counts, level, rank, numbers):
-    """The row that comes `rank`-th (from 0) among those at `level`, of which block k has numbers[k]."""
-    block = 0
-    while rank >= numbers[block]:
-        rank -= numbers[block]
-        block += 1
-    start = block * _FIND_BLOCK
-    while True:
-        here = _count_level(counts[start : start + _LANES], level)
-        if rank < here:
-            break
-        rank -= here
-        start += _LANES
-    while rank > 0 or counts[start] != level:
-        rank -= counts[start] == level
-        start += 1
-    return start
-
-
-@njit(cache=True, nogil=True)
-def draw_levels(counts, gamma, units, histogram, by_block, cumulative, levels):
+def draw_levels(counts, own_level, gamma, units, histogram, by_block, cumulative, levels):
     """Draws a level for each of `units` by the levels' total weight hist[l]·γ^l, and fills `histogram` as needed.
 
     `cumulative[l]` is the weight of the levels l and above, in units of one row at the best level. Level l is drawn
     for u when cumulative[l+1] ≤ u·W < cumulative[l] with W the total. Below the levels counted so far only a bound of
-    the rest is known; the loop ends when no draw's level depends on it.
+    the rest is known; the loop ends when no draw's level depends on it. `own_level` is that of the row being walked
+    where the support does not hold it, or else −1.
 
     Returns:
         The best level. `by_block[best − l]` holds the numbers of level l by block, for the first _MAX_LEVELS levels.
     """
-    best = np.int64(counts.max())
-    remaining = counts.shape[0]
+    best = max(np.int64(counts.max()), own_level)
+    remaining = counts.shape[0] + (own_level >= 0)
     weight, total = 1.0, 0.0
     level = best
     counted_all = False
@@ -134,9 +56,12 @@ def draw_levels(counts, gamma, units, histogram, by_block, cumulative, levels):
                 histogram[: best + 1] = 0
                 for m in range(counts.shape[0]):
                     histogram[counts[m]] += 1
+                if own_level >= 0:
+                    histogram[own_level] += 1
                 counted_all = True
             else:
-                histogram[level] = _count_level_by_block(counts, level, by_block[best - level])
+                number = count_level_by_block(counts, level, by_block[best - level])
+                histogram[level] = number + (level == own_level)
         remaining -= histogram[level]
         total += histogram[level] * weight
         cumulative[level] = total
@@ -159,15 +84,16 @@ def draw_levels(counts, gamma, units, histogram, by_block, cumulative, levels):
 
 
 @njit(cache=True, nogil=True)
-def _agreement(columns, state, counts, gamma, rows, weights, agreement):
+def _agreement(columns, state, target, counts, own_level, gamma, negligible, rows, weights, agreement):
     """S^i of every position, summed over the rows whose weight is not negligible; agreement is [D] float64."""
-    best = counts.max()
+    best = max(np.int64(counts.max()), own_level)
     powers = np.empty(best + 1)
     weight = 1.0
     for level in range(best, -1, -1):
-        powers[level] = weight if weight > _NEGLIGIBLE else 0.0
+        powers[level] = weight if weight > negligible else 0.0
         weight /= gamma
-    number, total = 0, 0.0
+    own_weight = powers[own_level] if own_level >= 0 else 0.0
+    number, total = 0, own_weight
     for m in range(counts.shape[0]):
         weight = powers[counts[m]]
         if weight > 0.0:
@@ -178,7 +104,7 @@ def _agreement(columns, state, counts, gamma, rows, weights, agreement):
     for i in range(state.shape[0]):
         column = columns[i]
         token = state[i]
-        matching = 0.0
+        matching = own_weight if target[i] == token else 0.0
         for j in range(number):
             if column[rows[j]] == token:
                 matching += weights[j]
@@ -186,64 +112,117 @@ def _agreement(columns, state, counts, gamma, rows, weights, agreement):
 
 
 @njit(cache=True, nogil=True)
-def walk_rows(states, columns, vocab_size, gammas, ceilings, exponent, seed, sample_ids, counts):
-    """Walks each row of `states` [B, D] in place from target to source; `exponent` is 1/τ, `counts` [B, M] scratch."""
+def _best_of_others(counts, length):
+    """Most matches that a row has which is no copy of the target (which matches everywhere); −1 if all are copies."""
+    best = np.int64(-1)
+    for m in range(counts.shape[0]):
+        if counts[m] != length:
+            best = max(best, np.int64(counts[m]))
+    return best
+
+
+@njit(cache=True, nogil=True)
+def walk_rows(
+    states, columns, vocab_size, gammas, ceilings, exponent, tolerance, seed, sample_ids, replicas, counts, num_scans
+):
+    """Walks each row of `states` [B, D] in place from target to source.
+
+    Args:
+        exponent: 1/τ.
+        tolerance: a step needs no scan while all rows but copies of the target weigh less than this, relatively.
+        replicas: [B], the replica's number at its place in the draws' second word.
+        counts: [B, M] scratch.
+        num_scans: [B], set to the number of steps that scanned the support.
+    """
     length, num_rows = columns.shape
     exact_marginals = exponent != 1.0
+    targets = states.copy()
     positions = np.empty(length, np.int64)
     units = np.empty(length)
     levels = np.empty(length, np.int64)
-    moved = np.empty(length, np.int64)
-    old, new = np.empty(length, states.dtype), np.empty(length, states.dtype)
+    # Moves that the counts do not know of yet: those of one scanned step, and of positions that left their own token.
+    moved = np.empty(2 * length, np.int64)
+    old, new = np.empty(2 * length, states.dtype), np.empty(2 * length, states.dtype)
     histogram, cumulative = np.zeros(length + 1, np.int64), np.zeros(length + 1)
-    by_block = np.empty((_MAX_LEVELS, (num_rows + _FIND_BLOCK - 1) // _FIND_BLOCK), np.int64)
+    by_block = np.empty((_MAX_LEVELS, (num_rows + FIND_BLOCK - 1) // FIND_BLOCK), np.int64)
     rows = np.empty(num_rows if exact_marginals else 0, np.int64)
     weights = np.empty(num_rows if exact_marginals else 0)
     agreement = np.ones(length)
-    for b in range(states.shape[0]):  # t = 1: the posterior holds copies of the target only, so S^i = 1
-        for i in range(length):
-            move, _ = draw(seed, sample_ids[b], _MOVE, i)
-            if move < _move_probability(ceilings[0], vocab_size, exponent):
-                states[b, i] = _other_token(states[b, i], vocab_size, draw(seed, sample_ids[b], _REPLACE, i)[0])
+    # τ > 1 raises small agreements to a power below 1, so that smaller weights show.
+    negligible = _NEGLIGIBLE ** max(1.0, 1 / exponent)
     if ceilings.shape[0] > 1:
-        _count_matches(columns, states, counts)
+        count_matches(columns, targets, counts)
     for b in range(states.shape[0]):
-        state, sample_id = states[b], sample_ids[b]
+        state, target, row_counts = states[b], targets[b], counts[b]
+        sample_id = sample_ids[b]
+        nearest, num_own, in_support = np.int64(-1), np.int64(length), True
+        if ceilings.shape[0] > 1:
+            nearest = _best_of_others(row_counts, length)
+            in_support = row_counts.max() == length
         num_moves = 0
-        for step in range(1, ceilings.shape[0]):
-            ceiling, num_units = ceilings[step], 0
+        num_scans[b] = 0
+        for step in range(ceilings.shape[0]):
+            ceiling, word = ceilings[step], replicas[b] | np.uint64(step)
+            num_units = 0
             for i in range(length):
-                move, unit = draw(seed, sample_id, _MOVE | np.uint64(step), i)
+                move, unit = draw(seed, sample_id, _MOVE | word, i)
                 if exact_marginals or move < ceiling:
                     positions[num_units] = i
                     units[num_units] = move if exact_marginals else unit
                     num_units += 1
             if num_units == 0:
                 continue
-            _apply_moves(columns, moved[:num_moves], old, new, counts[b])
-            num_moves, best = 0, 0
-            if exact_marginals:
-                _agreement(columns, state, counts[b], gammas[step], rows, weights, agreement)
+            # At t = 1 γ is infinite and only copies of the target weigh anything. Later a row at distance d from the
+            # target is at least d − k from the state, where k = length − num_own, against k of the target itself.
+            alone = step == 0 or nearest < 0
+            if not alone and tolerance > 0.0:
+                exponent_of_gamma = 2 * (length - num_own) - (length - nearest)
+                alone = num_rows * gammas[step] ** exponent_of_gamma < tolerance
+            own_level = -1 if in_support else num_own
+            best = np.int64(0)
+            if alone:
+                for i in range(length):
+                    agreement[i] = 1.0 if state[i] == target[i] else 0.0
             else:
-                best = draw_levels(counts[b], gammas[step], units[:num_units], histogram, by_block, cumulative, levels)
-            counted = -1  # the level below the singly counted ones whose rows by_block's last line holds
+                num_scans[b] += 1
+                apply_moves(columns, moved[:num_moves], old, new, row_counts)
+                num_moves = 0
+                gamma = gammas[step]
+                if exact_marginals:
+                    _agreement(
+                        columns, state, target, row_counts, own_level, gamma, negligible, rows, weights, agreement
+                    )
+                else:
+                    best = draw_levels(
+                        row_counts, own_level, gamma, units[:num_units], histogram, by_block, cumulative, levels
+                    )
+            counted = np.int64(-1)  # the level whose numbers by_block's last line holds, if it was recounted
             for j in range(num_units):
                 i = positions[j]
-                token_unit, row_unit = draw(seed, sample_id, _REPLACE | np.uint64(step), i)
+                token_unit, row_unit = draw(seed, sample_id, _REPLACE | word, i)
                 if exact_marginals:
                     if units[j] >= _move_probability(ceiling * agreement[i], vocab_size, exponent):
                         continue
+                elif alone:
+                    if state[i] != target[i]:
+                        continue
                 else:
                     level = levels[j]
-                    line = min(best - level, _MAX_LEVELS - 1)
-                    if best - level >= _MAX_LEVELS - 1 and counted != level:
-                        _count_level_by_block(counts[b], level, by_block[line])
-                        counted = level
-                    row = _find_row(counts[b], level, np.int64(row_unit * histogram[level]), by_block[line])
-                    if columns[i, row] != state[i]:
+                    rank = np.int64(row_unit * histogram[level])
+                    if level == own_level and rank == histogram[level] - 1:
+                        drawn = target[i]
+                    else:
+                        line = min(best - level, _MAX_LEVELS - 1)
+                        if best - level >= _MAX_LEVELS - 1 and counted != level:
+                            count_level_by_block(row_counts, level, by_block[line])
+                            counted = level
+                        drawn = columns[i, find_row(row_counts, level, rank, by_block[line])]
+                    if drawn != state[i]:
                         continue
                 moved[num_moves], old[num_moves] = i, state[i]
+                num_own -= state[i] == target[i]
                 state[i] = _other_token(state[i], vocab_size, token_unit)
+                num_own += state[i] == target[i]
                 new[num_moves] = state[i]
                 num_moves += 1
 

@@ -74,14 +74,18 @@ def test_levels_are_drawn_from_the_whole_posterior(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     spread = data.draw(st.integers(1, length + 1))
     counts = rng.integers(0, spread, num_rows).astype(np.uint8 if length < 256 else np.uint16)
+    own_level = data.draw(st.integers(-1, length))  # a row that the support does not hold
     units = rng.random(6)
     histogram, cumulative = np.zeros(length + 1, np.int64), np.zeros(length + 1)
     levels = np.empty(len(units), np.int64)
     by_block = np.empty((12, 1), np.int64)
-    assert draw_levels(counts, gamma, units, histogram, by_block, cumulative, levels) == counts.max()
+    assert draw_levels(counts, own_level, gamma, units, histogram, by_block, cumulative, levels) == max(
+        counts.max(), own_level
+    )
 
     numbers = np.bincount(counts, minlength=length + 1)
-    exponents = np.arange(length + 1) - int(counts.max())
+    numbers[own_level] += own_level >= 0
+    exponents = np.arange(length + 1) - max(int(counts.max()), own_level)
     weights = numbers * np.exp(np.longdouble(exponents) * np.log(np.longdouble(gamma)))
     from_the_top = np.cumsum(weights[::-1])
     for unit, level in zip(units, levels, strict=True):

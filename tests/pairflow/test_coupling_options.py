@@ -1,0 +1,101 @@
+"""What else a CouplingSpec can ask for: skipped scans, a subset of the support, rows outside it, replicas."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pairflow.coupling import couple, couple_counted
+from pairflow.errors import SpecError
+from pairflow.spec import CouplingSpec
+
+RNG = np.random.default_rng(0)
+FAR_APART = RNG.integers(0, 50, (60, 400)).astype(np.uint8)  # random rows: each dominates its own posterior for long
+
+
+def test_skipped_scans_change_nothing():
+    """A difference would be a false alarm with probability below 60 rows · 1e-9."""
+    spec = CouplingSpec()
+    skipping = couple_counted(FAR_APART, vocab_size=50, spec=spec)
+    scanning = couple_counted(FAR_APART, vocab_size=50, spec=spec.model_copy(update={"epsilon": 0.0}))
+    np.testing.assert_array_equal(skipping.source, scanning.source)
+    assert (scanning.num_scans == 19).all()
+    assert skipping.num_scans.max() <= 12
+
+
+def test_no_step_is_skipped_where_a_neighbour_is_near():
+    rows = FAR_APART.copy()
+    rows[1] = rows[0]
+    rows[1, 0] = (rows[0, 0] + 1) % 50  # one token away
+    num_scans = couple_counted(rows, vocab_size=50, spec=CouplingSpec()).num_scans
+    assert num_scans[:2].min() >= 18
+    assert num_scans[2:].max() <= 12
+
+
+def test_a_single_row_never_needs_a_scan():
+    assert couple_counted(FAR_APART[:1], vocab_size=50, spec=CouplingSpec(epsilon=0)).num_scans[0] == 0
+
+
+@pytest.mark.parametrize("engine", ["cpu", "dense"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_a_row_outside_the_support_is_one_more_row_of_it(engine, temperature):
+    """Same law as with the row appended: keep rates of 5,000 walks, 12 Fisher tests at 1e-6, fixed seeds."""
+    support = RNG.integers(0, 4, (40, 12)).astype(np.uint8)
+    start = np.repeat(support[:1], 5_000, axis=0)
+    kept = []
+    for seed, points, by in ((1, support[1:], engine), (2, np.roll(support, 5, axis=0), "cpu")):
+        spec = CouplingSpec(num_steps=6, seed=seed, temperature=temperature)
+        rows = start if by == "cpu" else start[:500]  # dense makes a support for each such row
+        kept.append(couple(rows, points, vocab_size=4, spec=spec, engine=by) == rows)
+    for i in range(12):
+        table = [[k[:, i].sum(), (~k[:, i]).sum()] for k in kept]
+        assert stats.fisher_exact(table).pvalue > 1e-6
+
+
+def test_a_subset_of_the_support_is_seeded_and_contains_the_row_itself():
+    support = RNG.integers(0, 3, (200, 10)).astype(np.uint8)
+    spec = CouplingSpec(num_steps=8, support_size=20)
+    source = couple(support, vocab_size=3, spec=spec)
+    assert not np.array_equal(source, couple(support, vocab_size=3, spec=CouplingSpec(num_steps=8)))
+    np.testing.assert_array_equal(
+        source[50:60], couple(support[50:60], support, vocab_size=3, spec=spec, sample_ids=np.arange(50, 60))
+    )
+    # With one row of support besides itself, far from every other row: the walk is that of a single data point.
+    far = CouplingSpec(num_steps=8, support_size=1)
+    alone = CouplingSpec(num_steps=8)
+    for row in (0, 7):
+        own = couple(FAR_APART[row : row + 1], vocab_size=50, spec=alone, sample_ids=[row])
+        among = couple(FAR_APART[row : row + 1], FAR_APART, vocab_size=50, spec=far, sample_ids=[row])
+        agreement = (own == among).mean()
+        assert agreement > 0.9
+
+
+def test_a_subset_as_large_as_the_support_is_the_support():
+    support = RNG.integers(0, 3, (30, 10)).astype(np.uint8)
+    whole = couple(support, vocab_size=3, spec=CouplingSpec())
+    for size in (30, 31):
+        np.testing.assert_array_equal(whole, couple(support, vocab_size=3, spec=CouplingSpec(support_size=size)))
+
+
+@pytest.mark.parametrize("kind", ["closed_form", "independent"])
+@pytest.mark.parametrize("engine", ["cpu", "dense"])
+def test_replicas_are_sources_of_their_own(kind, engine):
+    spec = CouplingSpec(kind=kind, num_steps=5)
+    rows = FAR_APART[:30, :40]
+    first = couple(rows, vocab_size=50, spec=spec, engine=engine)
+    both = couple(
+        np.tile(rows, (2, 1)),
+        rows,
+        vocab_size=50,
+        spec=spec,
+        sample_ids=np.tile(np.arange(30), 2),
+        replicas=np.repeat([0, 1], 30),
+        engine=engine,
+    )
+    np.testing.assert_array_equal(both[:30], first)
+    assert (both[30:] != first).any(axis=1).all()
+
+
+@pytest.mark.parametrize("replicas", [[4096], [-1], [0.5], [0, 0]])
+def test_replicas_must_be_numbers_below_4096(replicas):
+    with pytest.raises(SpecError, match="replicas: got"):
+        couple(FAR_APART[:1], vocab_size=50, spec=CouplingSpec(), replicas=replicas)
