@@ -6,7 +6,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints.txt
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 
 .PHONY: help demo test check format clean

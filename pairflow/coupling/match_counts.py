@@ -1,6 +1,9 @@
 """Match counts: how many tokens each row of the support shares with a state, and passes over them (numba).
 
 All loops are branch-free over bytes or 16-bit words, so that LLVM makes vector instructions of them.
+
+numba's cache on disk looks at a function's own file only: after a change in here (or in `pairflow.rng`), touch
+kernels.py, whose compiled code holds a copy of these functions.
 """
 
 import numpy as np

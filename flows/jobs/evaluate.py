@@ -1,0 +1,187 @@
+"""The evaluate job: `python -m flows.jobs.evaluate` on the Ray cluster."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.jobs import inputs, pictures, runs
+from flows.jobs.machine import use_threads
+from flows.jobs.protocol import JobContext, ProgressReporter, main
+from flows.jobs.scoring import METRICS_VERSION, score
+from flows.lineage import Lineage
+from flows.parameters import LABELS, Coupling, EvaluateParameters, recipe
+from flows.results import EvaluateResult, Headline, ModelScores, TrainResult
+from flows.settings import Settings
+from pairflow import metrics
+from pairflow.checkpoint import load_model
+from pairflow.errors import CheckpointError
+from pairflow.presets import Preset
+from pairflow.sampling import network_calls
+from pairflow.spec import Spec, fingerprint
+
+_logger = logging.getLogger("pairflow.job")
+_SAMPLES_KEPT = 8  # of each model and number of steps, for the grid
+
+
+def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
+    """Scores the models that are not scored yet, and draws the comparison.
+
+    Raises:
+        DatasetError: the data cannot be had.
+        StoreError: the pairs of a paired model are not there.
+        CheckpointError: a model is not trained, or its checkpoint is damaged.
+    """
+    started = time.perf_counter()
+    evaluation = _Evaluation(parameters, context)
+    kinds = tuple(dict.fromkeys(parameters.models))
+    trained = {kind: evaluation.trained(kind) for kind in kinds}
+    scored = {kind: evaluation.scores(trained[kind]) for kind in kinds}
+    models = tuple(scores for scores, _ in scored.values())
+    comparison = fingerprint(
+        evaluation.preset.evaluation, **{each.coupling: each.evaluation_fingerprint for each in models}
+    )
+    folder = evaluation.settings.reports_dir / comparison
+    result = EvaluateResult(
+        fingerprint=comparison,
+        models=models,
+        table=str(folder / "table.json"),
+        figure=str(folder / "comparison.png"),
+        grid=str(folder / "samples.png"),
+        skipped=all(skipped for _, skipped in scored.values()) and (folder / "table.json").is_file(),
+        seconds=time.perf_counter() - started,
+    )
+    if not result.skipped:
+        evaluation.report(result, trained)
+    else:
+        _logger.info("nothing to do: these models are evaluated, the table is %s", result.table)
+    if context.parent_mlflow_run_id is not None:
+        evaluation.attach(result, context.parent_mlflow_run_id)
+    return result
+
+
+class _Evaluation:
+    """One job's work: the data, the evaluator and MLflow are had once for all of its models."""
+
+    def __init__(self, parameters: EvaluateParameters, context: JobContext) -> None:
+        self.parameters = parameters
+        self.context = context
+        self.settings = Settings.read()
+        self.preset: Preset = recipe(parameters)
+        self.data = inputs.load(parameters.dataset, self.settings)
+        self.lineage = Lineage(self.settings)
+
+    @cached_property
+    def evaluator(self) -> metrics.Evaluator:
+        """Prepared when the first model is scored; for images it trains a classifier."""
+        use_threads(self.settings.threads_per_job)
+        return metrics.evaluator(self.data.whole, progress=False)
+
+    def trained(self, kind: Coupling) -> TrainResult:
+        """What training left of one kind of model.
+
+        Raises:
+            CheckpointError: it is not trained.
+        """
+        pairs = None
+        if kind == "paired":
+            pairs = inputs.find_pairs(self.parameters, self.data, self.settings).manifest.fingerprint
+        known_as = inputs.training_fingerprint(self.preset, kind, self.data.train, pairs)
+        found = runs.read(self.settings.runs_dir / known_as / "result.json", TrainResult)
+        if found is None:
+            raise CheckpointError(
+                f"no trained model of {self.data.spec.name} with {kind} coupling and these settings under "
+                f"{self.settings.runs_dir / known_as}; train it with `pairflow train --coupling {kind}`"
+            )
+        return found
+
+    def scores(self, trained: TrainResult) -> tuple[ModelScores, bool]:
+        """The scores of a model, and whether they were there already."""
+        known_as = self._fingerprint(trained)
+        folder = self._folder(trained)
+        name = self.parameters.dataset.name
+        found = runs.read(folder / "scores.json", ModelScores)
+        if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
+            return found, True
+        specs: dict[str, Spec] = {"dataset": self.parameters.dataset, "evaluation": self.preset.evaluation}
+        with self.lineage.run(
+            name, "evaluate", known_as, name=f"evaluate {name} {trained.coupling}", specs=specs, context=self.context
+        ) as stage:
+            data = self.data.as_input("evaluation")
+            stage.use(data, model_id=trained.mlflow_model_id)
+            stage.tag(
+                dataset_digest=trained.dataset_digest,
+                training_fingerprint=trained.fingerprint,
+                training_run=trained.mlflow_run_id,
+                model_id=trained.mlflow_model_id,
+                **({"pairs_fingerprint": trained.pairs_fingerprint} if trained.pairs_fingerprint else {}),
+            )
+            scores = self._score(trained, known_as, folder, stage.run_id)
+            stage.log(scores.facts)
+            for step in scores.steps:
+                figures = {name: value.mean for name, value in step.scores.items()}
+                if self.preset.evaluation.num_trials > 1:
+                    figures |= {f"{name}_std": value.std for name, value in step.scores.items()}
+                figures["samples_per_second"] = step.samples_per_second
+                # The step of a curve in MLflow is the number of sampling steps.
+                stage.log(figures, step=step.num_steps, model_id=trained.mlflow_model_id, data=data)
+        runs.write(folder / "scores.json", scores)
+        return scores, False
+
+    def report(self, result: EvaluateResult, trained: Mapping[Coupling, TrainResult]) -> None:
+        """Draws the comparison, logs it with the runs that it compares, and writes the table last."""
+        Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
+        pictures.comparison(result.models, self.data.spec.name, Path(result.figure))
+        samples = {each.label: self._samples(trained[each.coupling]) for each in result.models}
+        pictures.sample_grid(self.data.train, samples, Path(result.grid))
+        for each in result.models:
+            self.attach(result, each.mlflow_run_id)
+        runs.write(Path(result.table), result)
+
+    def attach(self, result: EvaluateResult, run_id: str) -> None:
+        """Logs the pictures with an MLflow run."""
+        for path in (result.figure, result.grid):
+            self.lineage.attach(run_id, Path(path))
+
+    def _samples(self, trained: TrainResult) -> dict[int, np.ndarray]:
+        """Number of steps -> the samples [N, D] that were kept of a model."""
+        with np.load(self._folder(trained) / "samples.npz", allow_pickle=False) as archive:
+            return {int(name): archive[name] for name in archive.files}
+
+    def _score(self, trained: TrainResult, known_as: str, folder: Path, run_id: str) -> ModelScores:
+        spec = self.preset.evaluation
+        evaluator = self.evaluator
+        per_sample = sum(network_calls(num_steps, spec.final_step) for num_steps in spec.steps)
+        total = per_sample * spec.num_samples * spec.num_trials
+        bar = ProgressReporter(f"evaluate {self.data.spec.name} {trained.coupling}", total, "network calls")
+        scored = score(load_model(trained.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.advance)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
+        np.savez_compressed(folder / "samples.npz", **kept)
+        headline = evaluator.headline
+        return ModelScores(
+            coupling=trained.coupling,
+            label=LABELS[trained.coupling],
+            training_fingerprint=trained.fingerprint,
+            evaluation_fingerprint=known_as,
+            headline=Headline(name=headline.name, label=headline.label, higher_is_better=headline.higher_is_better),
+            facts=dict(evaluator.facts),
+            steps=scored.steps,
+            mlflow_run_id=run_id,
+            mlflow_model_id=trained.mlflow_model_id,
+        )
+
+    def _fingerprint(self, trained: TrainResult) -> str:
+        return fingerprint(self.preset.evaluation, model=trained.fingerprint, metrics=METRICS_VERSION)
+
+    def _folder(self, trained: TrainResult) -> Path:
+        return self.settings.runs_dir / trained.fingerprint / "evaluations" / self._fingerprint(trained)
+
+
+if __name__ == "__main__":
+    sys.exit(main(EvaluateParameters, run))

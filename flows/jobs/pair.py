@@ -1,0 +1,178 @@
+"""The pair job: `python -m flows.jobs.pair` on the Ray cluster."""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+
+import ray
+
+import storage
+from flows.jobs import inputs
+from flows.jobs.protocol import JobContext, ProgressReporter, main
+from flows.jobs.shards import ShardStatistics, couple_shards
+from flows.lineage import Lineage
+from flows.parameters import PairParameters
+from flows.results import PairResult
+from flows.settings import Settings
+from pairflow.coupling import resolve_engine
+from pairflow.errors import ShardCorruptError
+from storage import Manifest, PairsHeader, ShardPlan
+
+_logger = logging.getLogger("pairflow.job")
+
+
+def run(parameters: PairParameters, context: JobContext) -> PairResult:
+    """Couples what is not coupled yet, and commits.
+
+    Raises:
+        DatasetError: the data cannot be had.
+        StoreError: the store cannot be read or written.
+        SpecError: the coupling does not fit the data.
+    """
+    started = time.perf_counter()
+    settings = Settings.read()
+    data = inputs.load(parameters.dataset, settings)
+    train = data.train
+    engine = resolve_engine(parameters.engine, parameters.coupling)
+    fingerprint, engine_version = inputs.pairs_fingerprint(parameters.coupling, train, engine)
+    url = storage.pairs_url(settings.store, fingerprint, parameters.format)
+    header = PairsHeader(
+        fingerprint=fingerprint,
+        format=parameters.format,
+        num_rows=len(train),
+        length=train.length,
+        vocab_size=train.vocab_size,
+        shard_size=parameters.shard_size,
+        spec=parameters.coupling.model_dump(mode="json"),
+        dataset=inputs.provenance(data),
+        engine=engine_version,
+        vocab=None if train.vocab is None else train.vocab.tokens,
+    )
+    lineage = Lineage(settings)
+    work = _Work(url, header, data, parameters, engine, settings)
+    manifest = storage.find_manifest(url)
+    skipped = manifest is not None and not work.repair()
+    run_id = lineage.finished(parameters.dataset.name, "pair", fingerprint)
+    if manifest is not None and skipped and run_id is not None:
+        _logger.info("nothing to do: these pairs are whole, at %s", url)
+        return _result(url, manifest, run_id, skipped=True, started=started)
+    specs = {"dataset": parameters.dataset, "coupling": parameters.coupling}
+    name = f"pair {parameters.dataset.name} T{parameters.coupling.num_steps}"
+    with lineage.run(parameters.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
+        stage.use(data.as_input("coupling"))
+        stage.tag(dataset_digest=train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
+        if manifest is None:
+            manifest = work.couple()
+        stage.tag(content_sha256=manifest.content_sha256)
+        stage.log(_figures(manifest))
+        return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What has to be coupled, and with what."""
+
+    url: str
+    header: PairsHeader
+    data: inputs.Data
+    parameters: PairParameters
+    engine: str
+    settings: Settings
+
+    def couple(self) -> Manifest:
+        """Makes the shards that are missing, and commits."""
+        started = time.perf_counter()
+        header = storage.begin_pairs(self.url, self.header)
+        made = self._make(header, storage.missing_shards(self.url, header))
+        seconds = time.perf_counter() - started
+        rows = sum(each.rows for each in made)
+        summary: dict[str, float] = {
+            "rows": header.num_rows,
+            # Shards that an earlier, interrupted run left are not counted in what follows.
+            "measured_rows": rows,
+            "seconds": seconds,
+            "rows_per_second": rows / seconds,
+        }
+        if rows:
+            mean_hamming = sum(each.moved for each in made) / rows
+            summary |= {"mean_hamming": mean_hamming, "keep_rate": 1 - mean_hamming / header.length}
+        return storage.commit_pairs(self.url, header, summary, progress=False)
+
+    def repair(self) -> bool:
+        """Makes damaged shards of committed pairs again; False if all is as it was written.
+
+        Raises:
+            ShardCorruptError: what is damaged cannot be made again in its place.
+        """
+        report = storage.verify_pairs(self.url, progress=False)
+        if report.ok:
+            return False
+        indices = {each.index for each in report.bad if each.index is not None}
+        _logger.warning("%s is damaged, shards %s are made again", self.url, sorted(indices))
+        header = storage.begin_pairs(self.url, self.header)
+        self._make(header, [header.shard(index) for index in sorted(indices)])
+        report = storage.verify_pairs(self.url, progress=False)
+        if not report.ok:
+            bad = report.bad[0]
+            raise ShardCorruptError(
+                f"{bad.path} is damaged: {bad.reason}; remove the folder {self.url} and run `pairflow pair` again"
+            )
+        return True
+
+    def _make(self, header: PairsHeader, shards: list[ShardPlan]) -> list[ShardStatistics]:
+        """Couples and writes shards as Ray tasks."""
+        rows = sum(shard.num_rows for shard in shards)
+        _logger.info("%d of %d shards to make, %d rows, at %s", len(shards), header.num_shards, rows, self.url)
+        made: list[ShardStatistics] = []
+        if not shards:
+            return made
+        ray.init(address="auto", logging_level=logging.WARNING)
+        bar = ProgressReporter(f"pair {self.data.spec.name}", rows, "rows")
+
+        def on_shard(statistics: ShardStatistics) -> None:
+            made.append(statistics)
+            bar.advance(statistics.rows)
+
+        couple_shards(
+            self.url,
+            header,
+            self.data.train,
+            shards,
+            self.parameters.coupling,
+            engine=self.engine,
+            cpus_per_task=self.settings.cpus_per_task,
+            gpus_per_task=self.settings.gpus_per_task,
+            num_workers=self.parameters.num_workers or self.settings.num_workers,
+            on_shard=on_shard,
+        )
+        return made
+
+
+def _figures(manifest: Manifest) -> dict[str, float]:
+    """The numbers of a manifest's summary."""
+    return {name: float(value) for name, value in manifest.summary.items() if isinstance(value, int | float)}
+
+
+def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started: float) -> PairResult:
+    figures = _figures(manifest)
+    return PairResult(
+        url=url,
+        fingerprint=manifest.fingerprint,
+        format=manifest.format,
+        rows=manifest.num_rows,
+        num_shards=len(manifest.shards),
+        content_sha256=manifest.content_sha256,
+        dataset_digest=str(manifest.dataset["digest"]),
+        engine=manifest.engine,
+        skipped=skipped,
+        seconds=time.perf_counter() - started,
+        rows_per_second=figures["rows_per_second"],
+        mean_hamming=figures.get("mean_hamming"),
+        keep_rate=figures.get("keep_rate"),
+        mlflow_run_id=run_id,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(PairParameters, run))

@@ -1,0 +1,215 @@
+"""How a flow and its Ray job speak to each other: a folder in the store, and lines on the job's output.
+
+    <store>/jobs/<submission id>/request.json    written by the flow before it submits
+                                 result.json     written by the job when it is done
+                                 error.json      written by the job when it fails
+
+Progress travels as marked lines of the job's log, so following a job costs no polling of the store.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar
+
+import fsspec
+from pydantic import ConfigDict, ValidationError
+
+from pairflow.errors import JobFailedError, PairFlowError, StoreError
+from pairflow.spec import Spec
+
+JOB_URL_VARIABLE = "PAIRFLOW_JOB_URL"
+_PROGRESS_MARK = "@progress "
+_SECONDS_BETWEEN_REPORTS = 0.5
+_LOG_FORMAT = "%(levelname)s | %(message)s"
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+P = TypeVar("P", bound=Spec)
+R = TypeVar("R", bound=Spec)
+
+
+class JobContext(Spec):
+    """Who asked for a job: what its lineage links back to."""
+
+    submission_id: str | None
+    flow_run_id: str
+    flow_run_url: str | None = None
+    parent_mlflow_run_id: str | None = None
+
+
+class Progress(Spec):
+    """How far a job is with one piece of work."""
+
+    description: str
+    done: int
+    total: int
+    unit: str
+
+
+class JobError(Spec):
+    """Why a job failed, in its own words."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    message: str
+    expected: bool
+    """True for a PairFlowError, whose message is meant for the user as it stands."""
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The folder of one job in the store."""
+
+    url: str
+
+    def write_request(self, parameters: Spec, context: JobContext) -> None:
+        """Leaves the request for the job to find.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        document = {"parameters": parameters.model_dump(mode="json"), "context": context.model_dump(mode="json")}
+        try:
+            self._write("request.json", document)
+        except (OSError, ValueError, ImportError) as error:
+            raise _unwritable(self.url, error) from error
+
+    def read_request(self, parameters_type: type[P]) -> tuple[P, JobContext]:
+        """The request, validated again on this side."""
+        document = self._read("request.json")
+        if document is None:
+            raise JobFailedError(f"no request found at {self.url}/request.json: is the store visible to the cluster?")
+        return parameters_type.model_validate(document["parameters"]), JobContext.model_validate(document["context"])
+
+    def write_result(self, result: Spec) -> None:
+        """Leaves the result: the job's last act."""
+        self._write("result.json", result.model_dump(mode="json"))
+
+    def read_result(self, result_type: type[R]) -> R | None:
+        """The result, or None if the job has not written one."""
+        document = self._read("result.json")
+        try:
+            return None if document is None else result_type.model_validate(document)
+        except ValidationError as error:
+            raise JobFailedError(f"{self.url}/result.json was written by another release: {error}") from None
+
+    def write_error(self, error: BaseException) -> None:
+        """Leaves the reason of a failure."""
+        expected = isinstance(error, PairFlowError)
+        self._write("error.json", {"type": type(error).__name__, "message": str(error), "expected": expected})
+
+    def read_error(self) -> JobError | None:
+        """The reason of a failure, or None if the job has not written one."""
+        document = self._read("error.json")
+        return None if document is None else JobError.model_validate(document)
+
+    def _write(self, name: str, document: dict[str, Any]) -> None:
+        filesystem, path = fsspec.url_to_fs(self.url)
+        filesystem.makedirs(path, exist_ok=True)
+        # A rename is atomic on a disk, and an upload is on an object store: a reader sees all of it or nothing.
+        partial = f"{path}/.{name}.{os.getpid()}"
+        filesystem.pipe_file(partial, json.dumps(document, indent=1).encode())
+        filesystem.mv(partial, f"{path}/{name}")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        filesystem, path = fsspec.url_to_fs(self.url)
+        try:
+            document: dict[str, Any] = json.loads(filesystem.cat_file(f"{path}/{name}"))
+        except FileNotFoundError:
+            return None
+        return document
+
+
+class ProgressReporter:
+    """Prints progress lines, at most two a second, and always the first and the last."""
+
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._done, self._last = 0, 0.0
+        self.reach(0)
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more units are done."""
+        self.reach(self._done + count)
+
+    def reach(self, done: int) -> None:
+        """`done` units are done in all."""
+        self._done = done
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_REPORTS and done < self._total:
+            return
+        self._last = now
+        progress = Progress(description=self._description, done=done, total=self._total, unit=self._unit)
+        print(_PROGRESS_MARK + progress.model_dump_json(), flush=True)
+
+
+def parse_line(line: str) -> Progress | tuple[int, str]:
+    """A line of a job's log: progress, or a logging level with its message.
+
+    Lines that the job's libraries print without a level count as INFO.
+    """
+    if line.startswith(_PROGRESS_MARK):
+        try:
+            return Progress.model_validate_json(line.removeprefix(_PROGRESS_MARK))
+        except ValidationError:
+            return logging.INFO, line
+    level, separator, message = line.partition(" | ")
+    return (_LEVELS[level], message) if separator and level in _LEVELS else (logging.INFO, line)
+
+
+def main(parameters_type: type[P], work: Callable[[P, JobContext], Spec]) -> int:
+    """Runs a job: request in, result or error out; the process's exit code."""
+    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, stream=sys.stdout, force=True)
+    logging.getLogger("pairflow").setLevel(logging.INFO)
+    logger = logging.getLogger("pairflow.job")
+    # `stop_job` sends SIGTERM first: as an exception it lets `with` blocks mark what they hold as ended.
+    signal.signal(signal.SIGTERM, _terminated)
+    folder = JobFolder(os.environ[JOB_URL_VARIABLE])
+    try:
+        parameters, context = folder.read_request(parameters_type)
+        result = work(parameters, context)
+    except PairFlowError as error:
+        logger.error("%s: %s", type(error).__name__, error)
+        folder.write_error(error)
+        return 1
+    except Exception as error:
+        for line in traceback.format_exc().splitlines():  # each with its level, which `parse_line` looks for
+            logger.error("%s", line)
+        folder.write_error(error)
+        return 1
+    folder.write_result(result)
+    return 0
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def check_store(url: str) -> None:
+    """Finds out whether a store can be written, by a small file that is taken away again.
+
+    Raises:
+        StoreError: it cannot; with the reason.
+    """
+    try:
+        filesystem, path = fsspec.url_to_fs(url)
+        filesystem.makedirs(path, exist_ok=True)
+        probe = f"{path}/.probe-{os.getpid()}"
+        filesystem.pipe_file(probe, b"")
+        filesystem.rm_file(probe)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unwritable(url, error) from error
+
+
+def _unwritable(url: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"cannot write to the store at {url}: {type(error).__name__}: {error}; give a writable folder or URL with "
+        "--store or PAIRFLOW_STORE"
+    )

@@ -1,0 +1,32 @@
+"""What training and evaluation leave on this disk: `<home>/runs/<training fingerprint>/`.
+
+checkpoints/step-…/             safetensors and JSON
+result.json                     written when the model is trained and logged
+evaluations/<fingerprint>/      scores.json and samples.npz, one folder per evaluation
+"""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from pairflow.spec import Spec
+
+R = TypeVar("R", bound=Spec)
+
+
+def read(path: Path, result_type: type[R]) -> R | None:
+    """A result that was left here, or None if there is none that this release can use."""
+    try:
+        return result_type.model_validate_json(path.read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write(path: Path, result: Spec) -> None:
+    """Leaves a result, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(result.model_dump_json(indent=1) + "\n")
+    partial.replace(path)

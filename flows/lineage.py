@@ -1,0 +1,251 @@
+"""What came from what, kept in MLflow: dataset digest → pairs fingerprint → training run → model → evaluation.
+
+The only importer of mlflow (which reads its environment then: `flows.settings.prepare_environment` comes first).
+One experiment per dataset; a run per stage, found again by its fingerprint, so that a rerun adds nothing and an
+interrupted stage goes on in its own run; a parent run per pipeline.
+"""
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+
+from flows.jobs.protocol import JobContext
+from flows.provenance import Input, code_version, flatten
+from flows.settings import Settings
+from pairflow.errors import PairFlowError
+from pairflow.spec import Spec, canonical_json
+
+_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is a tag of the input
+_FLUSH_EVERY_S = 2.0
+_logger = logging.getLogger("pairflow.lineage")
+
+
+class LineageError(PairFlowError):
+    """MLflow cannot be reached, or does not hold what is asked for."""
+
+
+def _entity(used: Input) -> DatasetInput:
+    """An input as MLflow keeps it; the source type "code" is one that every MLflow reads back."""
+    dataset = Dataset(
+        name=used.name,
+        digest=used.digest[:_DIGEST_LENGTH],
+        source_type="code",
+        source=json.dumps({"tags": dict(used.source)}),
+        profile=json.dumps(dict(used.profile)),
+    )
+    tags = [InputTag("mlflow.data.context", used.role), InputTag("pairflow.digest", used.digest)]
+    return DatasetInput(dataset=dataset, tags=tags)
+
+
+class StageRun:
+    """An MLflow run that is under way."""
+
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment_id
+        self._client = client
+        self._pending: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def tag(self, **tags: str) -> None:
+        """Sets `pairflow.*` tags."""
+        self._client.log_batch(self.run_id, tags=[RunTag(f"pairflow.{key}", value) for key, value in tags.items()])
+
+    def use(self, *inputs: Input, model_id: str | None = None) -> None:
+        """Links what this run used."""
+        models = [LoggedModelInput(model_id)] if model_id else None
+        self._client.log_inputs(self.run_id, [_entity(each) for each in inputs], models)
+
+    def log(
+        self, metrics: Mapping[str, float], *, step: int = 0, model_id: str | None = None, data: Input | None = None
+    ) -> None:
+        """Takes down metrics, which reach MLflow within seconds.
+
+        A tracking server that is away for a while costs no training: what could not be sent is sent with the next.
+        """
+        now = int(time.time() * 1000)
+        for key, value in metrics.items():
+            self._pending.append(
+                Metric(
+                    key,
+                    value,
+                    now,
+                    step,
+                    model_id=model_id,
+                    dataset_name=None if data is None else data.name,
+                    dataset_digest=None if data is None else data.digest[:_DIGEST_LENGTH],
+                    run_id=self.run_id,
+                )
+            )
+        if time.monotonic() - self._flushed >= _FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends the metrics that are waiting."""
+        self._flushed = time.monotonic()
+        try:
+            while self._pending:
+                self._client.log_batch(self.run_id, metrics=self._pending[:1000])
+                del self._pending[:1000]
+        except MlflowException as error:
+            _logger.warning("MLflow did not take %d metrics, which are kept for later: %s", len(self._pending), error)
+
+    def log_model(self, name: str, folder: Path, *, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """Logs a checkpoint's folder (safetensors and JSON, no pickle) as this run's model; the model's id."""
+        model = self._client.create_logged_model(
+            self.experiment_id,
+            name=name,
+            source_run_id=self.run_id,
+            params=dict(params),
+            tags=dict(tags),
+            model_type="pairflow-denoiser",
+        )
+        model_id = str(model.model_id)
+        self._client.log_model_artifacts(model_id, str(folder))
+        self._client.finalize_logged_model(model_id, "READY")
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(model_id, step=0)])
+        return model_id
+
+
+class Lineage:
+    """The MLflow that `settings` name.
+
+    Raises:
+        LineageError: it cannot be reached.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        if settings.tracking_uri.startswith("sqlite:///"):
+            Path(settings.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations in the first run's log
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        try:
+            self.client = MlflowClient(settings.tracking_uri)
+            self.client.search_experiments(max_results=1)
+        except MlflowException as error:
+            raise LineageError(
+                f"MLflow cannot be reached at {settings.tracking_uri}: {error}; correct MLFLOW_TRACKING_URI, or unset "
+                "it to use SQLite under PAIRFLOW_HOME"
+            ) from error
+
+    def experiment(self, dataset: str) -> str:
+        """The id of a dataset's experiment, which is made if there is none."""
+        name = f"pairflow-{dataset}"
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # Without a server MLflow would keep artifacts under the working directory.
+        local = self._settings.tracking_uri.startswith("sqlite:")
+        location = (self._settings.home / "mlflow" / "artifacts" / name).as_uri() if local else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = self.client.get_experiment_by_name(name)  # another process was quicker
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    def finished(self, dataset: str, stage: str, fingerprint: str) -> str | None:
+        """The run of a stage that is done, by what it computes."""
+        run = self._find(self.experiment(dataset), stage, fingerprint)
+        return run.info.run_id if run is not None and run.info.status == "FINISHED" else None
+
+    def adopt(self, run_id: str, parent_run_id: str) -> None:
+        """Makes a run that is over the child of another."""
+        self.client.set_tag(run_id, "mlflow.parentRunId", parent_run_id)
+
+    def describe(self, run_id: str, markdown: str) -> None:
+        """Sets the text at the top of a run's page."""
+        self.client.set_tag(run_id, "mlflow.note.content", markdown)
+
+    def attach(self, run_id: str, path: Path) -> None:
+        """Logs a file with a run."""
+        self.client.log_artifact(run_id, str(path))
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        dataset: str,
+        stage: str,
+        fingerprint: str,
+        *,
+        name: str,
+        specs: Mapping[str, Spec],
+        context: JobContext,
+        started: float | None = None,
+    ) -> Iterator[StageRun]:
+        """The run of a stage: a new one, or the one in which the same work was begun before.
+
+        Args:
+            dataset: name of the dataset.
+            stage: "pair", "train", "evaluate" or "pipeline".
+            fingerprint: of the stage's result.
+            name: shown in MLflow.
+            specs: become the run's parameters, flattened, and its `pairflow.spec` tag.
+            context: whose Prefect run, Ray job and parent it belongs to.
+            started: Unix time at which the work began, if that was before now.
+        """
+        experiment_id = self.experiment(dataset)
+        tags = {
+            "mlflow.runName": name,
+            "pairflow.stage": stage,
+            "pairflow.fingerprint": fingerprint,
+            "pairflow.spec": canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),
+            "pairflow.prefect_run_id": context.flow_run_id,
+            **code_version(),
+        }
+        if context.submission_id is not None:
+            tags["pairflow.ray_submission_id"] = context.submission_id
+        if context.flow_run_url:
+            tags["pairflow.prefect_run_url"] = context.flow_run_url
+            tags["mlflow.note.content"] = f"[Prefect flow run]({context.flow_run_url})"
+        if context.parent_mlflow_run_id:
+            tags["mlflow.parentRunId"] = context.parent_mlflow_run_id
+        begun = self._find(experiment_id, stage, fingerprint)
+        if begun is None:
+            start_time = None if started is None else int(started * 1000)
+            run_id = str(self.client.create_run(experiment_id, start_time, run_name=name).info.run_id)
+            params = [Param(key, value) for key, value in flatten(specs).items()]
+            self.client.log_batch(run_id, params=params)
+        else:
+            run_id = str(begun.info.run_id)
+            self.client.update_run(run_id, status="RUNNING")
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        run = StageRun(self.client, run_id, experiment_id)
+        status = "KILLED"
+        try:
+            yield run
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            run.flush()
+            self.client.set_terminated(run_id, status)
+
+    def _find(self, experiment_id: str, stage: str, fingerprint: str) -> Any:
+        runs = self.client.search_runs(
+            [experiment_id],
+            f"tags.`pairflow.fingerprint` = '{fingerprint}' and tags.`pairflow.stage` = '{stage}'",
+            max_results=1,
+            order_by=["start_time DESC"],
+        )
+        return runs[0] if runs else None

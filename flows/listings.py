@@ -1,0 +1,174 @@
+"""What the commands print for people (rich tables) and for scripts (one JSON object)."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.results import EvaluateResult, PipelineResult
+from flows.settings import Settings, prefect_environment
+
+# Datasets that are not packaged: any of these files, as published or as copied, means that nothing is downloaded.
+_FILES = {
+    "qm9": ("qm9.csv*", "dsgdb9nsd.xyz.tar.bz2"),
+    "zinc-250k": ("zinc250k_*.smi*", "250k_rndm_zinc_drugs_clean_3.csv*"),
+    "mnist-binary": ("train-images-idx3-ubyte*",),
+    "cifar-10": ("cifar-10-binary.tar.gz", "cifar10_train*.bin*"),
+}
+
+
+def datasets(settings: Settings, *, as_json: bool) -> None:
+    """The registry, with what is at hand on this machine."""
+    from pairflow.datasets import names
+
+    rows = [
+        {
+            "name": info.name,
+            "kind": info.kind,
+            "length": info.length,
+            "vocab_size": info.vocab_size,
+            "description": info.description,
+            "origin": info.origin,
+            "available": _availability(info.name, settings),
+        }
+        for info in names()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("dataset", "kind", "D", "K", "what", "at hand")
+    for row in rows:
+        shown = [row["name"], row["kind"], row["length"] or "data's", row["vocab_size"] or "data's"]
+        table.add_row(*map(str, shown), str(row["description"]), str(row["available"]))
+    Console().print(table)
+
+
+def _availability(name: str, settings: Settings) -> str:
+    if name == "tokens":
+        return "your file"
+    if name not in _FILES:
+        return "yes, packaged"
+    for folder in (settings.data_dir, settings.home / "downloads"):
+        if folder is not None and any(any(folder.glob(pattern)) for pattern in _FILES[name]):
+            return f"yes, {folder}"
+    return "download on first use"
+
+
+def scores(result: EvaluateResult) -> None:
+    """Both models side by side, by number of sampling steps."""
+    headline = result.models[0].headline
+    better = "higher" if headline.higher_is_better else "lower"
+    table = Table("sampling steps", title=f"{headline.label} ({better} is better)", title_justify="left")
+    for model in result.models:
+        table.add_column(model.label, justify="right")
+    for index, step in enumerate(result.models[0].steps):
+        cells = []
+        for model in result.models:
+            score = model.steps[index].scores[headline.name]
+            cells.append(f"{score.mean:.4g}" + (f" ± {score.std:.2g}" if score.std else ""))
+        table.add_row(str(step.num_steps), *cells)
+    console = Console()
+    console.print(table)
+    for name, value in result.models[0].facts.items():
+        print(f"{name.replace('_', ' ')}: {value:.4g}")
+    print(f"comparison figure: {result.figure}")
+    print(f"sample grid:       {result.grid}")
+    print(f"table (JSON):      {result.table}")
+
+
+def report(result: PipelineResult, settings: Settings) -> None:
+    """The end of a pipeline: the comparison, and where to look further."""
+    scores(result.evaluation)
+    print(f"pairs:             {result.pairs.url}")
+    print(f"MLflow run:        {result.mlflow_run_id}")
+    print()
+    _where_mlflow(result, settings)
+    _where_prefect(result, settings)
+
+
+def _where_mlflow(result: PipelineResult, settings: Settings) -> None:
+    page = f"#/experiments/{result.mlflow_experiment_id}/runs/{result.mlflow_run_id}"
+    if settings.tracking_uri.startswith("http"):
+        print(f"MLflow page:  {settings.tracking_uri.rstrip('/')}/{page}")
+        return
+    quiet = "DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
+    print("MLflow page:  start")
+    print(f"  {quiet} {_program('mlflow')} server --backend-store-uri {settings.tracking_uri} --port 5000")
+    print(f"and open  http://127.0.0.1:5000/{page}")
+
+
+def _where_prefect(result: PipelineResult, settings: Settings) -> None:
+    import os
+
+    page = f"runs/flow-run/{result.prefect_run_id}"
+    if os.environ.get("PREFECT_API_URL"):
+        print(f"Prefect page: {os.environ['PREFECT_API_URL'].rstrip('/').removesuffix('/api')}/{page}")
+        return
+    shown = ("PREFECT_HOME", "PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_SERVER_UI_V2_ENABLED", "DO_NOT_TRACK")
+    environment = prefect_environment(settings) | {name: os.environ[name] for name in shown if name in os.environ}
+    print("Prefect page: start")
+    print(f"  {' '.join(f'{name}={environment[name]}' for name in shown)} {_program('prefect')} server start")
+    print(f"and open  http://127.0.0.1:4200/{page}")
+
+
+def _program(name: str) -> str:
+    """A program of this environment, which need not be on PATH."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def verification(url: str, *, as_json: bool) -> bool:
+    """Whether every shard of stored pairs is what its hash says; names those that are not."""
+    import storage
+
+    found = storage.verify_pairs(url, progress=sys.stderr.isatty())
+    if as_json:
+        bad = [{"index": each.index, "reason": each.reason, "path": each.path} for each in found.bad]
+        print(json.dumps({"url": found.url, "num_shards": found.num_shards, "ok": found.ok, "bad": bad}))
+    elif found.ok:
+        print(f"all {found.num_shards} shards are whole: {found.url}")
+    else:
+        for each in found.bad:
+            print(f"error: shard {each.index} is bad: {each.reason} ({each.path})", file=sys.stderr)
+        print(
+            f"error: {len(found.bad)} of {found.num_shards} shards are bad; `pairflow pair` with the same options "
+            "makes them again",
+            file=sys.stderr,
+        )
+    return found.ok
+
+
+def pairs(url: str, *, num_rows: int, as_json: bool) -> None:
+    """The manifest's summary, and the first pairs; molecules as text."""
+    import storage
+
+    opened = storage.open_pairs(url)
+    manifest = opened.manifest
+    rows = min(num_rows, manifest.num_rows)
+    source, target = opened.source[:rows], opened.target[:rows]
+    if as_json:
+        document = {**manifest.model_dump(mode="json"), "url": opened.url}
+        document["pairs"] = [
+            {"source": x0.tolist(), "target": x1.tolist()} for x0, x1 in zip(source, target, strict=True)
+        ]
+        print(json.dumps(document))
+        return
+    console = Console()
+    facts = Table(show_header=False, box=None)
+    for name in ("fingerprint", "format", "num_rows", "length", "vocab_size", "shard_size", "engine", "content_sha256"):
+        facts.add_row(name, str(getattr(manifest, name)))
+    for group in ("dataset", "spec", "summary"):
+        facts.add_row(group, json.dumps(getattr(manifest, group), default=str))
+    console.print(facts)
+    table = Table("row", "source (t = 0)", "target (t = 1)", "differ")
+    for row, (x0, x1) in enumerate(zip(source, target, strict=True)):
+        table.add_row(str(row), _text(x0, manifest.vocab), _text(x1, manifest.vocab), str(int((x0 != x1).sum())))
+    console.print(table)
+
+
+def _text(tokens: Iterable[int], vocab: Sequence[str] | None) -> str:
+    if vocab is None:
+        return " ".join(map(str, tokens))
+    return "".join(vocab[token] for token in tokens)

@@ -1,0 +1,221 @@
+"""A Ray cluster on this machine, for as long as somebody needs it and not a moment longer.
+
+`LocalCluster` starts a small supervisor (this module run as a program), which starts `ray start --head --block` and
+watches its standard input. When the owner closes that pipe, or dies in any way at all, the supervisor ends
+Ray: its own processes only, by process id. Everything listens on loopback, with a token, on free ports, in a
+folder of its own, so that neither another Ray of this machine nor the remains of one can get in the way.
+"""
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from pairflow.errors import JobFailedError
+
+_START_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 20
+
+
+class LocalCluster:
+    """A local Ray head with a job server; a context manager that starts at once and is waited for when used.
+
+    Args:
+        home: PAIRFLOW_HOME; the access token lies there, readable by its owner only.
+        object_store_mb: shared memory for objects, MiB.
+        num_cpus: CPUs that Ray may hand out; all of this machine by default.
+
+    Raises:
+        JobFailedError: Ray did not start, with the end of its log.
+    """
+
+    def __init__(self, home: Path, *, object_store_mb: int, num_cpus: int | None = None) -> None:
+        self._token_path = _access_token(home)
+        # Unix socket paths end at 107 bytes, so this cannot lie under an arbitrarily deep home.
+        self._folder = Path(tempfile.mkdtemp(prefix="pairflow-ray-"))
+        dashboard_port, client_port, scaler_metrics_port, dashboard_metrics_port = _free_ports(4)
+        self.address = f"http://127.0.0.1:{dashboard_port}"
+        request = {
+            "folder": str(self._folder),
+            "arguments": [
+                "--head",
+                "--block",
+                "--disable-usage-stats",
+                "--port=0",
+                "--node-ip-address=127.0.0.1",
+                "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={dashboard_port}",
+                "--dashboard-agent-listen-port=0",
+                f"--ray-client-server-port={client_port}",
+                "--min-worker-port=0",
+                "--max-worker-port=0",
+                f"--object-store-memory={object_store_mb * 2**20}",
+                f"--temp-dir={self._folder}",
+                *([f"--num-cpus={num_cpus}"] if num_cpus else []),
+            ],
+        }
+        self._supervisor = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-m", "flows.local_ray", json.dumps(request)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,  # jobs start here: `python -m` must not find modules of wherever the user stands
+            env=os.environ
+            | cluster_environment(self._token_path)
+            | {
+                "AUTOSCALER_METRIC_PORT": str(scaler_metrics_port),
+                "DASHBOARD_METRIC_PORT": str(dashboard_metrics_port),
+            },
+            start_new_session=True,  # Ctrl-C belongs to the owner, which stops its job before it lets go of Ray
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables with which a Ray client of this machine gets in."""
+        return {"RAY_ADDRESS": self.address, **cluster_environment(self._token_path)}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers with which the job server lets a request in."""
+        return {"Authorization": f"Bearer {self._token_path.read_text(encoding='ascii').strip()}"}
+
+    def wait(self) -> None:
+        """Returns when the cluster accepts jobs."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        request = urllib.request.Request(f"{self.address}/api/jobs/", headers=self.headers)  # noqa: S310 - http
+        while True:
+            if self._supervisor.poll() is not None:
+                raise JobFailedError(f"the local Ray cluster did not start: {self._log_tail()}")
+            try:
+                with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - http
+                    response.read()
+                    return
+            except (urllib.error.URLError, OSError):
+                if time.monotonic() > deadline:
+                    raise JobFailedError(
+                        f"the local Ray cluster was not ready after {_START_TIMEOUT_S} s: {self._log_tail()}"
+                    ) from None
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends the cluster and waits until it is gone; calling it again does nothing."""
+        if self._supervisor.stdin is not None and not self._supervisor.stdin.closed:
+            self._supervisor.stdin.close()
+        try:
+            self._supervisor.wait(_STOP_TIMEOUT_S + 10)
+        except subprocess.TimeoutExpired:
+            self._supervisor.kill()
+            self._supervisor.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _log_tail(self) -> str:
+        log = self._folder / "head.log"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+        return " / ".join(lines[-5:]) or "it left no log"
+
+
+def cluster_environment(token_path: Path) -> dict[str, str]:
+    """What servers, workers and clients of a local cluster need in their environment."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        # Despite its name this is what keeps every listener of a one-machine cluster on 127.0.0.1.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+    }
+
+
+def _access_token(home: Path) -> Path:
+    """The file with this home's Ray token, made with mode 0600 if there is none."""
+    path = home / "ray" / "token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    return path
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on; held open together, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _supervise(folder: Path, arguments: list[str], owner: IO[Any]) -> int:
+    """Runs `ray start` until `owner` (a pipe that nobody writes to) closes, or until Ray ends by itself."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    with (folder / "head.log").open("wb") as log:
+        head = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent(),
+        )
+    released = threading.Event()
+
+    def watch_owner() -> None:
+        owner.read()
+        released.set()
+
+    threading.Thread(target=watch_owner, daemon=True).start()
+    try:
+        while head.poll() is None and not released.wait(0.5):
+            pass
+    finally:
+        if head.poll() is None:
+            head.terminate()
+            try:
+                head.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                head.kill()
+        if released.is_set():
+            shutil.rmtree(folder, ignore_errors=True)
+    return head.wait()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """On Linux, makes a child end with this process even where that is killed and runs no `finally`."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl, set_parent_death_signal = ctypes.CDLL(None, use_errno=True).prctl, 1
+    return lambda: prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    _request = json.loads(sys.argv[1])
+    sys.exit(_supervise(Path(_request["folder"]), _request["arguments"], sys.stdin.buffer))

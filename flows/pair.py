@@ -1,0 +1,49 @@
+"""The flow `pair`: couples a dataset's training rows with source points and keeps the pairs in the store."""
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from flows import artifacts
+from flows.parameters import PairParameters, validated
+from flows.results import PairResult
+from flows.stage import run_job
+
+
+def _run_name() -> str:
+    parameters = validated(PairParameters, flow_run.parameters["parameters"])
+    return f"pair {parameters.dataset.name} T{parameters.coupling.num_steps}"
+
+
+@flow(name="pair", flow_run_name=_run_name)
+def pair(parameters: PairParameters) -> PairResult:
+    """Couple every training row of a dataset with a source point, in closed form and before any training.
+
+    The pairs lie in the store under a fingerprint of the data, the coupling and the engine; asked for again, they
+    are found and nothing is computed.
+    """
+    parameters = validated(PairParameters, parameters)
+    result = run_job("pair", parameters, PairResult, store=parameters.store)
+    logger = get_run_logger()
+    if result.skipped:
+        logger.info("nothing to do: these pairs are in the store already, at %s", result.url)
+    else:
+        logger.info("%d pairs at %s", result.rows, result.url)
+    artifacts.show_facts(
+        f"pairs-{result.fingerprint[:12]}",
+        f"Coupled pairs of {parameters.dataset.name}",
+        {
+            "URL": result.url,
+            "rows": result.rows,
+            "shards": result.num_shards,
+            "rows/s": result.rows_per_second,
+            "mean Hamming distance": result.mean_hamming,
+            "keep rate": result.keep_rate,
+            "engine": result.engine,
+            "fingerprint": result.fingerprint,
+            "dataset digest": result.dataset_digest,
+            "content SHA-256": result.content_sha256,
+            "MLflow run": result.mlflow_run_id,
+        },
+        note="These pairs were in the store already." if result.skipped else "",
+    )
+    return result

@@ -1,0 +1,287 @@
+"""Submit, follow and cancel Ray jobs: always through the Ray Jobs API, on a laptop as on a cluster.
+
+    with Cluster(settings) as cluster:
+        job = submit(cluster, "flows.jobs.pair", submission_id, parameters, context)
+        result = follow(job, PairResult, on_log=..., on_progress=...)
+
+Nothing in here knows of Prefect: what happens to log lines and progress is the caller's.
+"""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from flows.jobs.protocol import JOB_URL_VARIABLE, JobContext, JobFolder, Progress, parse_line
+from flows.local_ray import LocalCluster
+from flows.settings import Settings
+from pairflow.errors import JobFailedError, SpecError
+from pairflow.spec import Spec
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+R = TypeVar("R", bound=Spec)
+_STOP_TIMEOUT_S = 15
+_LOST_TIMEOUT_S = 60
+_POLL_S = 0.5
+
+
+class Cluster:
+    """The Ray cluster of `settings`, or one on this machine for as long as this context lasts.
+
+    A local cluster is started on entering and waited for when the first job is submitted, so that its seven seconds
+    pass while other things start. It ends with the context; a cluster of somebody else is left alone.
+
+    Raises:
+        SpecError: RAY_ADDRESS is no dashboard address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        address = settings.ray_address
+        if address is not None and not address.startswith(("http://", "https://")):
+            raise SpecError(
+                f"RAY_ADDRESS must be a dashboard address such as http://127.0.0.1:8265 (jobs are submitted over "
+                f"HTTP), got {address!r}; unset it to have a local cluster started"
+            )
+        self.settings = settings
+        self._local: LocalCluster | None = None
+        self._client: JobSubmissionClient | None = None
+
+    def __enter__(self) -> Self:
+        if self.settings.ray_address is None:
+            self._local = LocalCluster(self.settings.home, object_store_mb=self.settings.object_store_mb)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._local is not None:
+            self._local.stop()
+
+    @property
+    def client(self) -> "JobSubmissionClient":
+        """The job server's client.
+
+        Raises:
+            JobFailedError: the cluster cannot be reached, or does not start.
+        """
+        if self._client is None:
+            from ray.job_submission import JobSubmissionClient
+
+            if self._local is not None:
+                self._local.wait()
+                self._client = JobSubmissionClient(self._local.address, headers=self._local.headers)
+            else:
+                address = self.settings.ray_address
+                try:
+                    self._client = JobSubmissionClient(address)
+                except (ConnectionError, RuntimeError) as error:
+                    raise JobFailedError(
+                        f"cannot reach the Ray cluster at {address}: {error}; correct RAY_ADDRESS, or unset it to have "
+                        "a local cluster started"
+                    ) from None
+        return self._client
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on the cluster."""
+
+    client: "JobSubmissionClient"
+    submission_id: str
+    folder: JobFolder
+
+
+def submit(
+    cluster: Cluster,
+    module: str,
+    submission_id: str,
+    parameters: Spec,
+    context: JobContext,
+    *,
+    num_gpus: float = 0,
+) -> Job:
+    """Submits `python -m module` with its request, or finds it where this flow run has submitted it before.
+
+    A job of the same flow run and module that is still alive is attached to, under whichever id it runs: a retried
+    flow run takes up its job instead of starting a second one beside it.
+
+    Raises:
+        StoreError: the request cannot be written.
+        JobFailedError: the cluster cannot be reached or refuses the job.
+    """
+    jobs_url = f"{cluster.settings.store.rstrip('/')}/jobs"
+    folder = JobFolder(f"{jobs_url}/{submission_id}")
+    folder.write_request(parameters, context)
+    client = cluster.client
+    metadata = {"flow_run_id": context.flow_run_id, "module": module}
+    if (alive := _alive(client, metadata)) is not None:
+        return Job(client, alive, JobFolder(f"{jobs_url}/{alive}"))
+    try:
+        client.submit_job(
+            entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
+            submission_id=submission_id,
+            metadata=metadata,
+            runtime_env={"env_vars": {**cluster.settings.job_environment(), JOB_URL_VARIABLE: folder.url}},
+            # Zero CPUs: the driver mostly waits for its tasks, which ask for their own.
+            entrypoint_num_cpus=0,
+            entrypoint_num_gpus=num_gpus or None,
+        )
+    except (RuntimeError, ConnectionError) as error:
+        if "already exists" not in str(error):
+            raise JobFailedError(f"Ray refused the job {submission_id}: {error}") from error
+    return Job(client, submission_id, folder)
+
+
+def follow(
+    job: Job,
+    result_type: type[R],
+    *,
+    on_log: Callable[[int, str], None],
+    on_progress: Callable[[Progress], None],
+) -> R:
+    """Waits for a job, handing on what it says; its result.
+
+    An exception in here (Ctrl-C, a cancelled flow run) stops the job before it goes on its way.
+
+    Raises:
+        JobFailedError: the job failed, with its own error; or the cluster was lost.
+    """
+    try:
+        with _log_lines(job) as lines:
+            lost_since: float | None = None
+            ended = False
+            while not ended:
+                try:
+                    ended = job.client.get_job_status(job.submission_id).is_terminal()
+                    lost_since = None
+                except (RuntimeError, ConnectionError) as error:
+                    # One unanswered request is no verdict: a busy head may be silent for a while.
+                    lost_since = lost_since or time.monotonic()
+                    if time.monotonic() - lost_since > _LOST_TIMEOUT_S:
+                        raise JobFailedError(
+                            f"the Ray cluster has not answered about job {job.submission_id} for {_LOST_TIMEOUT_S} s: "
+                            f"{error}"
+                        ) from error
+                _hand_on(lines, on_log, on_progress, timeout=_POLL_S)
+            _hand_on(lines, on_log, on_progress, timeout=2, until_closed=True)
+    except BaseException:
+        stop(job)
+        raise
+    return _outcome(job, result_type)
+
+
+def stop(job: Job) -> None:
+    """Stops a job if it still runs, and waits until it has ended; never raises for a cluster that is gone."""
+    with contextlib.suppress(RuntimeError, ConnectionError):
+        if job.client.get_job_status(job.submission_id).is_terminal():
+            return
+        job.client.stop_job(job.submission_id)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while time.monotonic() < deadline and not job.client.get_job_status(job.submission_id).is_terminal():
+            time.sleep(_POLL_S)
+
+
+def _alive(client: "JobSubmissionClient", metadata: dict[str, str]) -> str | None:
+    for details in client.list_jobs():
+        if details.metadata and metadata.items() <= details.metadata.items() and not details.status.is_terminal():
+            return str(details.submission_id)
+    return None
+
+
+def _outcome(job: Job, result_type: type[R]) -> R:
+    result = job.folder.read_result(result_type)
+    if result is not None:
+        return result
+    error = job.folder.read_error()
+    if error is not None and error.expected:
+        raise JobFailedError(f"{error.message} [{error.type} in job {job.submission_id}]")
+    if error is not None:
+        raise JobFailedError(f"job {job.submission_id} failed: {error.type}: {error.message}; its log has more")
+    info = job.client.get_job_info(job.submission_id)
+    last_words = (info.message or "").strip().rpartition("\n")[2]
+    raise JobFailedError(
+        f"job {job.submission_id} ended as {info.status.value} and left neither a result nor an error, as after a "
+        f"kill or when memory runs out; its log has more, and ends with: {last_words}"
+    )
+
+
+_END = object()
+
+
+@contextlib.contextmanager
+def _log_lines(job: Job) -> Iterator["queue.Queue[Any]"]:
+    """The job's log lines as they come, read by a thread; `_END` closes them."""
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)  # it reports each log's regular end
+    lines: queue.Queue[Any] = queue.Queue()
+    loop = asyncio.new_event_loop()
+
+    async def read() -> None:
+        rest = ""
+        async for chunk in job.client.tail_job_logs(job.submission_id):
+            *whole, rest = (rest + chunk).split("\n")
+            for line in whole:
+                lines.put(line)
+        if rest:
+            lines.put(rest)
+
+    task = loop.create_task(read())
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:
+            # The log is a service to the reader: the job's end and result are learnt from elsewhere.
+            lines.put(f"WARNING | the job's log was cut off: {error}")
+        finally:
+            lines.put(_END)
+            loop.close()
+
+    thread = threading.Thread(target=run, name=f"log of {job.submission_id}", daemon=True)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(5)
+
+
+def _hand_on(
+    lines: "queue.Queue[Any]",
+    on_log: Callable[[int, str], None],
+    on_progress: Callable[[Progress], None],
+    *,
+    timeout: float,
+    until_closed: bool = False,
+) -> None:
+    """Hands on the lines that are there, waiting up to `timeout` seconds for the first (or for the last) of them."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return
+        if line is _END:
+            lines.put(_END)  # for the next call, which must not wait for more
+            if not until_closed:
+                time.sleep(max(0.0, deadline - time.monotonic()))
+            return
+        said = parse_line(line.rstrip("\r"))
+        if isinstance(said, Progress):
+            on_progress(said)
+        elif said[1].strip():
+            on_log(*said)
+        if not until_closed:
+            deadline = min(deadline, time.monotonic() + 0.05)

@@ -1,0 +1,156 @@
+"""Where things run and where they lie: operational settings, read from the environment when asked for.
+
+Nothing in here ever changes a fingerprint or the content of a result.
+"""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pairflow.errors import SpecError
+
+# Names as each release reads them; DO_NOT_TRACK must be exactly "true", because MLflow does not understand "1".
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# The first start of the embedded server migrates its database: 14 s when idle, several times that when busy.
+_EMBEDDED_PREFECT = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+
+
+class Settings(BaseSettings):
+    """Operational settings; `Settings.read()` takes them from the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PAIRFLOW_", frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".pairflow",
+        description="Everything local: store, checkpoints, Prefect's and MLflow's databases (PAIRFLOW_HOME).",
+    )
+    store_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PAIRFLOW_STORE", "store_url"),
+        description="fsspec URL of the pair store; default <home>/store (PAIRFLOW_STORE).",
+    )
+    data_dir: Path | None = Field(None, description="Folder with local copies of datasets (PAIRFLOW_DATA_DIR).")
+    ray_address: str | None = Field(
+        None,
+        validation_alias=AliasChoices("RAY_ADDRESS", "ray_address"),
+        description="Dashboard address (http://host:8265) of a Ray cluster; default: one is started.",
+    )
+    mlflow_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "mlflow_uri"),
+        description="MLflow tracking URI; default SQLite under <home>/mlflow (MLFLOW_TRACKING_URI).",
+    )
+    num_workers: int | None = Field(
+        None, ge=1, description="Shards coupled at once; default as many as the cluster's CPUs allow."
+    )
+    cpus_per_task: float = Field(1, gt=0, description="CPUs that Ray reserves for one shard.")
+    gpus_per_task: float = Field(0, ge=0, description="GPUs that Ray reserves for one shard.")
+    threads_per_job: int | None = Field(
+        None, ge=1, description="CPU threads of a training or evaluation job; default all cores it may run on."
+    )
+    gpus_per_job: float = Field(0, ge=0, description="GPUs that Ray reserves for a training or evaluation job.")
+    object_store_mb: int = Field(
+        1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."
+    )
+
+    @classmethod
+    def read(cls) -> Self:
+        """Settings from the environment as it is now.
+
+        Raises:
+            SpecError: a setting that does not fit, by the name of its environment variable.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            lines = [f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
+            raise SpecError("; ".join(lines) + "; correct the environment variable") from None
+        return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+    @property
+    def store(self) -> str:
+        """fsspec URL (or absolute path) of the pair store."""
+        return absolute_url(self.store_url or str(self.home / "store"))
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking URI."""
+        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Checkpoints and results, a folder per training fingerprint."""
+        return self.home / "runs"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Tables and pictures, a folder per evaluation fingerprint."""
+        return self.home / "reports"
+
+    def job_environment(self) -> dict[str, str]:
+        """Environment variables with which a job's process reads these same settings."""
+        variables = {
+            "PAIRFLOW_HOME": str(self.home),
+            "PAIRFLOW_STORE": self.store,
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "PAIRFLOW_CPUS_PER_TASK": str(self.cpus_per_task),
+            "PAIRFLOW_GPUS_PER_TASK": str(self.gpus_per_task),
+            # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **_QUIET,
+        }
+        for name in ("num_workers", "threads_per_job"):
+            if (value := getattr(self, name)) is not None:
+                variables[f"PAIRFLOW_{name.upper()}"] = str(value)
+        if self.data_dir is not None:
+            variables["PAIRFLOW_DATA_DIR"] = str(self.data_dir.expanduser().absolute())
+        return variables
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables that give Prefect's pages and client this home's history, and keep it quiet."""
+    return {"PREFECT_HOME": str(settings.home / "prefect"), **_EMBEDDED_PREFECT, **_QUIET}
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Sets this process up for embedded servers; call it before prefect, mlflow or ray are imported.
+
+    They read their environment when imported. What the user has set stays as it is: with PREFECT_API_URL, for
+    instance, runs go to that server and none is embedded.
+
+    Raises:
+        SpecError: PAIRFLOW_HOME cannot be made.
+    """
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            f"PAIRFLOW_HOME: the folder {settings.home} cannot be made: {error}; name one that can be written"
+        ) from error
+    for name, value in {**prefect_environment(settings), "MLFLOW_TRACKING_URI": settings.tracking_uri}.items():
+        os.environ.setdefault(name, value)
+
+
+def absolute_url(url: str) -> str:
+    """`url` with a plain path made absolute, because jobs run in another working directory."""
+    return url if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _variable(field: str) -> str:
+    known = {"store_url": "PAIRFLOW_STORE", "ray_address": "RAY_ADDRESS", "mlflow_uri": "MLFLOW_TRACKING_URI"}
+    return known.get(field, field if field.isupper() else f"PAIRFLOW_{field.upper()}")

@@ -1,0 +1,145 @@
+"""What the stage flows have in common: run one Ray job from within a flow run, visibly."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from prefect import get_run_logger
+from prefect.logging.configuration import setup_logging
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from tqdm import tqdm
+
+from flows import ray_jobs
+from flows.artifacts import ProgressArtifact
+from flows.jobs.protocol import JobContext, Progress, check_store
+from flows.settings import Settings, absolute_url
+from pairflow.errors import PairFlowError
+from pairflow.spec import Spec
+
+R = TypeVar("R", bound=Spec)
+_shared_cluster: ContextVar[ray_jobs.Cluster | None] = ContextVar("shared_cluster", default=None)
+_parent_run: ContextVar[str | None] = ContextVar("parent_run", default=None)
+
+
+@contextlib.contextmanager
+def shared_cluster(store: str | None = None) -> Iterator[ray_jobs.Cluster]:
+    """One Ray cluster for every stage within this block, and within those around it.
+
+    Raises:
+        SpecError: a setting does not fit.
+        StoreError: the store cannot be written; found out before anything is started.
+    """
+    outer = _shared_cluster.get()
+    if outer is not None:
+        yield outer
+        return
+    settings = Settings.read()
+    if store is not None:
+        settings = settings.model_copy(update={"store_url": absolute_url(store)})
+    check_store(settings.store)
+    with ray_jobs.Cluster(settings) as cluster:
+        token = _shared_cluster.set(cluster)
+        try:
+            yield cluster
+        finally:
+            _shared_cluster.reset(token)
+
+
+@contextlib.contextmanager
+def nested_under(mlflow_run_id: str) -> Iterator[None]:
+    """MLflow runs that jobs within this block begin are children of this run."""
+    token = _parent_run.set(mlflow_run_id)
+    try:
+        yield
+    finally:
+        _parent_run.reset(token)
+
+
+def run_job(name: str, parameters: Spec, result_type: type[R], *, store: str | None, on_gpu: bool = False) -> R:
+    """Runs `flows.jobs.<name>` for the current flow run: its log in ours, its progress as artifact and bar.
+
+    The submission id comes from the flow run and its attempt, and the job carries the flow run's id, so that a retry
+    finds a job that is still at work.
+
+    Raises:
+        JobFailedError: the job failed, with its own error.
+    """
+    logger = get_run_logger()
+    submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
+    context = job_context(submission_id)
+    artifact, bar = ProgressArtifact(), _TerminalBar()
+
+    def on_log(level: int, message: str) -> None:
+        with bar.aside():
+            logger.log(level, message)
+
+    def on_progress(progress: Progress) -> None:
+        bar.show(progress)
+        artifact.show(progress)
+
+    with shared_cluster(store) as cluster, contextlib.closing(bar):
+        num_gpus = cluster.settings.gpus_per_job if on_gpu else 0
+        job = ray_jobs.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
+        logger.info("Ray job %s at %s", job.submission_id, job.client.get_address())
+        return ray_jobs.follow(job, result_type, on_log=on_log, on_progress=on_progress)
+
+
+def job_context(submission_id: str | None) -> JobContext:
+    """What the current flow run tells its jobs about itself."""
+    # An embedded server's address dies with this process: no link is better than a dead one.
+    served = PREFECT_API_URL.value() is not None
+    return JobContext(
+        submission_id=submission_id,
+        flow_run_id=str(flow_run.id),
+        flow_run_url=flow_run.ui_url if served else None,
+        parent_mlflow_run_id=_parent_run.get(),
+    )
+
+
+class _TerminalBar:
+    """A tqdm bar that follows a job's progress; silent where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._description = ""
+
+    def show(self, progress: Progress) -> None:
+        if self._bar is None or self._description != progress.description:
+            self.close()
+            self._description = progress.description
+            self._bar = tqdm(
+                total=progress.total, desc=progress.description, unit=progress.unit, disable=None, file=sys.stderr
+            )
+        self._bar.update(progress.done - self._bar.n)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Takes the bar off the screen while something else is written there."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def log_expected_errors_without_traceback() -> None:
+    """Keeps Prefect from printing a traceback, on this terminal, of an error whose message says all.
+
+    The flow run's page still has the whole record.
+    """
+    setup_logging()  # else the handlers come with the first flow run
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_says_more_than_the_error)
+
+
+def _says_more_than_the_error(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (PairFlowError, KeyboardInterrupt)):
+        return False
+    return not (record.levelno >= logging.ERROR and str(record.msg).startswith("Finished in state"))

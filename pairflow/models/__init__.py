@@ -1,0 +1,57 @@
+"""The denoisers p_θ(x_1 | x_t): `ARCHITECTURES` is the registry and `build` its dispatcher."""
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+from pairflow.errors import SpecError
+from pairflow.models.dit import Dit
+from pairflow.models.unet import Unet
+from pairflow.spec import ModelSpec
+
+ImageShape = tuple[int, int, int]
+
+
+def _build_dit(spec: ModelSpec, vocab_size: int, length: int, image_shape: ImageShape | None) -> nn.Module:
+    return Dit(spec, vocab_size=vocab_size, length=length)
+
+
+def _build_unet(spec: ModelSpec, vocab_size: int, length: int, image_shape: ImageShape | None) -> nn.Module:
+    if image_shape is None:
+        raise SpecError("model.architecture: 'unet' needs data with an image shape; use 'dit' for sequences")
+    return Unet(spec, vocab_size=vocab_size, image_shape=image_shape)
+
+
+ARCHITECTURES: dict[str, Callable[[ModelSpec, int, int, ImageShape | None], nn.Module]] = {
+    "dit": _build_dit,
+    "unet": _build_unet,
+}
+
+
+def build(spec: ModelSpec, *, vocab_size: int, length: int, image_shape: ImageShape | None = None) -> nn.Module:
+    """The network of a spec, with weights drawn from torch's global generator.
+
+    Args:
+        spec: architecture and sizes.
+        vocab_size: K, at least 2.
+        length: D, at least 1.
+        image_shape: (C, H, W) with C·H·W = D, for images.
+
+    Returns:
+        A module with forward(x_t: int64 [B, D], t: float [B]) -> logits [B, D, K]; its first prediction is
+        uniform.
+
+    Raises:
+        SpecError: sizes that do not fit each other, or an image network without an image shape.
+    """
+    if vocab_size < 2 or length < 1:
+        raise SpecError(f"model: got vocab_size {vocab_size} and length {length}, expected K ≥ 2 and D ≥ 1")
+    if image_shape is not None and (len(image_shape) != 3 or math.prod(image_shape) != length):
+        raise SpecError(f"image_shape: got {image_shape}, expected (C, H, W) with a product of D = {length}")
+    return ARCHITECTURES[spec.architecture](spec, vocab_size, length, image_shape)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained weights."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

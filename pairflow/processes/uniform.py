@@ -1,0 +1,108 @@
+"""The uniform process (UDLM, arXiv 2412.10193; method.md §3): noise replaces a token by a uniform one.
+
+Written with t = 0 at the source and t = 1 at the data: κ_t here is α of the paper's reversed time.
+"""
+
+import torch
+
+from pairflow.errors import SpecError
+from pairflow.schedule import d_kappa, kappa
+
+
+class UniformProcess:
+    """x_t^i = x_1^i with probability κ_t, else x_0^i, where x_0 is uniform over all K tokens."""
+
+    def __init__(self, vocab_size: int) -> None:
+        if vocab_size < 2:
+            raise SpecError(f"vocab_size: got {vocab_size}, expected at least 2 tokens")
+        self.vocab_size = vocab_size
+
+    def draw_source(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+        """Uniform source points x_0: int64 [B, D], on the generator's device."""
+        return torch.randint(self.vocab_size, shape, generator=generator, device=generator.device)
+
+    def corrupt(
+        self, source: torch.Tensor, target: torch.Tensor, t: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """x_t on the path from `source` to `target`, each position independently of the others.
+
+        Args:
+            source: x_0, int64 [B, D].
+            target: x_1, int64 [B, D].
+            t: times in [0, 1], float [B].
+            generator: on the tensors' device; the only randomness used.
+
+        Returns:
+            x_t, int64 [B, D].
+        """
+        draws = torch.rand(target.shape, generator=generator, device=generator.device)
+        return torch.where(draws < kappa(t)[:, None], target, source)
+
+    def loss(self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Continuous-time negative ELBO of the uniform process (UDLM Eq. 18; method.md §3), per token.
+
+        With c = γ − 1 = Kκ/(1−κ), every x̄_j is (1−κ)(1 + c·1[j = x_1]), and every x̄θ_j is (1−κ)(1 +
+        c·pθ_j). Dividing by 1−κ leaves the sum over the vocabulary as S = Σ_j log(1 + c·pθ_j), the only
+        quantity of shape [B, D, K]; what remains is arranged so that each part vanishes by itself as pθ goes
+        to onehot(x_1), instead of as the difference of large numbers:
+
+            gap  = log(1+c) − log(1+c·pθ_{x_1}),  rest = S − log(1+c·pθ_{x_1}),  L_z = log(1+c·pθ_z),
+            z ≠ x_1:  K/(1−κ) · (e^{−L_z} − 1 + L_z) + (1+c)·gap − rest,
+            z = x_1:  [ K/(1−κ) · (e^{gap} − 1 − gap) − rest ] / (1+c) + gap,
+
+        both times κ̇/(Kκ).
+
+        The expectation of this loss is smallest where pθ^i is the posterior of x_1^i given the *other* positions of
+        x_t: the loss and `posterior` bring in the evidence of x_t^i themselves. With that prediction the loss
+        integrates to the entropy of the data, and ancestral sampling is exact in the limit of many steps.
+
+        Args:
+            logits: of pθ(x_1 | x_t), any float dtype, [B, D, K].
+            x_t: the noisy tokens z, int64 [B, D].
+            target: x_1, int64 [B, D].
+            t: times strictly between 0 and 1, float [B].
+
+        Returns:
+            Nats per token, float32 [B, D]: not negative up to rounding, zero iff pθ is onehot(x_1).
+        """
+        kappa_t = kappa(t.float())[:, None]
+        rate = d_kappa(t.float())[:, None] / (self.vocab_size * kappa_t)
+        total = self.vocab_size / (1 - kappa_t)  # Σ_j x̄_j / (1−κ) = K + c
+        odds = kappa_t * total  # c = γ − 1
+
+        probs = logits.float().softmax(dim=-1)
+        log_sum = (odds[..., None] * probs).log1p().sum(dim=-1)
+        prob_target = probs.gather(-1, target[..., None]).squeeze(-1)
+        log_target = (odds * prob_target).log1p()
+        log_here = (odds * probs.gather(-1, x_t[..., None]).squeeze(-1)).log1p()
+        gap = (odds * (1 - prob_target) / (1 + odds * prob_target)).log1p()
+        rest = log_sum - log_target
+
+        moved = total * ((-log_here).expm1() + log_here) + (1 + odds) * gap - rest
+        kept = (total * (gap.expm1() - gap) - rest) / (1 + odds) + gap
+        return rate * torch.where(x_t == target, kept, moved)
+
+    def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Ancestral reverse step from t to s > t: the exact posterior with pθ in place of onehot(x_1).
+
+        q(x_s | x_t, x_1) ∝ [ρ·1[x_s = x_t] + (1−ρ)/K] · [κ_s·x_1(x_s) + (1−κ_s)/K] with ρ = κ_t/κ_s, the
+        chance that noise leaves a token alone from s down to t (UDLM Eq. 16; D3PM, arXiv 2107.03006, Eq. 3).
+
+        Args:
+            probs: pθ(x_1 | x_t), float64 for exact draws, [B, D, K], summing to one over K.
+            x_t: int64 [B, D].
+            t: times in [0, 1), [B].
+            s: times in (t, 1], [B].
+
+        Returns:
+            Probabilities of x_s, [B, D, K] in the dtype of `probs`, summing to one over K.
+        """
+        K = self.vocab_size
+        kappa_t = kappa(t.to(probs.dtype))[:, None, None]
+        kappa_s = kappa(s.to(probs.dtype))[:, None, None]
+        stay = kappa_t / kappa_s
+        marginal = kappa_s * probs + (1 - kappa_s) / K
+        here = marginal.gather(-1, x_t[..., None])
+        joint = marginal * ((1 - stay) / K)
+        joint.scatter_add_(-1, x_t[..., None], stay * here)
+        return joint / joint.sum(dim=-1, keepdim=True)

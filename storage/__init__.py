@@ -1,0 +1,55 @@
+"""Coupled pairs on any filesystem: written shard by shard, committed once, open to plain zarr, pandas or DuckDB.
+
+A coupling is one folder, `<store>/pairs/<fingerprint>.zarr` or `.parquet`. Writing it takes three steps, of which
+the middle one may run anywhere, in any order, at the same time, and again after a crash:
+
+    url = storage.pairs_url("s3://bucket/store", header.fingerprint, header.format)
+    header = storage.begin_pairs(url, header)                # the plan: what is there already wins
+    for shard in storage.missing_shards(url, header):        # all of them, or what a dead run left
+        storage.write_shard(url, header, shard.index, source, target, sample_id)
+    manifest = storage.commit_pairs(url, header, {"seconds": 12.5})
+
+    pairs = storage.open_pairs(url)                          # only ever a whole coupling
+    batch = pairs.source[[5, 3, 99]], pairs.target[[5, 3, 99]]
+    storage.verify_pairs(url).bad                            # every hash again, each bad shard by name
+
+The manifest is written last and is never changed: a coupling with a manifest is whole, one without is partial.
+docs/format.md describes every file. Nothing here reads pickles, lists folders, or keeps credentials.
+"""
+
+from storage.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    PairsHeader,
+    ShardPlan,
+    ShardRecord,
+    StoredObject,
+    plan_shards,
+    token_dtype,
+)
+from storage.reader import PairColumn, Pairs, open_pairs
+from storage.store import begin_pairs, commit_pairs, find_manifest, missing_shards, pairs_url, write_shard
+from storage.verify import BadShard, VerifyReport, verify_pairs
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BadShard",
+    "Manifest",
+    "PairColumn",
+    "Pairs",
+    "PairsHeader",
+    "ShardPlan",
+    "ShardRecord",
+    "StoredObject",
+    "VerifyReport",
+    "begin_pairs",
+    "commit_pairs",
+    "find_manifest",
+    "missing_shards",
+    "open_pairs",
+    "pairs_url",
+    "plan_shards",
+    "token_dtype",
+    "verify_pairs",
+    "write_shard",
+]

@@ -1,0 +1,93 @@
+"""How header, records and manifest become JSON files that notice a flipped bit."""
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from pairflow.errors import ManifestVersionError, ShardCorruptError, SpecError
+from pairflow.spec import Spec
+from storage.filesystem import Folder
+from storage.manifest import FORMAT_VERSION, Manifest, PairsHeader, ShardRecord
+
+HEADER = "_header.json"
+MANIFEST = "_manifest.json"
+
+D = TypeVar("D", bound=Spec)
+_KINDS: dict[type[Spec], str] = {
+    PairsHeader: "pairs-header",
+    ShardRecord: "pairs-record",
+    Manifest: "pairs-manifest",
+}
+_NO_HASH = "0" * 64
+
+
+def record_name(header: PairsHeader, index: int) -> str:
+    """Where a shard's record lies below the coupling's folder."""
+    return f"_records/{header.part_name(index)}.json"
+
+
+def render(document: Spec) -> bytes:
+    """The document's file: JSON, sorted and indented, with a hash of itself.
+
+    `document_sha256` is the SHA-256 of the file's bytes with the 64 digits of `document_sha256` replaced by zeros.
+    Equal documents give equal bytes: there is no time of writing in them.
+    """
+    fields = document.model_dump(mode="json") | {
+        "format_version": FORMAT_VERSION,
+        "kind": _KINDS[type(document)],
+        "document_sha256": _NO_HASH,
+    }
+    text = json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
+    marker = '"document_sha256": "'
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text.replace(marker + _NO_HASH, marker + digest).encode()
+
+
+def parse_document(document_type: type[D], data: bytes, path: str) -> D:
+    """Reads a document back.
+
+    Raises:
+        ManifestVersionError: another format version wrote it.
+        ShardCorruptError: it is not what was written, or not this kind of document.
+    """
+    fields = _fields(data, path)
+    version = fields.pop("format_version", None)
+    if type(version) is int and version != FORMAT_VERSION:
+        raise ManifestVersionError(
+            f"{path} has format version {version}; this release reads version {FORMAT_VERSION}. Read it with the "
+            "release that wrote it, or make the pairs again with `pairflow pair`"
+        )
+    digest = fields.pop("document_sha256", None)
+    if (
+        not isinstance(digest, str)
+        or hashlib.sha256(data.replace(digest.encode(), _NO_HASH.encode())).hexdigest() != digest
+    ):
+        raise ShardCorruptError(f"{path} is damaged: its bytes do not have the hash that it states; {_REMEDY}")
+    kind = fields.pop("kind", None)
+    if kind != _KINDS[document_type] or version is None:
+        raise ShardCorruptError(f"{path} should be a {_KINDS[document_type]}, but is a {kind}; {_REMEDY}")
+    try:
+        return document_type.model_validate(fields)
+    except (ValidationError, SpecError) as error:
+        raise ShardCorruptError(f"{path} is not a valid {kind}: {error}; {_REMEDY}") from None
+
+
+_REMEDY = "restore it from a copy, or delete it and run `pairflow pair` again"
+
+
+def _fields(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except ValueError as error:  # also text that is not UTF-8
+        raise ShardCorruptError(f"{path} is damaged: it is not JSON ({error}); {_REMEDY}") from None
+    if not isinstance(fields, dict):
+        raise ShardCorruptError(f"{path} is damaged: it is not a JSON object; {_REMEDY}")
+    return fields
+
+
+def read_document(document_type: type[D], folder: Folder, name: str) -> D | None:
+    """The document in a file, or None if there is no such file; raises as `parse_document` does."""
+    data = folder.read(name)
+    return None if data is None else parse_document(document_type, data, folder.path(name))

@@ -1,0 +1,261 @@
+"""One folder on any filesystem, with the few operations that the store's guarantees rest on.
+
+Every write is of a whole file and atomic: a name holds its old bytes or its new ones, never a part. On local disks that
+is a temporary file, fsync, rename, and fsync of the folder; on the rest it is the put of the object store. There is no
+operation to list a folder, so nothing depends on listings being consistent.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pairflow.errors import StoreError
+
+_SECRET_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
+_REMEDIES = {
+    errno.ENOSPC: "free some space and run again: finished shards are kept",
+    errno.EDQUOT: "free some of the quota and run again: finished shards are kept",
+    errno.EACCES: "choose a store that this user may write, or change the permissions",
+    errno.EPERM: "choose a store that this user may write, or change the permissions",
+    errno.EROFS: "choose a store on a disk that is not mounted read-only",
+    errno.ENOTDIR: "a file lies where a folder is needed: move it away, or choose another store",
+    errno.EEXIST: "a file lies where a folder is needed: move it away, or choose another store",
+    errno.EISDIR: "a folder lies where a file is needed: move it away, or choose another store",
+    errno.ENAMETOOLONG: "choose a store with a shorter path",
+}
+
+
+class Folder(ABC):
+    """The files below one URL; names are relative, with forward slashes."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def path(self, name: str) -> str:
+        """Where a file lies, for messages."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """The whole file, or None if there is none."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Size in bytes, or None if there is no such file."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Puts a whole file, atomically, over whatever was there."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Like `write`, but leaves an existing file alone; False if there was one: the first writer wins."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Removes a file; none to remove is fine."""
+
+
+def open_folder(url: str | os.PathLike[str]) -> Folder:
+    """The folder at a plain path or fsspec URL; nothing is touched yet.
+
+    Raises:
+        StoreError: the URL is empty, carries a password, or its filesystem is unknown or not installed.
+    """
+    url = os.fspath(url)
+    if not url.strip() or "\0" in url:
+        raise StoreError(
+            f"the store's URL is {'empty' if not url.strip() else 'not a path (it holds a zero byte)'}; give a folder "
+            "such as ~/.pairflow/store, or an fsspec URL such as s3://bucket/store"
+        )
+    if _SECRET_IN_URL.search(url):
+        raise StoreError(
+            "the store's URL carries a password, which would end up in logs; leave it out and give credentials "
+            "through the environment or fsspec's configuration"
+        )
+    if "://" not in url or url.startswith("file://"):
+        return LocalFolder(url.removeprefix("file://"))
+    return RemoteFolder(url)
+
+
+class LocalFolder(Folder):
+    """A folder on a local or mounted disk."""
+
+    def __init__(self, path: str) -> None:
+        self._root = Path(os.path.abspath(os.path.expanduser(path)))
+        super().__init__(str(self._root))
+
+    def path(self, name: str) -> str:
+        return str(self._root / name)
+
+    def read(self, name: str) -> bytes | None:
+        with _reported("read", self.path(name)):
+            try:
+                return (self._root / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def size(self, name: str) -> int | None:
+        with _reported("read", self.path(name)):
+            try:
+                return (self._root / name).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._root / name
+        with _reported("write", str(path)), _temporary(path, data) as temporary:
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+
+    def create(self, name: str, data: bytes) -> bool:
+        path = self._root / name
+        with _reported("write", str(path)), _temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)  # unlike a rename, fails if the name is taken
+            except FileExistsError:
+                return False
+            except OSError:  # a filesystem without hard links
+                if path.exists():
+                    return False
+                os.replace(temporary, path)
+            _sync_folder(path.parent)
+            return True
+
+    def delete(self, name: str) -> None:
+        with _reported("delete", self.path(name)):
+            (self._root / name).unlink(missing_ok=True)
+
+
+class RemoteFolder(Folder):
+    """A folder of any fsspec filesystem; object stores put atomically, and that is what is relied on."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        super().__init__(url.rstrip("/"))
+        try:
+            self._filesystem, self._root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError, OSError) as error:
+            raise StoreError(
+                f"the store {self.url} cannot be opened: {error}; give a plain path, or the URL of a filesystem that "
+                "fsspec knows and whose package is installed (s3:// needs s3fs, gs:// gcsfs)"
+            ) from error
+
+    def path(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    def _key(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes | None:
+        with _reported("read", self.path(name), remote=True):
+            try:
+                return self._filesystem.cat_file(self._key(name))
+            except FileNotFoundError:
+                return None
+
+    def size(self, name: str) -> int | None:
+        with _reported("read", self.path(name), remote=True):
+            # What another process wrote a moment ago must be seen: no listing cache.
+            self._filesystem.invalidate_cache(self._filesystem._parent(self._key(name)))
+            try:
+                return self._filesystem.info(self._key(name))["size"]
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        with _reported("write", self.path(name), remote=True):
+            self._pipe(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        # Atomic where fsspec's filesystem has a conditional put (S3 does); elsewhere a look, then a put.
+        with _reported("write", self.path(name), remote=True):
+            if self._filesystem.exists(self._key(name)):
+                return False
+            try:
+                self._pipe(name, data, mode="create")
+            except FileExistsError:
+                if not self._filesystem.exists(self._key(name)):
+                    raise
+                return False
+            return True
+
+    def _pipe(self, name: str, data: bytes, **options: Any) -> None:
+        try:
+            self._filesystem.pipe_file(self._key(name), data, **options)
+        except FileNotFoundError:  # a filesystem with real folders, unlike an object store
+            self._filesystem.makedirs(self._filesystem._parent(self._key(name)), exist_ok=True)
+            self._filesystem.pipe_file(self._key(name), data, **options)
+
+    def delete(self, name: str) -> None:
+        with _reported("delete", self.path(name), remote=True), contextlib.suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._key(name))
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A synced hidden file beside `path` with these bytes; gone afterwards, whatever happens."""
+    _make_folder(path.parent)
+    # Plain readers skip names with a dot: a leftover of a killed writer is invisible to them.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_folder(path: Path) -> None:
+    """Makes a folder and its parents, each one's name synced: a manifest must not outlive its shards' folder."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        _make_folder(path.parent)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():  # else another writer was quicker
+            raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reported(verb: str, path: str, *, remote: bool = False) -> Iterator[None]:
+    """Turns what a filesystem raises into a StoreError with the path and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or (errno.EEXIST if isinstance(error, FileExistsError) else None)
+        remedy = _REMEDIES.get(code or 0, "check that the store can be reached and written")
+        raise StoreError(f"cannot {verb} {path}: {error.strerror or error}; {remedy}") from error
+    except Exception as error:
+        if not remote:
+            raise
+        # Clients of object stores raise types of their own (no credentials, no such bucket, no answer).
+        raise StoreError(
+            f"cannot {verb} {path}: {type(error).__name__}: {error}; check that the store can be reached and that its "
+            "credentials are set in the environment"
+        ) from error
+
+
+def join(url: str | os.PathLike[str], *names: str) -> str:
+    """URL of something below `url`; local paths come back absolute, so that they mean the same in every process."""
+    return open_folder(url).path(str(PurePosixPath(*names)))

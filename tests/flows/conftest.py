@@ -1,0 +1,132 @@
+"""One Ray cluster, one Prefect server and one home for the whole session: real ones, on loopback and free ports.
+
+Each is ended by whoever started it, by its process id.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.local_ray import LocalCluster
+from flows.settings import Settings, prefect_environment
+
+# What the developer may have set, and what must not leak into a test.
+_OWN_VARIABLES = ("PAIRFLOW_", "PREFECT_", "RAY_", "MLFLOW_")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def last_line(self) -> str:
+        return self.stdout.rstrip("\n").rpartition("\n")[2]
+
+
+Cli = Callable[..., Finished]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def bare_environment(home: Path) -> dict[str, str]:
+    """What a newcomer has: a home, and no servers."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
+    # One thread a job: the machine that runs the tests has other things to do.
+    own = {"PAIRFLOW_HOME": str(home), "PAIRFLOW_THREADS_PER_JOB": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+    return inherited | own
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(home: Path) -> Iterator[LocalCluster]:
+    with LocalCluster(home, object_store_mb=200, num_cpus=2) as cluster:
+        cluster.wait()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def prefect_url(home: Path, bare_environment: dict[str, str]) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = bare_environment | prefect_environment(Settings(home=home))
+    with (home / "prefect-server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}/api"
+        _wait_until_healthy(f"{url}/health", server)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", timeout_s: float = 180) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    pytest.fail(f"Prefect's server did not become healthy within {timeout_s} s")
+
+
+@pytest.fixture(scope="session")
+def served_environment(bare_environment: dict[str, str], ray_cluster: LocalCluster, prefect_url: str) -> dict[str, str]:
+    """Environment of a process that uses the session's servers."""
+    return {**bare_environment, **ray_cluster.environment, "PREFECT_API_URL": prefect_url}
+
+
+@pytest.fixture(scope="session")
+def cli(served_environment: dict[str, str]) -> Cli:
+    """Runs `pairflow ...` in a process of its own against the session's servers."""
+    return _cli(served_environment)
+
+
+@pytest.fixture(scope="session")
+def bare_cli(bare_environment: dict[str, str]) -> Cli:
+    """Runs `pairflow ...` in a process of its own that finds no servers."""
+    return _cli(bare_environment)
+
+
+def _cli(environment: dict[str, str]) -> Cli:
+    def run(*arguments: object, **variables: str) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty rows of eight tokens, K = 5: row i is i written in base 5, twice over."""
+    rows = np.arange(40)[:, None] // 5 ** np.arange(4) % 5
+    path = tmp_path_factory.mktemp("data") / "rows.npy"
+    np.save(path, np.concatenate([rows, rows], axis=1).astype(np.uint8))
+    return path

@@ -1,0 +1,142 @@
+"""`pairflow pipeline` at a tiny size: every link from the data to the scores is in MLflow, and a rerun adds nothing."""
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import storage
+
+from .conftest import Cli
+
+# MLflow's own, of a SQLAlchemy that is newer than it.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+_COMMAND = [
+    *("pipeline", "--dataset", "digits", "--max-rows", 150, "--json"),
+    *("--set", "training.num_steps=6", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
+    *("--set", "evaluation.steps=[1,2]", "--set", "evaluation.num_samples=8", "--set", "evaluation.num_trials=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def result(cli: Cli) -> dict[str, Any]:
+    done = cli(*_COMMAND)
+    assert done.code == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.last_line)
+    return document
+
+
+@pytest.fixture(scope="module")
+def client(home: Path, result: dict[str, Any]) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """Role -> full digest of what a run used."""
+    found = {}
+    for each in run.inputs.dataset_inputs:
+        tags = {tag.key: tag.value for tag in each.tags}
+        assert tags["pairflow.digest"].startswith(each.dataset.digest)
+        found[tags["mlflow.data.context"]] = tags["pairflow.digest"]
+    return found
+
+
+def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any]) -> None:
+    pairs, evaluation = result["pairs"], result["evaluation"]
+    manifest = storage.open_pairs(pairs["url"]).manifest
+    assert manifest.dataset["digest"] == pairs["dataset_digest"]
+    pairing = client.get_run(pairs["mlflow_run_id"])
+    assert _digests(pairing) == {"coupling": pairs["dataset_digest"]}
+    assert pairing.data.tags["pairflow.pairs_fingerprint"] == manifest.fingerprint
+    assert pairing.data.metrics["rows"] == manifest.num_rows
+
+    for training, scores in zip(result["trainings"], evaluation["models"], strict=True):
+        trained = client.get_run(training["mlflow_run_id"])
+        expected = {"training": pairs["dataset_digest"]}
+        if training["coupling"] == "paired":
+            expected["pairs"] = manifest.fingerprint
+        assert _digests(trained) == expected
+        assert trained.data.params["training.num_steps"] == "6"
+        assert trained.data.params["training.coupling"] == training["coupling"]
+        assert [each.step for each in client.get_metric_history(trained.info.run_id, "train_loss")] == list(range(1, 7))
+        assert [each.model_id for each in trained.outputs.model_outputs] == [training["mlflow_model_id"]]
+
+        model = client.get_logged_model(training["mlflow_model_id"])
+        assert model.source_run_id == trained.info.run_id
+        assert model.status == "READY"
+        files = {each.path for each in client.list_logged_model_artifacts(model.model_id)}
+        assert {"state.json", "tensors.safetensors"} <= files
+
+        evaluated = client.get_run(scores["mlflow_run_id"])
+        assert [each.model_id for each in evaluated.inputs.model_inputs] == [model.model_id]
+        assert evaluated.data.tags["pairflow.training_run"] == trained.info.run_id
+        headline = scores["headline"]["name"]
+        history = {each.step: each.value for each in client.get_metric_history(evaluated.info.run_id, headline)}
+        assert history == {
+            step["num_steps"]: pytest.approx(step["scores"][headline]["mean"]) for step in scores["steps"]
+        }
+
+
+def test_runs_are_nested_and_say_where_they_come_from(client: MlflowClient, result: dict[str, Any]) -> None:
+    parent = client.get_run(result["mlflow_run_id"])
+    children = [result["pairs"], *result["trainings"], *result["evaluation"]["models"]]
+    for child in children:
+        run = client.get_run(child["mlflow_run_id"])
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["pairflow.prefect_run_url"].startswith("http://127.0.0.1:")
+        assert run.data.tags["pairflow.ray_submission_id"]
+        assert json.loads(run.data.tags["pairflow.spec"])["dataset"]["name"] == "digits"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["pairflow.prefect_run_id"] == result["prefect_run_id"]
+    assert {each.path for each in client.list_artifacts(parent.info.run_id)} == {"comparison.png", "samples.png"}
+
+
+def test_pictures_and_table(result: dict[str, Any]) -> None:
+    evaluation = result["evaluation"]
+    for name in ("figure", "grid"):
+        assert Path(evaluation[name]).read_bytes().startswith(b"\x89PNG")
+    assert json.loads(Path(evaluation["table"]).read_text())["models"] == evaluation["models"]
+    assert {model["coupling"] for model in evaluation["models"]} == {"independent", "paired"}
+
+
+def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> None:
+    def post(path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - http
+            f"{prefect_url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - http
+            return json.load(response)
+
+    chosen = {"parent_flow_run_id": {"any_": [result["prefect_run_id"]]}}
+    runs = post("flow_runs/filter", {"flow_runs": chosen, "sort": "START_TIME_ASC"})
+    assert [run["name"] for run in runs] == [
+        "pair digits T20",
+        "train digits independent",
+        "train digits paired",
+        "evaluate digits independent and paired",
+    ]
+    assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
+    identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
+    artifacts = post("artifacts/filter", {"artifacts": identifiers})
+    assert {artifact["type"] for artifact in artifacts} == {"markdown", "table", "progress"}
+
+
+def test_rerun_does_nothing_and_says_so(cli: Cli, client: MlflowClient, result: dict[str, Any]) -> None:
+    experiment = result["mlflow_experiment_id"]
+    before = {run.info.run_id for run in client.search_runs([experiment])}
+    done = cli(*_COMMAND)
+    assert done.code == 0, done.stderr
+    again = json.loads(done.last_line)
+    assert again["pairs"]["skipped"]
+    assert all(each["skipped"] for each in again["trainings"])
+    assert again["evaluation"]["skipped"]
+    assert again["evaluation"]["models"] == result["evaluation"]["models"]
+    assert again["mlflow_run_id"] == result["mlflow_run_id"]
+    assert {run.info.run_id for run in client.search_runs([experiment])} == before
+    assert done.stderr.count("nothing to do") >= 4

@@ -1,0 +1,133 @@
+"""The parts of the flows that need no server."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressReporter, check_store, main, parse_line
+from flows.parameters import PairParameters, PipelineParameters, recipe, validated, with_overrides
+from flows.results import EvaluateResult
+from flows.settings import Settings, prepare_environment
+from pairflow.errors import DatasetError, SpecError, StoreError
+from pairflow.spec import DatasetSpec, TrainingSpec
+
+_CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["pair", "--help"], ["pipeline", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv = ['pairflow', *sys.argv[1:]]\n"
+        "from flows.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'prefect', 'ray', 'torch', 'mlflow', 'numba', 'matplotlib', 'zarr', 'pyarrow', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]")
+    assert "Usage" in done.stdout
+
+
+class TestProtocol:
+    def test_request_and_result_come_back(self, tmp_path: Path) -> None:
+        folder = JobFolder(f"{tmp_path}/jobs/pair-1")
+        parameters = PairParameters(dataset=DatasetSpec(name="nci"), shard_size=7)
+        folder.write_request(parameters, _CONTEXT)
+        assert folder.read_request(PairParameters) == (parameters, _CONTEXT)
+        assert folder.read_result(TrainingSpec) is None
+        folder.write_result(TrainingSpec(num_steps=3))
+        assert folder.read_result(TrainingSpec) == TrainingSpec(num_steps=3)
+        assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["request.json", "result.json"]
+
+    def test_any_filesystem(self) -> None:
+        folder = JobFolder("memory://jobs/pair-2")
+        folder.write_error(DatasetError("no such file"))
+        error = folder.read_error()
+        assert error is not None
+        assert (error.type, error.message, error.expected) == ("DatasetError", "no such file", True)
+
+    @pytest.mark.parametrize(("error", "expected"), [(DatasetError("what, got"), True), (KeyError("x"), False)])
+    def test_failure_is_written_down(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: bool
+    ) -> None:
+        def work(parameters: PairParameters, context: JobContext) -> Any:
+            raise error
+
+        folder = JobFolder(str(tmp_path))
+        folder.write_request(PairParameters(), _CONTEXT)
+        monkeypatch.setenv("PAIRFLOW_JOB_URL", folder.url)
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        assert main(PairParameters, work) == 1
+        written = folder.read_error()
+        assert written is not None
+        assert (written.type, written.expected) == (type(error).__name__, expected)
+        assert folder.read_result(TrainingSpec) is None
+
+    def test_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert parse_line("WARNING | slow") == (logging.WARNING, "slow")
+        assert parse_line("a | b") == (logging.INFO, "a | b")
+        assert parse_line("@progress {broken") == (logging.INFO, "@progress {broken")
+        bar = ProgressReporter("pair", total=3, unit="rows")
+        bar.advance(2)
+        bar.advance(1)
+        said = [parse_line(line) for line in capsys.readouterr().out.splitlines()]
+        assert [each.done for each in said if isinstance(each, Progress)] == [0, 3]  # the 2 came too soon after the 0
+
+    def test_store_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreError, match="--store"):
+            check_store(str(tmp_path / "file" / "store"))
+        check_store(str(tmp_path / "store"))
+        assert list((tmp_path / "store").iterdir()) == []
+
+
+class TestParameters:
+    def test_overrides_keep_the_rest_of_the_preset(self) -> None:
+        parameters = PipelineParameters(dataset=DatasetSpec(name="nci"))
+        changed = with_overrides(parameters, {"training.num_steps": 50, "dataset.max_rows": 9})
+        before, after = recipe(parameters), recipe(changed)
+        assert after == before.model_copy(update={"training": before.training.model_copy(update={"num_steps": 50})})
+        assert changed.dataset.max_rows == 9
+
+    def test_unchecked_form_is_checked_again(self) -> None:
+        with pytest.raises(SpecError, match="shard_size"):
+            validated(PairParameters, {"shard_size": 0})
+        with pytest.raises(SpecError, match="nosuch"):
+            validated(PairParameters, {"nosuch": 1})
+
+    def test_forms_describe_every_field(self) -> None:
+        for model in (PairParameters, PipelineParameters):
+            schema = model.model_json_schema()
+            assert schema["additionalProperties"] is False
+            assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
+
+
+class TestSettings:
+    def test_paths_are_absolute_and_addresses_kept(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PAIRFLOW_HOME", "here")
+        monkeypatch.setenv("PAIRFLOW_STORE", "s3://bucket/pairs")
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        settings = Settings.read()
+        assert settings.home == tmp_path / "here"
+        assert settings.store == "s3://bucket/pairs"
+        assert settings.tracking_uri == f"sqlite:///{tmp_path}/here/mlflow/mlflow.db"
+        assert settings.job_environment()["PAIRFLOW_STORE"] == "s3://bucket/pairs"
+
+    def test_environment_of_the_user_wins(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        environment = {"PREFECT_HOME": "/mine", "PREFECT_API_URL": "http://server/api"}
+        monkeypatch.setattr("os.environ", environment)
+        prepare_environment(Settings(home=tmp_path))
+        assert environment["PREFECT_HOME"] == "/mine"
+        assert environment["PREFECT_API_URL"] == "http://server/api"
+        assert environment["DO_NOT_TRACK"] == "true"
+
+
+def test_results_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(ValidationError):
+        EvaluateResult.model_validate({"nosuch": 1})

@@ -1,0 +1,88 @@
+"""Other libraries read the pairs without any of our code, and do not stumble over the store's own files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+import storage_formula as formula
+import zarr
+
+
+@pytest.fixture(params=["store", ".hidden/store", "odd #1 [x] ü/store"])
+def folder(request, tmp_path) -> str:
+    return str(tmp_path / request.param)
+
+
+def test_zarr_opens_the_group(folder):
+    header = formula.header("zarr")
+    source, target, ids = formula.rows(header)
+    group = zarr.open_group(formula.write(folder, header), mode="r")
+    assert dict(group.arrays()).keys() == {"sample_id", "source", "target"}
+    np.testing.assert_array_equal(group["source"][:], source)
+    np.testing.assert_array_equal(group["target"][5:20:2], target[5:20:2])
+    np.testing.assert_array_equal(group["sample_id"][:], ids)
+    assert group["source"].dtype == np.uint8
+    assert group["source"].shards == (7, 6)
+    assert group.attrs["pairflow"]["fingerprint"] == header.fingerprint
+
+
+def test_zarr_opens_an_array_by_its_own_metadata(tmp_path):
+    url = formula.write(str(tmp_path), formula.header("zarr", 16))
+    array = zarr.open_array(Path(url) / "target", mode="r")
+    np.testing.assert_array_equal(array[:], formula.rows(formula.header("zarr"))[1])
+    described = json.loads((Path(url) / "target" / "zarr.json").read_text())
+    (sharding,) = described["codecs"]
+    assert sharding["name"] == "sharding_indexed"
+    assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "zstd"]
+    assert sorted(path.name for path in (Path(url) / "target").iterdir()) == ["c.0.0", "c.1.0", "c.2.0", "zarr.json"]
+
+
+def test_inner_chunks_divide_shards():
+    from storage.zarr_shards import chunk_rows
+
+    assert chunk_rows(10_000, 32) == 1000
+    assert chunk_rows(1024 * 9, 32) == 1024
+    assert chunk_rows(10_000, 3072) == 80  # 256 KiB
+    assert chunk_rows(7, 10**9) == 1
+    assert chunk_rows(10_007, 32) == 10_007  # a prime: one chunk rather than thousands
+    for shard_rows in range(1, 3000, 13):
+        assert shard_rows % chunk_rows(shard_rows, 784) == 0
+
+
+def test_pandas_and_arrow_open_the_folder(folder):
+    header = formula.header("parquet")
+    url = formula.write(folder, header)
+    source, target, ids = formula.rows(header)
+    frame = pandas.read_parquet(url)
+    assert list(frame.columns) == ["sample_id", "target", "source"]
+    np.testing.assert_array_equal(np.stack(list(frame["source"])), source)
+    np.testing.assert_array_equal(frame["sample_id"], ids)
+    dataset = pyarrow.dataset.dataset(url)
+    table = dataset.to_table(filter=pyarrow.dataset.field("sample_id") >= 30)
+    assert table.num_rows == 10
+    np.testing.assert_array_equal(table["target"].to_pylist(), target[30:])
+    assert table.schema.field("target").type.list_size == 6
+    assert str(table.schema.field("target").type.value_type) == "uint8"
+
+
+def test_one_parquet_part_opens_alone_and_states_its_coupling(tmp_path):
+    header = formula.header("parquet")
+    url = formula.write(str(tmp_path), header)
+    part = pyarrow.parquet.ParquetFile(Path(url) / "part-00005.parquet")
+    with part:
+        stated = json.loads(part.schema_arrow.metadata[b"pairflow.header"])
+        np.testing.assert_array_equal(part.read()["sample_id"], range(35, 40))
+    assert stated["fingerprint"] == header.fingerprint
+    assert stated["spec"]["num_steps"] == 20
+
+
+def test_plain_readers_agree_in_memory():
+    url = formula.write("memory://plain-readers", formula.header("zarr"))
+    group = zarr.open_group(url, mode="r")
+    np.testing.assert_array_equal(group["source"][:], formula.rows(formula.header("zarr"))[0])
+    url = formula.write("memory://plain-readers", formula.header("parquet"))
+    assert len(pandas.read_parquet(f"{url}/part-00000.parquet")) == 7

@@ -1,0 +1,96 @@
+"""Who may import whom (docs/architecture.md), read off the syntax trees, imports within functions included."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SERVICE = {"prefect", "ray", "mlflow"}
+
+
+def _modules(folder: str) -> list[Path]:
+    return sorted((_ROOT / folder).rglob("*.py"))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(dotted name, whether it is imported when the module is) of each import; relative ones made absolute."""
+    package = path.relative_to(_ROOT).with_suffix("").parts[:-1]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    within = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(outer)
+    }
+    within |= {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.If) and "TYPE_CHECKING" in ast.unparse(outer.test)
+        for body in outer.body
+        for node in ast.walk(body)
+    }
+    for node in ast.walk(tree):
+        at_top = id(node) not in within
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, at_top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield module, at_top
+            yield from ((f"{module}.{alias.name}", at_top) for alias in node.names)
+
+
+def _is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def _violations(folder: str, forbidden: set[str], *, only_at_top: bool = False) -> list[str]:
+    return [
+        f"{path.relative_to(_ROOT)} imports {name}"
+        for path in _modules(folder)
+        for name, at_top in _imports(path)
+        if (at_top or not only_at_top) and any(_is_within(name, module) for module in forbidden)
+    ]
+
+
+def test_library_stands_alone() -> None:
+    assert _violations("pairflow", {"storage", "flows", "pyarrow.dataset", *_SERVICE}) == []
+    # Readers of your own Zarr or Parquet file load them when there is one.
+    assert _violations("pairflow", {"zarr", "pyarrow"}, only_at_top=True) == []
+
+
+def test_storage_knows_specs_and_errors_only() -> None:
+    assert _violations("storage", {"flows", "torch", *_SERVICE}) == []
+    ours = {name for path in _modules("storage") for name, _ in _imports(path) if _is_within(name, "pairflow")}
+    allowed = ("pairflow.spec", "pairflow.errors")
+    assert [name for name in sorted(ours) if not any(_is_within(name, module) for module in allowed)] == []
+
+
+def test_one_importer_of_mlflow() -> None:
+    found = {path for path in _modules("flows") for name, _ in _imports(path) if _is_within(name, "mlflow")}
+    assert found == {_ROOT / "flows" / "lineage.py"}
+
+
+def test_jobs_know_nothing_of_prefect() -> None:
+    assert _violations("flows/jobs", {"prefect"}) == []
+    flow_files = {"flows.pair", "flows.train", "flows.evaluate", "flows.pipeline", "flows.stage", "flows.artifacts"}
+    assert _violations("flows/jobs", {*flow_files, "flows.cli", "flows.ray_jobs"}) == []
+
+
+def test_flow_files_are_light() -> None:
+    heavy = {"torch", "rdkit", "sklearn", "matplotlib", "numba"}
+    found = [each for each in _violations("flows", heavy) if not each.startswith("flows/jobs/")]
+    assert found == []
+
+
+@pytest.mark.parametrize("module", ["flows.pair", "flows.train", "flows.evaluate", "flows.pipeline"])
+def test_flows_do_not_load_torch(module: str, tmp_path: Path) -> None:
+    """Nor by way of others: a Prefect worker stays light."""
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
