@@ -87,8 +87,9 @@ def _read_parquet(path: Path) -> np.ndarray:
     import pyarrow.parquet as pq  # loaded only for your own Parquet files
 
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
+        # Without Arrow's thread pools: with pyarrow 25 they now and then abort a short process as it exits.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            table = file.read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
