@@ -51,6 +51,13 @@ def pair(
     num_steps: Annotated[int, typer.Option(min=1, max=65_535, help="T, backward Euler steps.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     temperature: Annotated[float, typer.Option(help="τ of the keep probability; 1 is the exact walk.")] = 1.0,
+    kind: Annotated[
+        Literal["closed_form", "independent"], typer.Option(help="independent: uniform sources, to compare with.")
+    ] = "closed_form",
+    sources_per_target: Annotated[int, typer.Option(min=1, max=4096, help="R, sources of every row.")] = 1,
+    support_size: Annotated[
+        int | None, typer.Option(min=1, help="Posterior over a random subset of so many rows; default all.")
+    ] = None,
     engine: opt.Engine = "auto",
     store: opt.Store = None,
     format: opt.Format = "zarr",
@@ -61,7 +68,17 @@ def pair(
     """Couple every training row with a source point; prints the URL of the pairs."""
     parameters = PairParameters(
         dataset=dataset,
-        coupling=parse(CouplingSpec, {"num_steps": num_steps, "seed": seed, "temperature": temperature}),
+        coupling=parse(
+            CouplingSpec,
+            {
+                "kind": kind,
+                "num_steps": num_steps,
+                "seed": seed,
+                "temperature": temperature,
+                "sources_per_target": sources_per_target,
+                "support_size": support_size,
+            },
+        ),
         engine=engine,
         store=_store(store),
         format=format,

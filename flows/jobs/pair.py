@@ -1,11 +1,14 @@
 """The pair job: `python -m flows.jobs.pair` on the Ray cluster."""
 
+import functools
 import logging
+import operator
 import sys
 import time
 from dataclasses import dataclass
 
 import ray
+from pydantic import JsonValue
 
 import storage
 from flows.jobs import inputs
@@ -40,7 +43,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     header = PairsHeader(
         fingerprint=fingerprint,
         format=parameters.format,
-        num_rows=len(train),
+        num_rows=len(train) * parameters.coupling.sources_per_target,
         length=train.length,
         vocab_size=train.vocab_size,
         shard_size=parameters.shard_size,
@@ -48,6 +51,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         dataset=inputs.provenance(data),
         engine=engine_version,
         vocab=None if train.vocab is None else train.vocab.tokens,
+        sources_per_target=parameters.coupling.sources_per_target,
     )
     lineage = Lineage(settings)
     work = _Work(url, header, data, parameters, engine, settings)
@@ -87,16 +91,15 @@ class _Work:
         made = self._make(header, storage.missing_shards(self.url, header))
         seconds = time.perf_counter() - started
         rows = sum(each.rows for each in made)
-        summary: dict[str, float] = {
+        summary: dict[str, JsonValue] = {
             "rows": header.num_rows,
             # Shards that an earlier, interrupted run left are not counted in what follows.
             "measured_rows": rows,
             "seconds": seconds,
             "rows_per_second": rows / seconds,
         }
-        if rows:
-            mean_hamming = sum(each.moved for each in made) / rows
-            summary |= {"mean_hamming": mean_hamming, "keep_rate": 1 - mean_hamming / header.length}
+        if made:
+            summary |= functools.reduce(operator.add, made).figures(self.parameters.coupling.num_steps)
         return storage.commit_pairs(self.url, header, summary, progress=False)
 
     def repair(self) -> bool:

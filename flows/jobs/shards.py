@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import ray
+from pydantic import JsonValue
 
 import storage
-from pairflow.coupling import couple
+from pairflow.coupling import couple_counted
 from pairflow.datasets import TokenDataset
 from pairflow.errors import JobFailedError, PairFlowError
 from pairflow.spec import CouplingSpec
@@ -17,13 +19,47 @@ from storage import PairsHeader, ShardPlan
 _MAX_RETRIES = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardStatistics:
-    """What a shard adds to the coupling's summary."""
+    """What some coupled rows look like; adds up over shards.
+
+    Attributes:
+        rows: pairs.
+        hamming: [D+1] int64, how many pairs differ at 0, 1, …, D positions.
+        kept: [D] int64, how many sources have their target's token, by position.
+        scans: steps, over all rows, at which the support was looked at.
+    """
 
     rows: int
-    moved: int
-    """Positions, over all rows, at which the source differs from the target."""
+    hamming: np.ndarray
+    kept: np.ndarray
+    scans: int
+
+    @classmethod
+    def of(cls, target: np.ndarray, source: np.ndarray, scans: int) -> Self:
+        """Of targets and sources [B, D]."""
+        same = source == target
+        length = target.shape[1]
+        hamming = np.bincount(length - same.sum(axis=1), minlength=length + 1)
+        return cls(len(target), hamming, same.sum(axis=0), scans)
+
+    def __add__(self, other: "ShardStatistics") -> "ShardStatistics":
+        return ShardStatistics(
+            self.rows + other.rows, self.hamming + other.hamming, self.kept + other.kept, self.scans + other.scans
+        )
+
+    def figures(self, num_steps: int) -> dict[str, JsonValue]:
+        """Numbers for the manifest, JSON values."""
+        length = len(self.kept)
+        distances = np.flatnonzero(self.hamming)
+        first, last = int(distances[0]), int(distances[-1])
+        return {
+            "mean_hamming": float(self.hamming @ np.arange(length + 1) / self.rows),
+            "keep_rate": float(self.kept.sum() / (self.rows * length)),
+            "scan_fraction": self.scans / (self.rows * num_steps),
+            "hamming_histogram": {"first": first, "counts": self.hamming[first : last + 1].tolist()},
+            "keep_rate_by_position": (self.kept / self.rows).round(6).tolist(),
+        }
 
 
 def couple_shards(
@@ -98,17 +134,23 @@ def _couple_shard(
     engine: str,
     num_threads: int,
 ) -> ShardStatistics:
-    """Couples rows `shard.start` to `shard.stop` of `support` [M, D] and writes them."""
-    target = np.ascontiguousarray(support[shard.start : shard.stop])
-    sample_id = np.arange(shard.start, shard.stop, dtype=np.int64)
-    source = couple(
+    """Couples pairs `shard.start` to `shard.stop` and writes them.
+
+    Pair n is row n mod M of `support` [M, D] with its source number n div M, so that the first M pairs of several
+    sources a target are those of a coupling with one.
+    """
+    pairs = np.arange(shard.start, shard.stop, dtype=np.int64)
+    sample_id = pairs % len(support)
+    target = np.ascontiguousarray(support[sample_id])
+    coupled = couple_counted(
         target,
         support,
         vocab_size=header.vocab_size,
         spec=spec,
         sample_ids=sample_id,
+        replicas=pairs // len(support),
         engine=engine,
         num_threads=num_threads,
     )
-    storage.write_shard(url, header, shard.index, source, target, sample_id)
-    return ShardStatistics(rows=len(target), moved=int((source != target).sum()))
+    storage.write_shard(url, header, shard.index, coupled.source, target, sample_id)
+    return ShardStatistics.of(target, coupled.source, int(coupled.num_scans.sum()))
