@@ -1,15 +1,22 @@
 """What the commands print for people (rich tables) and for scripts (one JSON object)."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.results import EvaluateResult, PipelineResult
 from flows.settings import Settings, prefect_environment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from storage import Manifest
 
 # Datasets that are not packaged: any of these files, as published or as copied, means that nothing is downloaded.
 _FILES = {
@@ -59,20 +66,20 @@ def _availability(name: str, settings: Settings) -> str:
 
 def scores(result: EvaluateResult) -> None:
     """Both models side by side, by number of sampling steps."""
-    headline = result.models[0].headline
+    first = result.models[0]
+    headline = first.headline
     better = "higher" if headline.higher_is_better else "lower"
-    table = Table("sampling steps", title=f"{headline.label} ({better} is better)", title_justify="left")
+    table = Table("sampling steps", title=f"{first.headline_text} ({better} is better)", title_justify="left")
     for model in result.models:
         table.add_column(model.label, justify="right")
-    for index, step in enumerate(result.models[0].steps):
+    for index, step in enumerate(first.steps):
         cells = []
         for model in result.models:
             score = model.steps[index].scores[headline.name]
             cells.append(f"{score.mean:.4g}" + (f" ± {score.std:.2g}" if score.std else ""))
         table.add_row(str(step.num_steps), *cells)
-    console = Console()
-    console.print(table)
-    for name, value in result.models[0].facts.items():
+    Console().print(table)
+    for name, value in first.facts.items():
         print(f"{name.replace('_', ' ')}: {value:.4g}")
     print(f"comparison figure: {result.figure}")
     print(f"sample grid:       {result.grid}")
@@ -101,8 +108,6 @@ def _where_mlflow(result: PipelineResult, settings: Settings) -> None:
 
 
 def _where_prefect(result: PipelineResult, settings: Settings) -> None:
-    import os
-
     page = f"runs/flow-run/{result.prefect_run_id}"
     if os.environ.get("PREFECT_API_URL"):
         print(f"Prefect page: {os.environ['PREFECT_API_URL'].rstrip('/').removesuffix('/api')}/{page}")
@@ -155,20 +160,31 @@ def pairs(url: str, *, num_rows: int, as_json: bool) -> None:
         ]
         print(json.dumps(document))
         return
-    console = Console()
-    facts = Table(show_header=False, box=None)
     for name in ("fingerprint", "format", "num_rows", "length", "vocab_size", "shard_size", "engine", "content_sha256"):
-        facts.add_row(name, str(getattr(manifest, name)))
+        print(f"{name}: {getattr(manifest, name)}")
     for group in ("dataset", "spec", "summary"):
-        facts.add_row(group, json.dumps(getattr(manifest, group), default=str))
-    console.print(facts)
-    table = Table("row", "source (t = 0)", "target (t = 1)", "differ")
-    for row, (x0, x1) in enumerate(zip(source, target, strict=True)):
-        table.add_row(str(row), _text(x0, manifest.vocab), _text(x1, manifest.vocab), str(int((x0 != x1).sum())))
-    console.print(table)
+        print(f"{group}: {json.dumps(getattr(manifest, group))}")
+    if not rows:
+        return
+    table = Table("row", "differ", show_lines=True)
+    table.add_column("source (t = 0), then target (t = 1)", overflow="fold")
+    for row, x0, x1 in zip(opened.sample_id[:rows], source, target, strict=True):
+        shown = Text(f"{_words(x0, manifest)}\n{_text(x1, manifest)}")  # as it is: [O-] is no markup
+        table.add_row(str(row), str(int((x0 != x1).sum())), shown)
+    Console().print(table)
 
 
-def _text(tokens: Iterable[int], vocab: Sequence[str] | None) -> str:
-    if vocab is None:
+def _text(target: "np.ndarray", manifest: "Manifest") -> str:
+    """A data row as people read it: a molecule's text, or its tokens."""
+    if manifest.vocab is None or manifest.dataset.get("kind") != "molecules":
+        return _words(target, manifest)
+    from pairflow.datasets import Vocabulary
+
+    return Vocabulary(manifest.vocab).decode(target[None])[0]
+
+
+def _words(tokens: "np.ndarray", manifest: "Manifest") -> str:
+    """Any row, all of its tokens: joined if they have words, else as numbers."""
+    if manifest.vocab is None:
         return " ".join(map(str, tokens))
-    return "".join(vocab[token] for token in tokens)
+    return "".join(manifest.vocab[token] for token in tokens)

@@ -1,6 +1,7 @@
 """The flow `pipeline`: from data to a report, with and without coupled pairs."""
 
 import time
+from functools import partial
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -19,7 +20,7 @@ from flows.parameters import (
     with_coupling,
 )
 from flows.results import EvaluateResult, PairResult, PipelineResult, TrainResult
-from flows.stage import job_context, nested_under, shared_cluster
+from flows.stage import job_context, nested_under, shared_cluster, side_by_side
 from flows.train import train
 from pairflow.spec import fingerprint
 
@@ -35,7 +36,8 @@ def _run_name() -> str:
 def pipeline(parameters: PipelineParameters) -> PipelineResult:
     """Couple the data, train with independent and with paired sources, evaluate both, and report.
 
-    Each stage is a flow run of its own, on one Ray cluster. What an earlier run finished is used again.
+    Each stage is a flow run of its own, on one Ray cluster, and both models are trained at the same time. What an
+    earlier run finished is used again.
     """
     parameters = validated(PipelineParameters, parameters)
     preset = recipe(parameters)
@@ -69,16 +71,19 @@ def pipeline(parameters: PipelineParameters) -> PipelineResult:
         with run as parent, nested_under(parent.run_id):
             if pairs.mlflow_run_id is not None and not pairs.skipped:
                 lineage.adopt(pairs.mlflow_run_id, parent.run_id)
-            trainings = tuple(
-                train(
-                    TrainParameters(
-                        **common,
-                        **chosen,
-                        training=with_coupling(preset.training, kind),
-                        pairs=pairs.url if kind == "paired" else None,
+            trainings = side_by_side(
+                *(
+                    partial(
+                        train,
+                        TrainParameters(
+                            **common,
+                            **chosen,
+                            training=with_coupling(preset.training, kind),
+                            pairs=pairs.url if kind == "paired" else None,
+                        ),
                     )
+                    for kind in _COMPARED
                 )
-                for kind in _COMPARED
             )
             evaluation = evaluate(
                 EvaluateParameters(

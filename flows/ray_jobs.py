@@ -148,19 +148,25 @@ def follow(
     *,
     on_log: Callable[[int, str], None],
     on_progress: Callable[[Progress], None],
+    stopped: threading.Event | None = None,
 ) -> R:
     """Waits for a job, handing on what it says; its result.
 
-    An exception in here (Ctrl-C, a cancelled flow run) stops the job before it goes on its way.
+    An exception in here (Ctrl-C, a cancelled flow run) stops the job before it goes on its way; so does setting
+    `stopped` from another thread.
 
     Raises:
-        JobFailedError: the job failed, with its own error; or the cluster was lost.
+        JobFailedError: the job failed, with its own error; it was stopped; or the cluster was lost.
     """
     try:
         with _log_lines(job) as lines:
             lost_since: float | None = None
             ended = False
             while not ended:
+                if stopped is not None and stopped.is_set():
+                    raise JobFailedError(
+                        f"job {job.submission_id} was stopped, as one that it ran beside did not finish"
+                    )
                 try:
                     ended = job.client.get_job_status(job.submission_id).is_terminal()
                     lost_since = None

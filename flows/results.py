@@ -4,6 +4,9 @@ from typing import Literal
 
 from pairflow.spec import Spec
 
+NUM_SAMPLES = "num_samples"
+"""The score that others are counted out of, where there is one."""
+
 
 class PairResult(Spec):
     """Coupled pairs in the store."""
@@ -89,6 +92,12 @@ class ModelScores(Spec):
     steps: tuple[StepScores, ...]
     mlflow_run_id: str
     mlflow_model_id: str
+
+    @property
+    def headline_text(self) -> str:
+        """The headline's label; a count of samples says of how many."""
+        samples = self.steps[0].scores.get(NUM_SAMPLES)
+        return self.headline.label if samples is None else f"{self.headline.label} of {samples.mean:,.0f} samples"
 
 
 class EvaluateResult(Spec):

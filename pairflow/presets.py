@@ -120,7 +120,7 @@ def _demo() -> dict[str, Preset]:
         return TrainingSpec(num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate)
 
     return {
-        "digits": _preset(unet, training(1200, 128, 3e-3), EvaluationSpec(steps=steps)),
+        "digits": _preset(wide_unet, training(1500, 128), EvaluationSpec(steps=steps)),
         "nci": _preset(strings, training(600, 64), EvaluationSpec(steps=(*steps, 32))),
         "patches": _preset(wide_unet, training(1000, 64), EvaluationSpec(steps=(*steps, 32))),
         "qm9": _preset(strings, training(900, 64), EvaluationSpec(steps=(*steps, 32))),

@@ -3,13 +3,14 @@
 import os
 
 
-def use_threads(num_threads: int | None) -> None:
-    """Lets torch use `num_threads` CPU threads, by default one for every core that this process may run on.
+def use_threads(num_threads: int | None, num_sharing: int = 1) -> None:
+    """Lets torch use `num_threads` CPU threads; by default an even share of the cores that this process may run on.
 
-    Ray gives the driver of a job OMP_NUM_THREADS=1, as it reserves no CPU for it; but nothing else of ours runs while a
-    model trains.
+    Ray gives the driver of a job OMP_NUM_THREADS=1, as it reserves no CPU for it. Jobs that run at the same time must
+    not use more threads than there are cores: torch's threads wait for each other, and those of a small network
+    then do little else.
     """
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(num_threads or cores or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(num_threads or max(1, cores // num_sharing))

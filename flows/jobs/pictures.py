@@ -1,18 +1,18 @@
 """The pictures of an evaluation: curves by number of sampling steps, and a grid of real samples."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from flows.results import ModelScores
+from flows.results import NUM_SAMPLES, ModelScores
 from pairflow.datasets import TokenDataset
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; markers differ as well.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 _CELL = 160  # pixels of one sample
-_GREY = 0.92
 
 
 def comparison(models: Sequence[ModelScores], title: str, path: Path) -> None:
@@ -25,7 +25,7 @@ def comparison(models: Sequence[ModelScores], title: str, path: Path) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     headline = models[0].headline
-    others = [name for name in models[0].steps[0].scores if name != headline.name]
+    others = [name for name in models[0].steps[0].scores if name not in (headline.name, NUM_SAMPLES)]
     figure = Figure(figsize=(6.4 + 4.2 * len(others), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 1 + len(others), squeeze=False, width_ratios=[1.5] + [1] * len(others))[0]
@@ -52,7 +52,7 @@ def comparison(models: Sequence[ModelScores], title: str, path: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.set_title(name.replace("_", " "), fontsize="medium")
     better = "higher is better" if headline.higher_is_better else "lower is better"
-    axes[0].set_ylabel(f"{headline.label} ({better})")
+    axes[0].set_ylabel(f"{models[0].headline_text} ({better})")
     axes[0].set_title(f"{title}: {headline.label} by number of sampling steps", fontsize="medium")
     axes[0].legend()
     figure.savefig(path, dpi=130)
@@ -70,7 +70,8 @@ def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarr
     from matplotlib.figure import Figure
 
     columns = max(len(rows) for by_steps in samples.values() for rows in by_steps.values())
-    rows: list[tuple[str, np.ndarray]] = [("training data", train.tokens[:columns])]
+    spread = np.linspace(0, len(train) - 1, columns).astype(int)  # neighbouring rows may look alike
+    rows: list[tuple[str, np.ndarray]] = [("training data", train.tokens[spread])]
     for label, by_steps in samples.items():
         rows += [(f"{label}\n{steps} step{'s' if steps > 1 else ''}", by_steps[steps]) for steps in sorted(by_steps)]
     figure = Figure(figsize=(1.9 + columns, len(rows) * 1.0 + 0.5), layout="constrained")
@@ -119,7 +120,7 @@ def _strip(row: np.ndarray, vocab_size: int) -> np.ndarray:
 
 def _molecule(text: str) -> np.ndarray:
     """A molecule drawn by RDKit, or the text itself, marked, where it is none."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
     from rdkit import Chem, rdBase
     from rdkit.Chem.Draw import MolToImage
 
@@ -127,7 +128,8 @@ def _molecule(text: str) -> np.ndarray:
         molecule = Chem.MolFromSmiles(text) if text else None
     if molecule is not None and molecule.GetNumAtoms():
         return np.asarray(MolToImage(molecule, size=(_CELL, _CELL)).convert("RGB"))
-    canvas = Image.new("RGB", (_CELL, _CELL), tuple([int(255 * _GREY)] * 3))
-    lines = [text[start : start + 22] for start in range(0, len(text), 22)] or ["(empty)"]
-    ImageDraw.Draw(canvas).multiline_text((8, 8), "\n".join(["✗ not a molecule", "", *lines[:8]]), fill=(170, 60, 0))
+    canvas = Image.new("RGB", (_CELL, _CELL), (236, 236, 236))
+    lines = ["not a molecule:", *(textwrap.wrap(text, 18, max_lines=6) or ["(empty)"])]
+    font = ImageFont.load_default(size=14)
+    ImageDraw.Draw(canvas).multiline_text((8, 8), "\n".join(lines), fill=(170, 60, 0), font=font)
     return np.asarray(canvas)

@@ -41,6 +41,8 @@ class JobContext(Spec):
     flow_run_id: str
     flow_run_url: str | None = None
     parent_mlflow_run_id: str | None = None
+    num_sharing: int = 1
+    """Jobs that run at the same time on purpose, and share a machine's cores evenly."""
 
 
 class Progress(Spec):

@@ -55,7 +55,7 @@ def run(parameters: TrainParameters, context: JobContext) -> TrainResult:
     if pairs is not None:
         specs["coupling"] = preset.coupling
     name = f"train {parameters.dataset.name} {kind}"
-    use_threads(settings.threads_per_job)
+    use_threads(settings.threads_per_job, context.num_sharing)
     with lineage.run(parameters.dataset.name, "train", known_as, name=name, specs=specs, context=context) as stage:
         stage.use(data.as_input("training"), *([inputs.as_input(pairs)] if pairs is not None else []))
         stage.tag(dataset_digest=data.train.digest)

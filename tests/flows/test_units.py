@@ -4,15 +4,19 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from flows import listings
+from flows.jobs import pictures
 from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressReporter, check_store, main, parse_line
-from flows.parameters import PairParameters, PipelineParameters, recipe, validated, with_overrides
-from flows.results import EvaluateResult
+from flows.parameters import LABELS, PairParameters, PipelineParameters, recipe, validated, with_overrides
+from flows.results import NUM_SAMPLES, EvaluateResult, Headline, ModelScores, Score, StepScores
 from flows.settings import Settings, prepare_environment
+from pairflow.datasets import load
 from pairflow.errors import DatasetError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, TrainingSpec
 
@@ -126,6 +130,54 @@ class TestSettings:
         assert environment["PREFECT_HOME"] == "/mine"
         assert environment["PREFECT_API_URL"] == "http://server/api"
         assert environment["DO_NOT_TRACK"] == "true"
+
+
+def _model(coupling: Literal["independent", "paired"], mean: float) -> ModelScores:
+    steps = [
+        StepScores(
+            num_steps=num_steps,
+            num_network_calls=num_steps + 1,
+            scores={"num_valid": Score(mean=mean * num_steps, std=0.5), NUM_SAMPLES: Score(mean=64, std=0)},
+            samples_per_second=10.0,
+        )
+        for num_steps in (1, 2, 4)
+    ]
+    return ModelScores(
+        coupling=coupling,
+        label=LABELS[coupling],
+        training_fingerprint="a",
+        evaluation_fingerprint="b",
+        headline=Headline(name="num_valid", label="valid molecules", higher_is_better=True),
+        facts={"training_molecules": 376.0},
+        steps=tuple(steps),
+        mlflow_run_id="c",
+        mlflow_model_id="d",
+    )
+
+
+class TestReport:
+    def test_table_has_both_models_by_steps(self, capsys: pytest.CaptureFixture[str]) -> None:
+        models = (_model("independent", 3), _model("paired", 7))
+        listings.scores(
+            EvaluateResult(
+                fingerprint="f", models=models, table="t.json", figure="f.png", grid="g.png", skipped=False, seconds=1
+            )
+        )
+        said = capsys.readouterr().out
+        assert "valid molecules of 64 samples (higher is better)" in said
+        for shown in ("UDLM", "PairFlow", "12 ± 0.5", "28 ± 0.5", "f.png", "g.png"):
+            assert shown in said
+
+    def test_pictures_of_every_kind_of_data(self, tmp_path: Path) -> None:
+        pictures.comparison((_model("independent", 3), _model("paired", 7)), "nci", tmp_path / "comparison.png")
+        for spec in (DatasetSpec(name="nci", max_rows=40), DatasetSpec(name="patches", max_rows=40)):
+            train = load(spec, progress=False).part("train")
+            noise = np.random.default_rng(0).integers(train.vocab_size, size=(4, train.length))
+            samples = {"PairFlow (paired)": {1: noise, 4: train.tokens[:4]}}
+            pictures.sample_grid(train, samples, tmp_path / f"{spec.name}.png")
+        sizes = [path.stat().st_size for path in tmp_path.glob("*.png")]
+        assert len(sizes) == 3
+        assert min(sizes) > 10_000  # bytes: an empty canvas has fewer
 
 
 def test_results_refuse_what_they_do_not_know() -> None:

@@ -86,7 +86,7 @@ def test_unet_logits_land_on_their_own_pixel_and_channel():
 @pytest.mark.parametrize(
     ("name", "dataset", "vocab_size", "image_shape", "length", "count"),
     [
-        ("demo", "digits", 2, (1, 8, 8), 64, 158_466),
+        ("demo", "digits", 2, (1, 8, 8), 64, 259_882),
         ("demo", "patches", 256, (3, 8, 8), 192, 312_576),
         ("demo", "nci", 40, None, 48, 631_272),
         ("paper", "qm9", 43, None, 32, 92_411_179),
