@@ -32,6 +32,7 @@ from flows.settings import Settings
 from pairflow.errors import PairFlowError
 from pairflow.spec import Spec, canonical_json
 
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else the page opens as one on agents
 _DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is a tag of the input
 _FLUSH_EVERY_S = 2.0
 _logger = logging.getLogger("pairflow.lineage")
@@ -156,7 +157,7 @@ class Lineage:
         local = self._settings.tracking_uri.startswith("sqlite:")
         location = (self._settings.home / "mlflow" / "artifacts" / name).as_uri() if local else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(self.client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except MlflowException:
             found = self.client.get_experiment_by_name(name)  # another process was quicker
             if found is None:

@@ -112,7 +112,13 @@ def _where_prefect(result: PipelineResult, settings: Settings) -> None:
     if os.environ.get("PREFECT_API_URL"):
         print(f"Prefect page: {os.environ['PREFECT_API_URL'].rstrip('/').removesuffix('/api')}/{page}")
         return
-    shown = ("PREFECT_HOME", "PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_SERVER_UI_V2_ENABLED", "DO_NOT_TRACK")
+    shown = (
+        "PREFECT_HOME",
+        "PREFECT_SERVER_ANALYTICS_ENABLED",
+        "PREFECT_SERVER_UI_V2_ENABLED",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT",
+        "DO_NOT_TRACK",
+    )
     environment = prefect_environment(settings) | {name: os.environ[name] for name in shown if name in os.environ}
     print("Prefect page: start")
     print(f"  {' '.join(f'{name}={environment[name]}' for name in shown)} {_program('prefect')} server start")

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from pairflow.errors import PairFlowError
 from pairflow.spec import Spec
 
 R = TypeVar("R", bound=Spec)
+_SECONDS_BETWEEN_LOG_LINES = 30.0  # for those who see neither bar nor artifact
 _shared_cluster: ContextVar[ray_jobs.Cluster | None] = ContextVar("shared_cluster", default=None)
 _parent_run: ContextVar[str | None] = ContextVar("parent_run", default=None)
 _num_sharing: ContextVar[int] = ContextVar("num_sharing", default=1)
@@ -75,10 +77,13 @@ def side_by_side(*runs: Callable[[], R]) -> tuple[R, ...]:
             # Each thread sees the flow run, the cluster and the MLflow parent of this one.
             futures = [pool.submit(copy_context().run, run) for run in runs]
             try:
-                return tuple(future.result() for future in futures)
-            except BaseException:
-                stopped.set()
-                raise
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                stopped.set()  # those that still run, as one failed or this thread was interrupted
+            for future in futures:
+                if future.done() and (error := future.exception()) is not None:
+                    raise error
+            return tuple(future.result() for future in futures)
     finally:
         _num_sharing.reset(tokens[0])
         _stopped.reset(tokens[1])
@@ -102,9 +107,15 @@ def run_job(name: str, parameters: Spec, result_type: type[R], *, store: str | N
         with bar.aside():
             logger.log(level, message)
 
+    logged = time.monotonic()
+
     def on_progress(progress: Progress) -> None:
+        nonlocal logged
         bar.show(progress)
         artifact.show(progress)
+        if time.monotonic() - logged > _SECONDS_BETWEEN_LOG_LINES:
+            logged = time.monotonic()
+            on_log(logging.INFO, f"{progress.description}: {progress.done:,} of {progress.total:,} {progress.unit}")
 
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         num_gpus = cluster.settings.gpus_per_job if on_gpu else 0

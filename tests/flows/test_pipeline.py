@@ -115,12 +115,9 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
 
     chosen = {"parent_flow_run_id": {"any_": [result["prefect_run_id"]]}}
     runs = post("flow_runs/filter", {"flow_runs": chosen, "sort": "START_TIME_ASC"})
-    assert [run["name"] for run in runs] == [
-        "pair digits T20",
-        "train digits independent",
-        "train digits paired",
-        "evaluate digits independent and paired",
-    ]
+    first, *trainings, last = (run["name"] for run in runs)
+    assert (first, last) == ("pair digits T20", "evaluate digits independent and paired")
+    assert sorted(trainings) == ["train digits independent", "train digits paired"]  # they start together
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = post("artifacts/filter", {"artifacts": identifiers})

@@ -3,6 +3,8 @@
 import logging
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +12,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from flows import listings
+from flows import listings, stage
 from flows.jobs import pictures
 from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressReporter, check_store, main, parse_line
 from flows.parameters import LABELS, PairParameters, PipelineParameters, recipe, validated, with_overrides
 from flows.results import NUM_SAMPLES, EvaluateResult, Headline, ModelScores, Score, StepScores
 from flows.settings import Settings, prepare_environment
 from pairflow.datasets import load
-from pairflow.errors import DatasetError, SpecError, StoreError
+from pairflow.errors import DatasetError, JobFailedError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, TrainingSpec
 
 _CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
@@ -183,3 +185,29 @@ class TestReport:
 def test_results_refuse_what_they_do_not_know() -> None:
     with pytest.raises(ValidationError):
         EvaluateResult.model_validate({"nosuch": 1})
+
+
+def test_side_by_side_keeps_order_and_shares_cores() -> None:
+    both_here = threading.Barrier(2, timeout=10)  # breaks unless they run at the same time
+
+    def run(name: str) -> tuple[str, int]:
+        both_here.wait()
+        return name, stage._num_sharing.get()
+
+    assert stage.side_by_side(lambda: run("a"), lambda: run("b")) == (("a", 2), ("b", 2))
+    assert stage._num_sharing.get() == 1
+
+
+def test_side_by_side_stops_the_others_when_one_fails() -> None:
+    def waits() -> bool:
+        stopped = stage._stopped.get()
+        assert stopped is not None
+        return stopped.wait(10)
+
+    def fails() -> bool:
+        raise JobFailedError("this one")
+
+    started = time.monotonic()
+    with pytest.raises(JobFailedError, match="this one"):
+        stage.side_by_side(waits, fails)
+    assert time.monotonic() - started < 9
