@@ -1,18 +1,57 @@
-"""The pictures of an evaluation: curves by number of sampling steps, and a grid of real samples."""
+"""The pictures of a coupling and of an evaluation: what pairs look like, curves by sampling steps, real samples."""
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flows.results import NUM_SAMPLES, ModelScores
 from pairflow.datasets import TokenDataset
+from storage import Manifest
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; markers differ as well.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 _CELL = 160  # pixels of one sample
+
+
+def coupling(manifest: Manifest, path: Path) -> None:
+    """Draws how far sources lie from their targets, and which positions keep their token.
+
+    The independent coupling, whose sources are uniform, stands beside it: its Hamming distances are binomial.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from scipy import stats
+
+    summary: dict[str, Any] = dict(manifest.summary)
+    length, vocab_size = manifest.length, manifest.vocab_size
+    first, counts = summary["hamming_histogram"]["first"], np.array(summary["hamming_histogram"]["counts"])
+    kept = np.array(summary["keep_rate_by_position"])
+    independent = stats.binom(length, 1 - 1 / vocab_size)
+    low, high = min(first, int(independent.ppf(1e-3))), max(first + len(counts) - 1, int(independent.ppf(0.999)))
+    distances = np.arange(low, high + 1)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    (blue, _), (orange, _) = _STYLES[:2]
+    left.bar(np.arange(first, first + len(counts)), counts / counts.sum(), width=1, color=orange, label="these pairs")
+    left.step(distances, independent.pmf(distances), where="mid", color=blue, label="independent coupling")
+    left.set_xlabel("Hamming distance of source and target (tokens)")
+    left.set_ylabel("fraction of pairs")
+    left.set_title(f"Distance: mean {summary['mean_hamming']:.1f} of {length} tokens", fontsize="medium")
+    right.plot(np.arange(length), kept, color=orange, marker="." if length <= 100 else "", label="these pairs")
+    right.axhline(1 / vocab_size, color=blue, label="independent coupling")
+    right.set_ylim(0, 1)
+    right.set_xlabel("position")
+    right.set_ylabel("fraction of pairs that keep the token")
+    right.set_title(f"Kept tokens: mean {summary['keep_rate']:.3f}", fontsize="medium")
+    for axis in (left, right):
+        axis.legend()
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
 
 
 def comparison(models: Sequence[ModelScores], title: str, path: Path) -> None:

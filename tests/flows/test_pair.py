@@ -77,6 +77,28 @@ def test_pairs_are_those_of_couple(couplings: list[dict[str, Any]], tokens_file:
     differing = float((np.asarray(pairs.source) != train).sum(axis=1).mean())
     assert couplings[1]["mean_hamming"] == pytest.approx(differing)
     assert couplings[1]["keep_rate"] == pytest.approx(1 - differing / train.shape[1])
+    same = np.asarray(pairs.source) == train
+    summary: dict[str, Any] = dict(pairs.manifest.summary)
+    assert summary["keep_rate_by_position"] == pytest.approx(same.mean(axis=0).tolist(), abs=1e-6)
+    distances, numbers = np.unique((~same).sum(axis=1), return_counts=True)
+    histogram = summary["hamming_histogram"]
+    assert histogram["first"] == distances[0]
+    assert [count for count in histogram["counts"] if count] == numbers.tolist()
+    assert 0 < summary["scan_fraction"] < 1
+
+
+def test_several_sources_a_target(
+    cli: Cli, tokens_file: Path, tmp_path: Path, couplings: list[dict[str, Any]], home: Path
+) -> None:
+    made = _json(cli(*_arguments(tokens_file, tmp_path, **{"sources-per-target": 3, "shard-size": 25}), "--json"))
+    assert made["rows"] == 108
+    three, one = storage.open_pairs(made["url"]), storage.open_pairs(couplings[0]["url"])
+    np.testing.assert_array_equal(np.asarray(three.source)[:36], np.asarray(one.source))
+    np.testing.assert_array_equal(np.asarray(three.sample_id), np.tile(np.arange(36), 3))
+    np.testing.assert_array_equal(np.asarray(three.target), np.tile(np.asarray(one.target), (3, 1)))
+    assert not np.array_equal(np.asarray(three.source)[36:72], np.asarray(one.source))
+    picture = home / "reports" / made["fingerprint"] / "coupling.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_rerun_finds_the_pairs_and_repairs_what_is_damaged(
