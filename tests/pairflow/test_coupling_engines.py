@@ -8,7 +8,8 @@ from scipy import stats
 
 from pairflow.coupling import couple
 from pairflow.coupling.kernels import draw_levels
-from pairflow.spec import CouplingSpec
+from pairflow.datasets import load
+from pairflow.spec import CouplingSpec, DatasetSpec
 
 NUM_WALKS = 12_000
 FALSE_ALARM = 1e-4  # of each parametrised case, shared evenly by all its comparisons; seeds are fixed
@@ -40,6 +41,23 @@ def clustered_support(vocab_size: int, length: int, num_rows: int) -> np.ndarray
 @pytest.mark.parametrize(("vocab_size", "length", "num_rows", "num_steps", "temperature"), CASES)
 def test_cpu_agrees_with_dense(vocab_size, length, num_rows, num_steps, temperature):
     support = clustered_support(vocab_size, length, num_rows)
+    assert_engines_agree(support, vocab_size, num_steps, temperature)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_rows", "num_steps", "positions"),
+    [("digits", 300, 10, slice(None)), ("nci", 250, 6, slice(None)), ("patches", 250, 6, slice(0, 12))],
+)
+def test_cpu_agrees_with_dense_on_real_data(name, num_rows, num_steps, positions, tmp_path):
+    """K = 2, 60 and 256; of the patches a dozen pixels, as the dense engine's tables grow with D·K."""
+    part = load(DatasetSpec(name=name), cache_dir=tmp_path, progress=False).part("train")
+    support = np.ascontiguousarray(part.tokens[:num_rows, positions])
+    assert_engines_agree(support, part.vocab_size, num_steps, temperature=1.0)
+
+
+def assert_engines_agree(support: np.ndarray, vocab_size: int, num_steps: int, temperature: float) -> None:
+    """Keep rates, Hamming distances and pairwise correlations of NUM_WALKS walks of row 1 by either engine."""
+    length = support.shape[1]
     start = np.repeat(support[1:2], NUM_WALKS, axis=0)
     kept = {}
     for seed, engine in enumerate(("cpu", "dense")):  # different seeds: the samples are independent
