@@ -1,6 +1,6 @@
 """Atomic checkpoints: one folder a step, with safetensors and a JSON state, and never a pickle.
 
-    <checkpoint_dir>/step-00001500/tensors.safetensors    model.*, ema.*, optimizer.*
+    <checkpoint_dir>/step-00001500/tensors.safetensors    model.*, ema.*, optimizer.*, and teacher.* of a distillation
     <checkpoint_dir>/step-00001500/state.json             what made it, and the SHA-256 of tensors.safetensors
 
 A folder is written under a temporary name and renamed when it is complete, so a folder called step-N is
@@ -25,7 +25,9 @@ from torch import nn
 from pairflow.devices import resolve_device
 from pairflow.errors import CheckpointError, PairFlowError
 from pairflow.models import ImageShape, build
-from pairflow.spec import ModelSpec, TrainingSpec, parse
+from pairflow.processes import Process
+from pairflow.processes import build as build_process
+from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec, parse
 
 FORMAT_VERSION = 1
 KEEP_LAST = 2
@@ -44,6 +46,8 @@ class LoadedModel:
         length: D.
         image_shape: (C, H, W) for images.
         training: how it was trained.
+        process: its noise process, for the sampler.
+        distillation: how it was distilled after that, if it was.
         step: optimiser steps done.
         state: the checkpoint's whole JSON state (data digest, loss, validation NLL, seconds, …).
         path: the checkpoint's folder.
@@ -55,6 +59,8 @@ class LoadedModel:
     length: int
     image_shape: ImageShape | None
     training: TrainingSpec
+    process: Process
+    distillation: DistillationSpec | None
     step: int
     state: Mapping[str, Any]
     path: Path
@@ -114,9 +120,11 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise CheckpointError(f"checkpoint {path}: cannot read {_TENSORS}: {error}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != state.get("sha256"):
+        before = [folder for step, folder in steps(path.parent) if step < state.get("step", 0)]
+        remedy = f"go on from {before[-1].name}, the one before it" if before else "start again: there is none before"
         raise CheckpointError(
             f"checkpoint {path}: {_TENSORS} is damaged: its SHA-256 is {digest}, {_STATE} says "
-            f"{state.get('sha256')}; remove this folder to go on from the checkpoint before it"
+            f"{state.get('sha256')}; remove this folder to {remedy}"
         )
     try:
         return load(content), state
@@ -200,14 +208,25 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
         model_spec, training = parse(ModelSpec, state["model"]), parse(TrainingSpec, state["training"])
         image_shape = None if state["image_shape"] is None else tuple(state["image_shape"])
         vocab_size, length, step = state["vocab_size"], state["length"], state["step"]
-        model = build(model_spec, vocab_size=vocab_size, length=length, image_shape=image_shape)
+        distilled = state.get("distillation")
+        distillation = None if distilled is None else parse(DistillationSpec, distilled)
+        process = build_process(training.process, vocab_size)
+        model = build(
+            model_spec,
+            vocab_size=vocab_size,
+            num_states=process.num_states,
+            length=length,
+            image_shape=image_shape,
+        )
     except KeyError as error:
         raise CheckpointError(f"checkpoint {folder}: {_STATE} has no field {error}") from None
     except PairFlowError as error:
         raise CheckpointError(f"checkpoint {folder}: {_STATE} describes no model: {error}") from None
     load_weights(model, tensors, "ema." if ema else "model.", folder)
     model = model.to(resolve_device(device)).eval().requires_grad_(False)
-    return LoadedModel(model, model_spec, vocab_size, length, image_shape, training, step, state, folder)
+    return LoadedModel(
+        model, model_spec, vocab_size, length, image_shape, training, process, distillation, step, state, folder
+    )
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

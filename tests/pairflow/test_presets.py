@@ -52,7 +52,7 @@ def test_what_is_missing_is_named():
         SpecError, match=r"'paper' has no settings for dataset 'digits'; .* qm9, zinc-250k, mnist-binary"
     ):
         preset("paper", "digits")
-    with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, paper"):
+    with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, laptop, paper"):
         preset("huge", "qm9")
 
 

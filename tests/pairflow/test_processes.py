@@ -1,24 +1,28 @@
-"""The uniform process against float64 code written from its definition: transition matrices and Bayes' rule."""
+"""The processes against float64 code written from their definition: transition matrices and Bayes' rule."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from exact_denoiser import POINTS, SHARES, VOCAB_SIZE, all_states, exact_model
+from scipy import stats
 
 from pairflow import processes
 from pairflow.batches import stratified_times
+from pairflow.coupling.dense import DenseSupport
 from pairflow.errors import SpecError
-from pairflow.processes import UniformProcess
+from pairflow.processes import AbsorbingProcess, UniformProcess
 from pairflow.sampling import draw_categorical
+from pairflow.schedule import gamma
 
 TIMES = (1e-3, 0.05, 0.3, 0.7, 0.95, 0.999)
 
 
-def bayes_posterior(start: np.ndarray, z: int, t: float, s: float) -> np.ndarray:
-    """P(x_s | x_t = z) when x_1 ~ `start` [K], by transition matrices of the linear schedule, float64."""
+def bayes_posterior(start: np.ndarray, z: int, t: float, s: float, name: str = "uniform") -> np.ndarray:
+    """P(x_s | x_t = z) when x_1 ~ `start` [num_states], by transition matrices of the linear schedule, float64."""
     K = len(start)
-    noise = np.full((K, K), 1 / K)
+    noise = np.full((K, K), 1 / K) if name == "uniform" else np.tile(np.eye(K)[-1], (K, 1))
     clean_to_s = s * np.eye(K) + (1 - s) * noise
     s_to_t = (t / s) * np.eye(K) + (1 - t / s) * noise
     joint = (start @ clean_to_s) * s_to_t[:, z]
@@ -55,6 +59,24 @@ def discretised_kl(probs: np.ndarray, z: int, x_1: int, t: float, s: float) -> f
     p = bayes_posterior(probs, z, t, s)
     excess = (p - q) / q
     return float((q * (excess - np.log1p(excess))).sum())
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_the_absorbing_loss_is_the_limit_of_the_discretised_kl(time):
+    """As above, for every x_1 and every state that it can be in: its own token, or the mask."""
+    rng, K = np.random.default_rng(5), 4
+    process = AbsorbingProcess(K)
+    step = 1e-6 * min(time, 1 - time)
+    for x_1, z in [(token, state) for token in range(K) for state in (token, process.mask)]:
+        probs = random_probs(rng, (K,), 2.0)
+        own = np.eye(K + 1)[x_1]
+        predicted = np.append(probs, 0.0) if z == process.mask else own  # SUBS: never the mask, and copies
+        q, p = (bayes_posterior(start, z, time, time + step, "absorbing") for start in (own, predicted))
+        expected = stats.entropy(q, p) / step
+        arguments = (torch.from_numpy(np.log(probs))[None, None], torch.tensor([[z]]), torch.tensor([[x_1]]))
+        loss = process.loss(*arguments, torch.tensor([time])).item()
+        assert loss == pytest.approx(expected, rel=1e-4, abs=1e-9)
+        assert (loss > 0) == (z == process.mask)
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -95,24 +117,76 @@ def test_posterior_is_bayes_rule_and_sums_to_one(t, s):
         np.testing.assert_allclose(posterior[row, position], expected, rtol=1e-12)
 
 
-def test_chained_posteriors_reproduce_the_forward_marginals():
-    """With the true x_1 as the prediction, P(x_s = x_1) = κ_s + (1 − κ_s)/K at every step.
+@pytest.mark.parametrize(("t", "s"), [(0.0, 0.1), (0.0, 1.0), (0.3, 0.4), (0.9, 1.0)])
+def test_the_absorbing_posterior_is_bayes_rule_copies_tokens_and_sums_to_one(t, s):
+    rng, K = np.random.default_rng(1), 4
+    process = AbsorbingProcess(K)
+    probs = random_probs(rng, (1, K + 1, K), 2.0)
+    x_t = torch.arange(K + 1)[None]
+    times = (torch.full((1,), time, dtype=torch.float64) for time in (t, s))
+    posterior = process.posterior(torch.from_numpy(probs), x_t, *times)[0].numpy()
+    np.testing.assert_array_equal(posterior[:K], np.eye(K + 1)[:K])
+    expected = bayes_posterior(np.append(probs[0, K], 0.0), K, t, s, "absorbing")
+    np.testing.assert_allclose(posterior[K], expected, rtol=1e-12)
+    assert posterior[K].sum() == pytest.approx(1, abs=1e-12)
 
-    8 two-sided z-tests at |z| < 4.5: a correct chain fails for 1 in 18,000 seeds.
+
+@pytest.mark.parametrize("time", [0.0, 0.2, 0.9])
+def test_the_own_tokens_evidence_makes_p_1t_of_the_trained_prediction(time):
+    """Leave-own-position-out posteriors and the dense engine's p_{1|t}, which are written independently, agree."""
+    process, states = UniformProcess(VOCAB_SIZE), all_states(UniformProcess(VOCAB_SIZE))
+    support = DenseSupport(np.repeat(POINTS, (SHARES * 10).round().astype(int), axis=0), VOCAB_SIZE)
+    times = torch.full((len(states),), time, dtype=torch.float64)
+    probs = exact_model(process)(states, times).softmax(dim=-1)
+    expected = support.denoiser(states, gamma(time, VOCAB_SIZE))
+    torch.testing.assert_close(process.denoiser(probs, states, times), expected)
+    if time > 0:
+        assert (probs - expected).abs().max() > 0.1
+
+
+def test_eulers_step_is_the_forward_velocity_times_the_step_size():
+    """δ + h·κ̇/(1−κ)·(p_{1|t} − δ), method.md §2: on the linear schedule the step's exact form is of first order."""
+    rng, t, s = np.random.default_rng(2), 0.3, 0.42
+    process = UniformProcess(4)
+    probs, x_t = torch.from_numpy(random_probs(rng, (2, 3, 4), 1.0)), torch.from_numpy(rng.integers(4, size=(2, 3)))
+    here, ahead = (torch.full((2,), time, dtype=torch.float64) for time in (t, s))
+    own = torch.nn.functional.one_hot(x_t, 4).double()
+    velocity = (process.denoiser(probs, x_t, here) - own) / (1 - t)
+    torch.testing.assert_close(process.euler(probs, x_t, here, ahead), own + (s - t) * velocity)
+
+
+@pytest.mark.parametrize("step", ["posterior", "euler", "corrected"])
+@pytest.mark.parametrize("name", ["uniform", "absorbing"])
+def test_chained_steps_with_the_true_token_reproduce_the_forward_marginals(name, step):
+    """P(x_s = x_1) = κ_s + (1 − κ_s)·noise(x_1) at every step, for a single token, of which p_{1|t} is certain.
+
+    6 · 7 two-sided z-tests at |z| < 4.5: correct chains fail for 1 in 3,500 seeds.
     """
-    num_rows, vocab_size, grid = 40_000, 3, np.linspace(0, 1, 9)
-    process = UniformProcess(vocab_size)
-    generator = torch.Generator().manual_seed(0)
-    x_1 = torch.zeros(num_rows, 1, dtype=torch.int64)
+    num_rows, vocab_size = 20_000, 3
+    process = processes.build(name, vocab_size)
+    generator = torch.Generator().manual_seed(1)
+    x_1 = torch.ones(num_rows, 1, dtype=torch.int64)
     probs = torch.nn.functional.one_hot(x_1, vocab_size).double()
     x_t = process.draw_source((num_rows, 1), generator)
-    for t, s in itertools.pairwise(grid):
-        times = (torch.full((num_rows,), time, dtype=torch.float64) for time in (t, s))
+    weight = {"weight": 0.3} if step == "corrected" else {}
+    for t, s in itertools.pairwise(np.linspace(0, 1, 9)):
+        times = [torch.full((num_rows,), time, dtype=torch.float64) for time in (t, s)]
         draws = torch.rand(num_rows, 1, generator=generator, dtype=torch.float64)
-        x_t = draw_categorical(process.posterior(probs, x_t, *times), draws)
-        expected = s + (1 - s) / vocab_size
+        x_t = draw_categorical(getattr(process, step)(probs, x_t, *times, **weight), draws)
+        expected = s + (1 - s) * float(process.noise(probs)[1])
         deviation = max(np.sqrt(expected * (1 - expected) / num_rows), 1e-12)
         assert abs((x_t == x_1).double().mean().item() - expected) < 4.5 * deviation
+
+
+def test_sources_are_noise_and_keyed_ones_depend_on_the_sample_alone():
+    absorbing, uniform = AbsorbingProcess(5), UniformProcess(5)
+    generator = torch.Generator().manual_seed(0)
+    assert absorbing.draw_source((2, 3), generator).tolist() == [[5] * 3] * 2
+    assert absorbing.keyed_source(3, np.arange(2), 3).tolist() == [[5] * 3] * 2
+    assert (absorbing.num_states, uniform.num_states) == (6, 5)
+    whole = uniform.keyed_source(3, np.arange(100), 7)
+    np.testing.assert_array_equal(uniform.keyed_source(3, np.array([40, 8]), 7), whole[[40, 8]])
+    assert set(np.unique(whole)) == set(range(5))
 
 
 def test_corrupt_keeps_the_target_with_probability_kappa():
@@ -141,7 +215,8 @@ def test_times_have_one_draw_in_each_stratum(batch_size):
 
 def test_registry_builds_by_name_and_names_what_it_has():
     assert isinstance(processes.build("uniform", 4), UniformProcess)
-    with pytest.raises(SpecError, match=r"got 'gaussian', expected one of uniform"):
+    assert isinstance(processes.build("absorbing", 4), AbsorbingProcess)
+    with pytest.raises(SpecError, match=r"got 'gaussian', expected one of absorbing, uniform"):
         processes.build("gaussian", 4)
     with pytest.raises(SpecError, match=r"vocab_size: got 1"):
         UniformProcess(1)
