@@ -117,14 +117,12 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         content = (path / _TENSORS).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {_TENSORS}: {error}") from None
+        raise CheckpointError(f"checkpoint {path}: cannot read {_TENSORS}: {error}; {_remedy(path)}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != state.get("sha256"):
-        before = [folder for step, folder in steps(path.parent) if step < state.get("step", 0)]
-        remedy = f"go on from {before[-1].name}, the one before it" if before else "start again: there is none before"
         raise CheckpointError(
             f"checkpoint {path}: {_TENSORS} is damaged: its SHA-256 is {digest}, {_STATE} says "
-            f"{state.get('sha256')}; remove this folder to {remedy}"
+            f"{state.get('sha256')}; {_remedy(path)}"
         )
     try:
         return load(content), state
@@ -141,7 +139,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / _STATE).read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}") from None
+        raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}; {_remedy(path)}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint {path}: format_version is {version}, this release reads {FORMAT_VERSION}")
@@ -227,6 +225,13 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
     return LoadedModel(
         model, model_spec, vocab_size, length, image_shape, training, process, distillation, step, state, folder
     )
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a damaged checkpoint: there may be an older one beside it."""
+    before = [folder.name for _, folder in steps(path.parent) if folder.name < path.name]
+    then = f"go on from {before[-1]}, the one before it" if before else "start again: there is none before it"
+    return f"remove this folder to {then}"
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -26,7 +26,7 @@ class Objective(ABC):
     modules: Mapping[str, nn.Module] = {}
 
     def begin(self, learner: "Learner") -> None:
-        """Called before every step, and before a checkpoint is taken over, at the learner's step."""
+        """Called before every step."""
         return
 
     @abstractmethod
