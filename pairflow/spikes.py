@@ -13,8 +13,8 @@ class SpikeGuard:
     """Compares the median of the last 3 losses with that of the up to 100 before them.
 
     A spike is more than `factor` times that, and worse than `floor`: a loss that is nearly zero may well grow tenfold
-    by chance, but not beyond what a network that knows nothing has. Medians, so that one odd batch is none, and two of three are. The history
-    is kept for a session: a resumed run builds it up anew.
+    by chance, but not beyond what a network that knows nothing has. Medians, so that one odd batch is no spike, and two
+    of three are. The history is kept for a session: a resumed run builds it up anew.
 
     Args:
         factor: None switches the guard off, except for losses that are not finite.
