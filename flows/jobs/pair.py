@@ -14,7 +14,7 @@ from pydantic import JsonValue
 import storage
 from flows.jobs import inputs, pictures
 from flows.jobs.protocol import JobContext, ProgressLines, main
-from flows.jobs.shards import ShardStatistics, couple_shards
+from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
 from flows.lineage import Lineage
 from flows.parameters import PairParameters
 from flows.results import PairResult
@@ -47,7 +47,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         num_rows=len(train) * parameters.coupling.sources_per_target,
         length=train.length,
         vocab_size=train.vocab_size,
-        shard_size=parameters.shard_size,
+        shard_size=parameters.shard_size or default_shard_size(len(train), train.length),
         spec=parameters.coupling.model_dump(mode="json"),
         dataset=inputs.provenance(data),
         engine=engine_version,
