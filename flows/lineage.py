@@ -2,18 +2,20 @@
 
 The only importer of mlflow (which reads its environment then: `flows.settings.prepare_environment` comes first).
 One experiment per dataset; a run per stage, found again by its fingerprint, so that a rerun adds nothing and an
-interrupted stage goes on in its own run; a parent run per pipeline.
+interrupted stage goes on in its own run; a parent run per pipeline or study.
 """
 
 import contextlib
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -177,6 +179,30 @@ class Lineage:
         """Sets the text at the top of a run's page."""
         self.client.set_tag(run_id, "mlflow.note.content", markdown)
 
+    def fetch_model(self, model_id: str, folder: Path) -> Path:
+        """A copy of a logged model's checkpoint on this disk, below `folder`; a finished one is used again.
+
+        Raises:
+            LineageError: there is no such model, or it cannot be had.
+        """
+        copy = folder / model_id
+        if copy.is_dir():
+            return copy
+        try:
+            self.client.get_logged_model(model_id)
+            with tempfile.TemporaryDirectory(dir=_made(folder), prefix=f".{model_id}-") as partial:
+                found = download_artifacts(
+                    artifact_uri=f"models:/{model_id}", dst_path=partial, tracking_uri=self._settings.tracking_uri
+                )
+                with contextlib.suppress(OSError):  # another process was quicker
+                    Path(found).rename(copy)
+        except (MlflowException, OSError) as error:
+            raise LineageError(
+                f"MLflow at {self._settings.tracking_uri} gives no model {model_id}: {error}; correct the id, or "
+                "MLFLOW_TRACKING_URI"
+            ) from None
+        return copy
+
     def attach(self, run_id: str, path: Path) -> None:
         """Logs a file with a run."""
         self.client.log_artifact(run_id, str(path))
@@ -197,7 +223,7 @@ class Lineage:
 
         Args:
             dataset: name of the dataset.
-            stage: "pair", "train", "evaluate" or "pipeline".
+            stage: name of the flow, such as "train".
             fingerprint: of the stage's result.
             name: shown in MLflow.
             specs: become the run's parameters, flattened, and its `pairflow.spec` tag.
@@ -250,3 +276,8 @@ class Lineage:
             order_by=["start_time DESC"],
         )
         return runs[0] if runs else None
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -5,26 +5,29 @@ stands beside them and enters no fingerprint.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from flows.methods import METHODS, BaseName, MethodName, RefinedName
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
 from pairflow.spec import (
     CouplingSpec,
     DatasetSpec,
+    DistillationSpec,
     EvaluationSpec,
     ModelSpec,
     PresetName,
+    RediSpec,
+    Seed,
     Spec,
     TrainingSpec,
     parse,
 )
 
-Coupling = Literal["independent", "paired"]
-# What people call the two ways of training, in tables, figures and run names.
-LABELS: dict[Coupling, str] = {"independent": "UDLM (independent)", "paired": "PairFlow (paired)"}
+# What the method decides, so that no setting beside it can say something else.
+_OF_THE_METHOD = tuple(f"{group}.{field}" for group in ("training", "redi_training") for field in ("process", "coupling"))
 
 
 class FlowParameters(Spec):
@@ -61,31 +64,73 @@ class _FromPreset(Spec):
     evaluation: EvaluationSpec | None = Field(None, description="What is sampled; default by preset.")
 
 
-class PairParameters(_Sharded, FlowParameters):
-    """Couple every training row with a source point and keep the pairs in the store."""
+class _Refinements(Spec):
+    distillation: DistillationSpec | None = Field(None, description="How DCD distils; default by preset.")
+    redi: RediSpec | None = Field(None, description="The pairs that ReDi makes; default by preset.")
+    redi_training: TrainingSpec | None = Field(None, description="How ReDi trains on its pairs; default by preset.")
 
-    coupling: CouplingSpec = Field(
-        default_factory=lambda: CouplingSpec(), description="How every row gets its source point."
+
+class PairParameters(_Sharded, FlowParameters):
+    """Couple every training row with a source point, or a model's sources with its samples; keep the pairs."""
+
+    coupling: CouplingSpec | None = Field(
+        None, description="How every training row gets its source point; default in closed form, 20 steps."
     )
+    redi: RediSpec | None = Field(None, description="ReDi, in place of a coupling: how base_model makes its own pairs.")
+    base_model: str | None = Field(
+        None, description="For ReDi: a checkpoint's folder, a training's fingerprint, or an MLflow model id m-…."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_pairs(self) -> Self:
+        if self.redi is not None and self.coupling is not None:
+            raise ValueError("either coupling or redi can be given, got both; leave one out")
+        if (self.redi is None) != (self.base_model is None):
+            lacks = "base_model (--model REF): the model that makes them" if self.redi is not None else "redi"
+            raise ValueError(f"ReDi's pairs need both a model and redi; give {lacks}")
+        return self
+
+    @property
+    def closed_form(self) -> CouplingSpec:
+        """The coupling of training rows, where it is not ReDi."""
+        return self.coupling or CouplingSpec()
 
 
 class _OnPairs(Spec):
     pairs: str | None = Field(
-        None, description="URL of the pairs that a paired model is trained on; default this coupling's in the store."
+        None, description="URL of the pairs that PairFlow is trained on; default this coupling's in the store."
     )
 
 
 class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
     """Train a denoiser on stored pairs, or with independent sources."""
 
+    method: BaseName = Field(
+        "pairflow",
+        description="pairflow: on stored pairs. udlm: independent sources. mdlm: masks. Decides process and coupling "
+        "of training.",
+    )
 
-class EvaluateParameters(_OnPairs, _FromPreset, FlowParameters):
+
+class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+    """Distil a trained model (DCD), or train it further on pairs that it made (ReDi)."""
+
+    method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
+    base_model: str | None = Field(
+        None,
+        description="The model to start from: a checkpoint's folder, a training's fingerprint, or an MLflow model id "
+        "m-…; default the base of these settings.",
+    )
+
+
+class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
     """Sample trained models with few steps, measure, and compare."""
 
-    models: tuple[Coupling, ...] = Field(
-        ("independent", "paired"),
-        min_length=1,
-        description="Trained models to compare: independent (UDLM), paired (PairFlow).",
+    methods: tuple[MethodName, ...] = Field(
+        ("udlm", "pairflow"), min_length=1, description="Methods to compare; their models must be trained."
+    )
+    training_seeds: tuple[Seed, ...] | None = Field(
+        None, min_length=1, description="Scores are the mean over the models of these seeds; default the preset's one."
     )
 
 
@@ -93,11 +138,22 @@ class PipelineParameters(_Sharded, _FromPreset, FlowParameters):
     """Data to report: pair, train with and without pairs, evaluate both."""
 
 
-P = TypeVar("P", TrainParameters, EvaluateParameters, PipelineParameters)
+class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
+    """The paper's comparison: train, distil and evaluate several methods, with several training seeds."""
+
+    methods: tuple[MethodName, ...] = Field(
+        tuple(METHODS), min_length=1, description="Methods to compare; the bases that they start from are trained too."
+    )
+    training_seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, description="Every method is trained once with each; the table shows mean and deviation."
+    )
+
+
+P = TypeVar("P", TrainParameters, DistillParameters, EvaluateParameters, PipelineParameters, StudyParameters)
 A = TypeVar("A", bound=Spec)
 
 
-def recipe(parameters: TrainParameters | EvaluateParameters | PipelineParameters) -> Preset:
+def recipe(parameters: P) -> Preset:
     """The preset of the dataset, with what was given in its place.
 
     Raises:
@@ -119,6 +175,8 @@ def with_overrides(parameters: P, assignments: Mapping[str, Any]) -> P:
     defaults = {"dataset": data["dataset"], **groups}
     for name, value in assignments.items():
         group, _, field = name.partition(".")
+        if name in _OF_THE_METHOD:
+            raise SpecError(f"{name}: got {value!r}, but the method decides it; choose one with --method or --methods")
         if group not in defaults or not field:
             raise SpecError(
                 f"{name}: there is no such setting; expected GROUP.FIELD with GROUP one of {', '.join(defaults)}"
@@ -127,9 +185,12 @@ def with_overrides(parameters: P, assignments: Mapping[str, Any]) -> P:
     return parse(type(parameters), data)
 
 
-def with_coupling(training: TrainingSpec, coupling: Coupling) -> TrainingSpec:
-    """`training` with the other kind of sources; all else equal, so that models can be compared."""
-    return training.model_copy(update={"coupling": coupling})
+def with_seed(preset: Preset, seed: int | None) -> Preset:
+    """`preset` with another seed of all that is trained; None leaves it as it is."""
+    if seed is None:
+        return preset
+    names = ("training", "distillation", "redi_training")
+    return preset.model_copy(update={name: getattr(preset, name).model_copy(update={"seed": seed}) for name in names})
 
 
 def validated(parameters_type: type[A], parameters: Any) -> A:

@@ -1,7 +1,10 @@
 """What each stage hands back: small pydantic models, written by the job and read by its flow."""
 
+import statistics
+from collections.abc import Sequence
 from typing import Literal
 
+from flows.methods import MethodName
 from pairflow.spec import Spec
 
 NUM_SAMPLES = "num_samples"
@@ -25,6 +28,8 @@ class PairResult(Spec):
     """Wall seconds of this job, from the request to the commit (or to finding the pairs)."""
     rows_per_second: float
     """Of the run that made the pairs: rows over wall seconds of coupling and writing."""
+    pairing_seconds: float
+    """Of the same run: wall seconds of making and writing."""
     mean_hamming: float | None
     """Mean number of positions at which a source differs from its target, over the rows that run made."""
     keep_rate: float | None
@@ -33,12 +38,17 @@ class PairResult(Spec):
 
 
 class TrainResult(Spec):
-    """A trained denoiser."""
+    """A trained denoiser, distilled or not."""
 
     fingerprint: str
-    coupling: Literal["paired", "independent"]
+    method: MethodName
+    training_seed: int
     checkpoint: str
     """Folder with the finished checkpoint (safetensors)."""
+    checkpoint_sha256: str
+    """Of its tensors: what the fingerprints of all that is made from this model cover."""
+    base_checkpoint: str | None
+    """The model that it was started from, for DCD and ReDi."""
     num_steps: int
     num_parameters: int
     loss: float
@@ -48,18 +58,21 @@ class TrainResult(Spec):
     dataset_digest: str
     pairs_fingerprint: str | None
     pairs_url: str | None
+    training_seconds: float
+    """Spent on optimiser steps and validation, over all sessions of an interrupted training."""
     skipped: bool
     seconds: float
+    """Wall seconds of this job."""
     mlflow_run_id: str
     mlflow_model_id: str
 
 
 class Score(Spec):
-    """One metric of one model at one number of sampling steps, over the trials."""
+    """One metric at one number of sampling steps: of one model over trials, or of one method over training seeds."""
 
     mean: float
     std: float
-    """Sample standard deviation over trials; 0 for a single trial."""
+    """Sample standard deviation; 0 for a single one."""
 
 
 class StepScores(Spec):
@@ -80,19 +93,15 @@ class Headline(Spec):
     higher_is_better: bool
 
 
-class ModelScores(Spec):
-    """One model at every number of sampling steps."""
+class MethodScores(Spec):
+    """One method at every number of sampling steps."""
 
-    coupling: Literal["paired", "independent"]
+    method: MethodName
     label: str
-    training_fingerprint: str
-    evaluation_fingerprint: str
     headline: Headline
     facts: dict[str, float]
     """What a reader needs to judge the scores, such as a classifier's accuracy."""
     steps: tuple[StepScores, ...]
-    mlflow_run_id: str
-    mlflow_model_id: str
 
     @property
     def headline_text(self) -> str:
@@ -101,11 +110,51 @@ class ModelScores(Spec):
         return self.headline.label if samples is None else f"{self.headline.label} of {samples.mean:,.0f} samples"
 
 
+class ModelScores(MethodScores):
+    """One model at every number of sampling steps."""
+
+    training_seed: int
+    training_fingerprint: str
+    evaluation_fingerprint: str
+    mlflow_run_id: str
+    mlflow_model_id: str
+
+
+def over_seeds(models: Sequence[ModelScores]) -> tuple[MethodScores, ...]:
+    """The scores of each method: mean and deviation over its models' means, or a lone model's over its trials."""
+    methods = []
+    for name in dict.fromkeys(each.method for each in models):
+        alike = [each for each in models if each.method == name]
+        first = alike[0]
+        steps = first.steps if len(alike) == 1 else tuple(map(_mean_step, zip(*(each.steps for each in alike))))
+        methods.append(
+            MethodScores(method=name, label=first.label, headline=first.headline, facts=first.facts, steps=steps)
+        )
+    return tuple(methods)
+
+
+def _mean_step(steps: Sequence[StepScores]) -> StepScores:
+    means = {name: [each.scores[name].mean for each in steps] for name in steps[0].scores}
+    return StepScores(
+        num_steps=steps[0].num_steps,
+        num_network_calls=statistics.fmean(each.num_network_calls for each in steps),
+        scores={name: mean_and_deviation(values) for name, values in means.items()},
+        samples_per_second=statistics.fmean(each.samples_per_second for each in steps),
+    )
+
+
+def mean_and_deviation(values: Sequence[float]) -> Score:
+    """Mean and sample standard deviation, 0 for a single value."""
+    return Score(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else 0.0)
+
+
 class EvaluateResult(Spec):
     """The comparison: one table, one figure, one grid of samples."""
 
     fingerprint: str
     models: tuple[ModelScores, ...]
+    methods: tuple[MethodScores, ...]
+    """The same, over the training seeds."""
     table: str
     """Path of the JSON table."""
     figure: str
@@ -122,6 +171,38 @@ class PipelineResult(Spec):
     pairs: PairResult
     trainings: tuple[TrainResult, ...]
     evaluation: EvaluateResult
+    mlflow_run_id: str
+    mlflow_experiment_id: str
+    prefect_run_id: str
+
+
+class MethodCost(Spec):
+    """What one method cost on the machine that it was made on, over the training seeds; wall seconds."""
+
+    method: MethodName
+    pairing: Score
+    """Making the pairs that its models are trained on: the base's in closed form, and ReDi's own."""
+    training: Score
+    """Training the base."""
+    refinement: Score
+    """Distilling it, or training it further; 0 for a base."""
+    mlflow_model_ids: tuple[str, ...]
+    """One a training seed."""
+
+
+class StudyResult(Spec):
+    """The comparison of methods: quality by number of sampling steps, and what each costs."""
+
+    fingerprint: str
+    pairs: PairResult | None
+    trainings: tuple[TrainResult, ...]
+    evaluation: EvaluateResult
+    costs: tuple[MethodCost, ...]
+    training_seeds: tuple[int, ...]
+    table: str
+    """Path of the JSON table."""
+    figure: str
+    """Path of the figure (PNG)."""
     mlflow_run_id: str
     mlflow_experiment_id: str
     prefect_run_id: str

@@ -7,14 +7,19 @@ from pydantic import JsonValue
 
 import storage
 from flows.jobs.protocol import ProgressLines
-from flows.parameters import Coupling, EvaluateParameters, TrainParameters, recipe, with_coupling
+from flows.methods import Method
+from flows.models import FoundModel
+from flows.parameters import DistillParameters, EvaluateParameters, TrainParameters, recipe
 from flows.provenance import Input
 from flows.settings import Settings
 from pairflow import coupling, datasets
 from pairflow.datasets import TokenDataset
 from pairflow.errors import SpecError, StoreError
 from pairflow.presets import Preset
-from pairflow.spec import CouplingSpec, DatasetSpec, fingerprint
+from pairflow.spec import CouplingSpec, DatasetSpec, DistillationSpec, RediSpec, TrainingSpec, fingerprint
+
+REDI_ENGINE = "redi/1"
+"""Version of how a model's own pairs are drawn: part of their fingerprint, as a coupling engine's is of its own."""
 
 
 @dataclass(frozen=True)
@@ -68,39 +73,87 @@ def pairs_fingerprint(spec: CouplingSpec, train: TokenDataset, engine: str) -> t
     return fingerprint(spec, dataset=train.digest, engine=version), version
 
 
-def find_pairs(parameters: TrainParameters | EvaluateParameters, data: Data, settings: Settings) -> storage.Pairs:
-    """The pairs that a paired model is trained on: those that were named, or this coupling's in the store.
+def find_pairs(
+    parameters: TrainParameters | DistillParameters | EvaluateParameters, data: Data, settings: Settings
+) -> storage.Pairs:
+    """The pairs that PairFlow is trained on: those that were named, or this coupling's in the store.
 
     Raises:
         StoreError: they are not there, or only in part.
-        SpecError: they were made of other data.
+        SpecError: they were made of other data, or by a model.
     """
     if parameters.pairs is not None:
         pairs = storage.open_pairs(parameters.pairs)
-        digest = pairs.manifest.dataset["digest"]
-        if digest != data.train.digest:
+        _check_data(pairs, data)
+        if pairs.manifest.spec.get("kind") == "redi":
             raise SpecError(
-                f"the pairs at {pairs.url} were made of other data: their dataset digest is {digest}, that of "
-                f"{data.train.name} is {data.train.digest}; couple this dataset with `pairflow pair`"
+                f"the pairs at {pairs.url} were made by a model (ReDi); train on them with `pairflow distill`, or name "
+                "pairs of `pairflow pair` without --model"
             )
         return pairs
     wanted, _ = pairs_fingerprint(recipe(parameters).coupling, data.train, parameters.engine)
+    return _in_store(wanted, data, settings, "make them with `pairflow pair`, or name others with --pairs")
+
+
+def find_redi_pairs(spec: RediSpec, base: FoundModel, data: Data, settings: Settings) -> storage.Pairs:
+    """The pairs that a model made itself, from the store.
+
+    Raises:
+        StoreError: they are not there, or only in part.
+    """
+    make = (
+        f"`pairflow pair --dataset {data.spec.name} --coupling redi --model {base.checkpoint} --num-pairs "
+        f"{spec.num_pairs} --num-steps {spec.num_steps} --seed {spec.seed}`"
+    )
+    return _in_store(redi_fingerprint(spec, data.train, base), data, settings, f"make them with {make}")
+
+
+def _in_store(wanted: str, data: Data, settings: Settings, remedy: str) -> storage.Pairs:
     urls = [storage.pairs_url(settings.store, wanted, format) for format in ("zarr", "parquet")]
     for url in urls:
         if storage.find_manifest(url) is not None:
             return storage.open_pairs(url)
     raise StoreError(
-        f"no finished pairs of {data.spec.name} with this coupling in {settings.store} (looked for "
-        f"{' and '.join(urls)}); make them with `pairflow pair`, or name others with --pairs"
+        f"no finished pairs of {data.spec.name} with these settings in {settings.store} (looked for "
+        f"{' and '.join(urls)}); {remedy}"
     )
 
 
-def training_fingerprint(preset: Preset, kind: Coupling, train: TokenDataset, pairs: str | None) -> str:
-    """Fingerprint of the model that a recipe makes of a training part, and of the pairs of that fingerprint."""
+def _check_data(pairs: storage.Pairs, data: Data) -> None:
+    manifest, train = pairs.manifest, data.train
+    for name, got, expected in (
+        ("vocab_size", manifest.vocab_size, train.vocab_size),
+        ("length", manifest.length, train.length),
+        ("dataset digest", manifest.dataset["digest"], train.digest),
+    ):
+        if got != expected:
+            raise SpecError(
+                f"the pairs at {pairs.url} were made of other data: their {name} is {got}, that of {train.name} is "
+                f"{expected}; couple this dataset with `pairflow pair`"
+            )
+
+
+def redi_fingerprint(spec: RediSpec, train: TokenDataset, base: FoundModel) -> str:
+    """Fingerprint of the pairs that a model makes itself."""
+    return fingerprint(spec, dataset=train.digest, model=base.sha256, engine=REDI_ENGINE)
+
+
+def training_fingerprint(preset: Preset, method: Method, train: TokenDataset, pairs: str | None) -> str:
+    """Fingerprint of the model that a base method makes of a training part, and of the pairs of that fingerprint."""
     inputs = {"dataset": train.digest, "model": fingerprint(preset.model)}
-    if kind == "paired" and pairs is not None:
+    if method.coupling == "paired" and pairs is not None:
         inputs["pairs"] = pairs
-    return fingerprint(with_coupling(preset.training, kind), **inputs)
+    return fingerprint(method.training(preset.training), **inputs)
+
+
+def distillation_fingerprint(
+    spec: DistillationSpec | TrainingSpec, train: TokenDataset, base: FoundModel, pairs: str | None
+) -> str:
+    """Fingerprint of what DCD (on pairs, if it takes any) or ReDi's training makes of a model."""
+    inputs = {"dataset": train.digest, "base": base.sha256}
+    if pairs is not None:
+        inputs["pairs"] = pairs
+    return fingerprint(spec, **inputs)
 
 
 def as_input(pairs: storage.Pairs) -> Input:

@@ -1,0 +1,182 @@
+"""What the jobs that train and distil have in common: find a finished model, or make one, visibly and traceably."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from flows.jobs import inputs, runs
+from flows.jobs.machine import use_threads
+from flows.jobs.protocol import JobContext, ProgressLines
+from flows.lineage import Lineage, StageRun
+from flows.methods import Method
+from flows.models import DataCard, FoundModel
+from flows.results import TrainResult
+from flows.settings import Settings
+from pairflow import checkpoint
+from pairflow.models import count_parameters
+from pairflow.spec import OptimizerSpec, Spec
+from pairflow.training import FitResult, StepMetrics
+from storage import Pairs
+
+_logger = logging.getLogger("pairflow.job")
+_VALIDATION_ROWS = 1024
+_REPORTS = 200  # points on a training curve
+_CHECKPOINTS = 10
+_VALIDATIONS = 5
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A model that is wanted, and all that its lineage says.
+
+    Attributes:
+        stage: the flow.
+        method: whose model it is.
+        fingerprint: of the model.
+        spec: optimiser steps and seed.
+        specs: all that are logged.
+        pairs: that it is trained on, if it is.
+        base: the model that it is started from, if it is.
+        fit: `pairflow.training.fit` or `pairflow.distillation.dcd.distill` with its specs; the data and what is said
+            here follow when it is called.
+    """
+
+    stage: Literal["train", "distill"]
+    method: Method
+    fingerprint: str
+    data: inputs.Data
+    spec: OptimizerSpec
+    specs: Mapping[str, Spec]
+    pairs: Pairs | None
+    base: FoundModel | None
+    fit: Callable[..., FitResult]
+
+    @property
+    def name(self) -> str:
+        """As a run is called."""
+        return f"{self.stage} {self.data.spec.name} {self.method.name}"
+
+
+def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResult:
+    """The model: found if it is finished; else trained, going on from its last checkpoint, and logged.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        CheckpointError: a checkpoint is damaged.
+        SpecError: base, pairs and data do not fit each other.
+    """
+    started = time.perf_counter()
+    data, method = work.data, work.method
+    folder = settings.runs_dir / work.fingerprint
+    lineage = Lineage(settings)
+    found = runs.read(folder / "result.json", TrainResult)
+    if found is not None and lineage.finished(data.spec.name, work.stage, work.fingerprint) is not None:
+        _logger.info("nothing to do: this model is trained, its checkpoint is %s", found.checkpoint)
+        return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
+    use_threads(settings.threads_per_job, context.num_sharing)
+    run = lineage.run(
+        data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context
+    )
+    with run as stage:
+        _link(work, stage)
+        fitted = _fit(work, folder / "checkpoints", stage)
+        num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
+        vocab = data.train.vocab
+        card = DataCard(
+            dataset=data.spec,
+            digest=data.train.digest,
+            kind=data.train.kind,
+            vocab=None if vocab is None else vocab.tokens,
+        )
+        card.write(fitted.checkpoint)
+        model_id = stage.log_model(
+            f"{data.spec.name}-{method.name}",
+            fitted.checkpoint,
+            params={"num_parameters": str(num_parameters)},
+            tags={f"pairflow.{name}": value for name, value in _tags(work).items()},
+        )
+        final = {"final_loss": fitted.loss, "training_seconds": fitted.seconds}
+        if fitted.validation_nll is not None:
+            final["final_validation_nll"] = fitted.validation_nll
+        stage.log(final, step=fitted.steps, model_id=model_id, data=data.as_input("training"))
+    result = TrainResult(
+        fingerprint=work.fingerprint,
+        method=method.name,
+        training_seed=work.spec.seed,
+        checkpoint=str(fitted.checkpoint),
+        checkpoint_sha256=FoundModel.at(fitted.checkpoint).sha256,
+        base_checkpoint=None if work.base is None else str(work.base.checkpoint),
+        num_steps=fitted.steps,
+        num_parameters=num_parameters,
+        loss=fitted.loss,
+        validation_nll=fitted.validation_nll,
+        dataset_digest=data.train.digest,
+        pairs_fingerprint=None if work.pairs is None else work.pairs.manifest.fingerprint,
+        pairs_url=None if work.pairs is None else work.pairs.url,
+        training_seconds=fitted.seconds,
+        skipped=False,
+        seconds=time.perf_counter() - started,
+        mlflow_run_id=stage.run_id,
+        mlflow_model_id=model_id,
+    )
+    runs.write(folder / "result.json", result)
+    return result
+
+
+def _link(work: Learning, stage: StageRun) -> None:
+    """Says in MLflow what the model is made from."""
+    pairs, base = work.pairs, work.base
+    used = [work.data.as_input("training"), *([inputs.as_input(pairs)] if pairs is not None else [])]
+    stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
+    stage.tag(**_tags(work))
+
+
+def _tags(work: Learning) -> dict[str, str]:
+    tags = {
+        "fingerprint": work.fingerprint,
+        "method": work.method.name,
+        "dataset_digest": work.data.train.digest,
+        "training_seed": str(work.spec.seed),
+    }
+    if work.pairs is not None:
+        tags |= {"pairs_fingerprint": work.pairs.manifest.fingerprint, "pairs_url": work.pairs.url}
+    if work.base is not None:
+        tags |= {"base_sha256": work.base.sha256, "base_checkpoint": str(work.base.checkpoint)}
+    return tags
+
+
+def _fit(work: Learning, folder: Path, stage: StageRun) -> FitResult:
+    """Trains with live curves in MLflow and progress on the job's output."""
+    num_steps, data, pairs = work.spec.num_steps, work.data, work.pairs
+
+    def on_step(metrics: StepMetrics) -> None:
+        bar.reach(metrics.step)
+        curves = {
+            "train_loss": metrics.loss,
+            "learning_rate": metrics.learning_rate,
+            "gradient_norm": metrics.grad_norm,
+            "tokens_per_second": metrics.tokens_per_second,
+            "validation_nll": metrics.validation_nll,
+            "flop_utilisation": metrics.flop_utilisation,
+        }
+        stage.log({name: value for name, value in curves.items() if value is not None}, step=metrics.step)
+
+    keywords: dict[str, Any] = {
+        "target": data.train.tokens if pairs is None else np.asarray(pairs.target),
+        "source": None if pairs is None else np.asarray(pairs.source),
+        "vocab_size": data.train.vocab_size,
+        "image_shape": data.train.image_shape,
+        "checkpoint_dir": folder,
+        "checkpoint_every": max(1, num_steps // _CHECKPOINTS),
+        "log_every": max(1, num_steps // _REPORTS),
+        "validate_every": max(1, num_steps // _VALIDATIONS),
+        "validation": None if data.test is None else data.test.tokens[:_VALIDATION_ROWS],
+        "progress": False,
+    }
+    with ProgressLines(desc=work.name, total=num_steps, unit="steps") as bar:
+        return work.fit(**keywords, on_step=on_step)

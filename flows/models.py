@@ -1,0 +1,137 @@
+"""A trained model by reference, and what a reader of its samples needs: the one place where references are resolved."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.jobs import runs
+from flows.results import TrainResult
+from flows.settings import Settings
+from pairflow.errors import CheckpointError
+from pairflow.spec import DatasetSpec, Spec
+
+_MLFLOW_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
+_FINGERPRINT = re.compile(r"[0-9a-f]{6,64}")
+_CARD = "data.json"
+_EXPECTED = (
+    "expected a checkpoint's folder, a training's fingerprint (or its first digits, 6 or more), or an MLflow model id "
+    "m-…; `pairflow train` prints the folder, its --json the others"
+)
+
+
+class DataCard(Spec):
+    """What a model's tokens mean; it lies in the folder of the finished checkpoint."""
+
+    dataset: DatasetSpec
+    digest: str
+    kind: str
+    vocab: tuple[str, ...] | None
+
+    def write(self, checkpoint: Path) -> None:
+        """Leaves the card in a checkpoint's folder, whole or not at all."""
+        partial = checkpoint / f".{_CARD}.partial"
+        partial.write_text(self.model_dump_json(indent=1) + "\n")
+        partial.replace(checkpoint / _CARD)
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "DataCard | None":
+        """The card of a checkpoint, or None: the library trains without."""
+        try:
+            text = (checkpoint / _CARD).read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return cls.model_validate_json(text)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint / _CARD} is damaged: {error}; remove the file") from None
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model that a reference stands for.
+
+    Attributes:
+        checkpoint: its step-N folder.
+        sha256: of its tensors, as its state says.
+        mlflow_model_id: its id in MLflow, where it is known.
+    """
+
+    checkpoint: Path
+    sha256: str
+    mlflow_model_id: str | None
+
+    @classmethod
+    def at(cls, checkpoint: Path, mlflow_model_id: str | None = None) -> "FoundModel":
+        """The model in a step-N folder.
+
+        Raises:
+            CheckpointError: its state cannot be read.
+        """
+        from pairflow.checkpoint import read_state
+
+        return cls(checkpoint, str(read_state(checkpoint).get("sha256")), mlflow_model_id)
+
+    @classmethod
+    def of(cls, trained: TrainResult) -> "FoundModel":
+        """The model that a training left."""
+        return cls(Path(trained.checkpoint), trained.checkpoint_sha256, trained.mlflow_model_id)
+
+
+def absolute(reference: str) -> str:
+    """A reference that a job can resolve, which runs in another working directory."""
+    return str(Path(reference).absolute()) if Path(reference).expanduser().is_dir() else reference
+
+
+def resolve(reference: str, settings: Settings) -> FoundModel:
+    """The model that `reference` stands for: a folder, a fingerprint under PAIRFLOW_HOME/runs, or an id in MLflow.
+
+    Raises:
+        CheckpointError: there is none, or several, or it is not finished, or its state is damaged.
+        LineageError: MLflow does not hold it.
+    """
+    if match := _MLFLOW_ID.fullmatch(reference):
+        from flows.lineage import Lineage
+
+        folder = Lineage(settings).fetch_model(match[1], settings.home / "models")
+        return FoundModel.at(_checkpoint(folder), match[1])
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return _known(_checkpoint(folder))
+    if _FINGERPRINT.fullmatch(reference):
+        return _known(_trained(reference, settings.runs_dir))
+    raise CheckpointError(f"no model '{reference}': there is no such folder; {_EXPECTED}")
+
+
+def _trained(prefix: str, folder: Path) -> Path:
+    """The finished checkpoint of the one training whose fingerprint begins so."""
+    found = sorted(path for path in folder.glob(f"{prefix}*") if path.is_dir())
+    if not found:
+        raise CheckpointError(f"no model '{prefix}': no training under {folder} has that fingerprint; {_EXPECTED}")
+    if len(found) > 1:
+        names = ", ".join(path.name[: len(prefix) + 6] for path in found)
+        raise CheckpointError(f"'{prefix}' stands for {len(found)} trainings under {folder}: {names}; give more digits")
+    if not (found[0] / "result.json").is_file():
+        raise CheckpointError(
+            f"the training {found[0]} is not finished; run it again to finish it, or name a folder in its checkpoints/"
+        )
+    return _checkpoint(found[0])
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The step-N folder that a folder is or holds: of checkpoints, or of a run under PAIRFLOW_HOME/runs."""
+    from pairflow import checkpoint
+
+    if (folder / "state.json").is_file():
+        return folder
+    for parent in (folder, folder / "checkpoints"):
+        if (last := checkpoint.latest(parent)) is not None:
+            return last
+    raise CheckpointError(f"no checkpoint at {folder}: expected a step-N folder, or a folder of them")
+
+
+def _known(checkpoint: Path) -> FoundModel:
+    """The model in a folder, with its MLflow id if it is a training's result."""
+    trained = runs.read(checkpoint.parent.parent / "result.json", TrainResult)
+    if trained is not None and Path(trained.checkpoint).name == checkpoint.name:
+        return FoundModel.at(checkpoint, trained.mlflow_model_id)
+    return FoundModel.at(checkpoint)
