@@ -4,26 +4,20 @@ Nothing heavy is imported before a command needs it, so that `pairflow --help` a
 output; logs, progress bars and errors go to standard error.
 """
 
-import importlib
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from flows import learning_commands
 from flows import options as opt
-from flows.parameters import (
-    EvaluateParameters,
-    FlowParameters,
-    PairParameters,
-    PipelineParameters,
-    TrainParameters,
-    with_overrides,
-)
-from flows.settings import Settings, absolute_url, prepare_environment
+from flows.parameters import PairParameters
+from flows.running import run_flow
+from flows.settings import Settings, absolute_url
 from pairflow.errors import PairFlowError, SpecError
-from pairflow.spec import CouplingSpec, DatasetSpec, parse
+from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, parse
 
 app = typer.Typer(
     name="pairflow",
@@ -48,16 +42,30 @@ def datasets(json: opt.Json = False) -> None:
 @opt.takes_dataset
 def pair(
     dataset: DatasetSpec,
-    num_steps: Annotated[int, typer.Option(min=1, max=65_535, help="T, backward Euler steps.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
-    temperature: Annotated[float, typer.Option(help="τ of the keep probability; 1 is the exact walk.")] = 1.0,
-    kind: Annotated[
-        Literal["closed_form", "independent"], typer.Option(help="independent: uniform sources, to compare with.")
+    coupling: Annotated[
+        Literal["closed_form", "independent", "redi"],
+        typer.Option(
+            help="closed_form: PairFlow's. independent: uniform sources, to compare with. redi: a model's own."
+        ),
     ] = "closed_form",
-    sources_per_target: Annotated[int, typer.Option(min=1, max=4096, help="R, sources of every row.")] = 1,
+    num_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65_535, help="T, backward Euler steps, 20 by default; redi: sampling steps, 256 by default."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    temperature: Annotated[
+        float | None, typer.Option(help="τ of the keep probability; 1, the default, is the exact walk.")
+    ] = None,
+    sources_per_target: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="R, sources of every row; 1 by default.")
+    ] = None,
     support_size: Annotated[
         int | None, typer.Option(min=1, help="Posterior over a random subset of so many rows; default all.")
     ] = None,
+    model: Annotated[str | None, typer.Option(metavar="REF", help=f"redi: the model. {opt.REFERENCE}")] = None,
+    num_pairs: Annotated[int | None, typer.Option(min=1, help="redi: pairs to draw; 20,000 by default.")] = None,
     engine: opt.Engine = "auto",
     store: opt.Store = None,
     format: opt.Format = "zarr",
@@ -65,132 +73,37 @@ def pair(
     workers: opt.Workers = None,
     json: opt.Json = False,
 ) -> None:
-    """Couple every training row with a source point; prints the URL of the pairs."""
+    """Couple every training row with a source point, or draw a model's own pairs; prints the URL of the pairs."""
+    walk = {"temperature": temperature, "sources_per_target": sources_per_target, "support_size": support_size}
+    own = {"num_pairs": num_pairs, "model": model}
+    if foreign := [name for name, value in (walk if coupling == "redi" else own).items() if value is not None]:
+        raise SpecError(f"--{foreign[0].replace('_', '-')} is not for --coupling {coupling}; leave it out")
+    if coupling == "redi" and model is None:
+        raise SpecError("--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one")
+    fields = {"num_steps": num_steps, "seed": seed, **(walk if coupling != "redi" else {"num_pairs": num_pairs})}
+    given = {name: value for name, value in fields.items() if value is not None}
     parameters = PairParameters(
         dataset=dataset,
-        coupling=parse(
-            CouplingSpec,
-            {
-                "kind": kind,
-                "num_steps": num_steps,
-                "seed": seed,
-                "temperature": temperature,
-                "sources_per_target": sources_per_target,
-                "support_size": support_size,
-            },
-        ),
+        coupling=None if coupling == "redi" else parse(CouplingSpec, {"kind": coupling, **given}),
+        redi=parse(RediSpec, given) if coupling == "redi" else None,
+        base_model=None if model is None else opt.reference(model),
         engine=engine,
-        store=_store(store),
+        store=opt.store_url(store),
         format=format,
         shard_size=shard_size,
         num_workers=workers,
     )
-    result = _run("pair", parameters)
+    result = run_flow("pair", parameters)
     if json:
         print(result.model_dump_json())
     else:
-        state = "were there already" if result.skipped else f"made at {result.rows_per_second:,.0f} rows/s"
+        state = "were there already" if result.skipped else f"made at {result.rows_per_second:,.4g} rows/s"
         distance = "" if result.mean_hamming is None else f"; mean Hamming distance {result.mean_hamming:.2f}"
         print(f"{result.rows:,} pairs {state}{distance}")
         print(result.url)
 
 
-@app.command()
-@opt.takes_dataset
-def train(
-    dataset: DatasetSpec,
-    coupling: Annotated[
-        Literal["paired", "independent"],
-        typer.Option(help="paired: on stored pairs (PairFlow). independent: fresh sources (UDLM)."),
-    ] = "paired",
-    preset: opt.Preset = "demo",
-    set: opt.Set = None,
-    pairs: opt.Pairs = None,
-    engine: opt.Engine = "auto",
-    store: opt.Store = None,
-    json: opt.Json = False,
-) -> None:
-    """Train a denoiser; prints the folder of its checkpoint."""
-    parameters = TrainParameters(
-        dataset=dataset,
-        preset=preset,
-        pairs=None if pairs is None else absolute_url(pairs),
-        engine=engine,
-        store=_store(store),
-    )
-    changes = {**opt.assignments(set), "training.coupling": coupling}
-    result = _run("train", with_overrides(parameters, changes))
-    if json:
-        print(result.model_dump_json())
-    else:
-        state = "was trained already" if result.skipped else f"trained in {result.seconds:,.0f} s"
-        print(f"{result.coupling} model of {dataset.name} {state}; loss {result.loss:.3f} nats a token")
-        print(result.checkpoint)
-
-
-@app.command()
-@opt.takes_dataset
-def evaluate(
-    dataset: DatasetSpec,
-    model: Annotated[
-        list[opt.Coupling] | None,
-        typer.Option(help="Trained model to score; may be repeated; default both."),
-    ] = None,
-    preset: opt.Preset = "demo",
-    set: opt.Set = None,
-    pairs: opt.Pairs = None,
-    engine: opt.Engine = "auto",
-    store: opt.Store = None,
-    json: opt.Json = False,
-) -> None:
-    """Compare trained models by the number of sampling steps; prints a table and where the pictures lie."""
-    parameters = EvaluateParameters(
-        dataset=dataset,
-        preset=preset,
-        models=tuple(each.value for each in model or opt.Coupling),
-        pairs=None if pairs is None else absolute_url(pairs),
-        engine=engine,
-        store=_store(store),
-    )
-    result = _run("evaluate", with_overrides(parameters, opt.assignments(set)))
-    if json:
-        print(result.model_dump_json())
-    else:
-        from flows import listings
-
-        listings.scores(result)
-
-
-@app.command()
-@opt.takes_dataset
-def pipeline(
-    dataset: DatasetSpec,
-    preset: opt.Preset = "demo",
-    set: opt.Set = None,
-    engine: opt.Engine = "auto",
-    store: opt.Store = None,
-    format: opt.Format = "zarr",
-    shard_size: opt.ShardSize = None,
-    workers: opt.Workers = None,
-    json: opt.Json = False,
-) -> None:
-    """Run it all: pair, train with and without pairs, evaluate both, report."""
-    parameters = PipelineParameters(
-        dataset=dataset,
-        preset=preset,
-        engine=engine,
-        store=_store(store),
-        format=format,
-        shard_size=shard_size,
-        num_workers=workers,
-    )
-    result = _run("pipeline", with_overrides(parameters, opt.assignments(set)))
-    if json:
-        print(result.model_dump_json())
-    else:
-        from flows import listings
-
-        listings.report(result, Settings.read())
+learning_commands.add_to(app)
 
 
 @app.command()
@@ -224,25 +137,6 @@ def main() -> None:
     except PairFlowError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SpecError) else 1)
-
-
-def _store(store: str | None) -> str | None:
-    return None if store is None else absolute_url(store)
-
-
-def _run(name: str, parameters: FlowParameters) -> Any:
-    """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up."""
-    prepare_environment(Settings.read())
-    flow = getattr(importlib.import_module(f"flows.{name}"), name)
-    from flows import stage
-
-    stage.log_expected_errors_without_traceback()
-    try:
-        with stage.shared_cluster(parameters.store):
-            return flow(parameters)
-    except KeyboardInterrupt:
-        print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:

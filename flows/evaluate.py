@@ -7,11 +7,12 @@ from flows import artifacts
 from flows.parameters import EvaluateParameters, validated
 from flows.results import EvaluateResult
 from flows.stage import run_job
+from flows.tables import comparison_rows
 
 
 def _run_name() -> str:
     parameters = validated(EvaluateParameters, flow_run.parameters["parameters"])
-    return f"evaluate {parameters.dataset.name} {' and '.join(parameters.models)}"
+    return f"evaluate {parameters.dataset.name} {', '.join(parameters.methods)}"
 
 
 @flow(name="evaluate", flow_run_name=_run_name)
@@ -21,26 +22,17 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     result = run_job("evaluate", parameters, EvaluateResult, store=parameters.store, on_gpu=True)
     if result.skipped:
         get_run_logger().info("nothing to do: these models are evaluated already, in %s", result.table)
-    key = result.fingerprint[:12]
-    artifacts.show_table(f"scores-{key}", f"Scores on {parameters.dataset.name}", score_rows(result))
-    artifacts.show_pictures(
-        f"pictures-{key}",
-        f"Samples and scores of {parameters.dataset.name}",
-        {"Scores by number of sampling steps": result.figure, "Samples": result.grid},
-    )
+    show_comparison(result, parameters.dataset.name)
     return result
 
 
-def score_rows(result: EvaluateResult) -> list[dict[str, object]]:
-    """The scores as rows of a table: one for each model and number of sampling steps."""
-    return [
-        {
-            "model": model.label,
-            "sampling steps": step.num_steps,
-            "network calls": f"{step.num_network_calls:g}",
-            **{name.replace("_", " "): score.mean for name, score in step.scores.items()},
-            "samples/s": step.samples_per_second,
-        }
-        for model in result.models
-        for step in model.steps
-    ]
+def show_comparison(result: EvaluateResult, dataset: str) -> None:
+    """Shows the table and the pictures on the flow run's page."""
+    key = result.fingerprint[:12]
+    title = f"{result.methods[0].headline_text} on {dataset} by number of sampling steps"
+    artifacts.show_table(f"scores-{key}", title, comparison_rows(result))
+    artifacts.show_pictures(
+        f"pictures-{key}",
+        f"Samples and scores of {dataset}",
+        {"Scores by number of sampling steps": result.figure, "Samples": result.grid},
+    )

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.results import EvaluateResult, PipelineResult
+from flows.results import ComparisonResult, EvaluateResult
 from flows.settings import Settings, prefect_environment
+from flows.tables import comparison_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,19 +66,16 @@ def _availability(name: str, settings: Settings) -> str:
 
 
 def scores(result: EvaluateResult) -> None:
-    """Both models side by side, by number of sampling steps."""
-    first = result.models[0]
-    headline = first.headline
-    better = "higher" if headline.higher_is_better else "lower"
-    table = Table("sampling steps", title=f"{first.headline_text} ({better} is better)", title_justify="left")
-    for model in result.models:
-        table.add_column(model.label, justify="right")
-    for index, step in enumerate(first.steps):
-        cells = []
-        for model in result.models:
-            score = model.steps[index].scores[headline.name]
-            cells.append(f"{score.mean:.4g}" + (f" ± {score.std:.2g}" if score.std else ""))
-        table.add_row(str(step.num_steps), *cells)
+    """The methods by number of sampling steps, and what each cost."""
+    first = result.methods[0]
+    better = "higher" if first.headline.higher_is_better else "lower"
+    title = f"{first.headline_text} by number of sampling steps ({better} is better)"
+    table = Table(title=title, title_justify="left")
+    rows = comparison_rows(result)
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
     Console().print(table)
     for name, value in first.facts.items():
         print(f"{name.replace('_', ' ')}: {value:.4g}")
@@ -86,17 +84,18 @@ def scores(result: EvaluateResult) -> None:
     print(f"table (JSON):      {result.table}")
 
 
-def report(result: PipelineResult, settings: Settings) -> None:
-    """The end of a pipeline: the comparison, and where to look further."""
+def report(result: ComparisonResult, settings: Settings) -> None:
+    """The end of a pipeline or study: the comparison, and where to look further."""
     scores(result.evaluation)
-    print(f"pairs:             {result.pairs.url}")
+    if result.pairs is not None:
+        print(f"pairs:             {result.pairs.url}")
     print(f"MLflow run:        {result.mlflow_run_id}")
     print()
     _where_mlflow(result, settings)
     _where_prefect(result, settings)
 
 
-def _where_mlflow(result: PipelineResult, settings: Settings) -> None:
+def _where_mlflow(result: ComparisonResult, settings: Settings) -> None:
     page = f"#/experiments/{result.mlflow_experiment_id}/runs/{result.mlflow_run_id}"
     if settings.tracking_uri.startswith("http"):
         print(f"MLflow page:  {settings.tracking_uri.rstrip('/')}/{page}")
@@ -107,7 +106,7 @@ def _where_mlflow(result: PipelineResult, settings: Settings) -> None:
     print(f"and open  http://127.0.0.1:5000/{page}")
 
 
-def _where_prefect(result: PipelineResult, settings: Settings) -> None:
+def _where_prefect(result: ComparisonResult, settings: Settings) -> None:
     page = f"runs/flow-run/{result.prefect_run_id}"
     if os.environ.get("PREFECT_API_URL"):
         print(f"Prefect page: {os.environ['PREFECT_API_URL'].rstrip('/').removesuffix('/api')}/{page}")

@@ -42,12 +42,17 @@ class Method:
     color: str
     marker: str
 
+    @property
+    def key(self) -> str:
+        """The name, as MLflow allows it in tags and metrics."""
+        return self.name.replace("+", "-")
+
     def training(self, spec: TrainingSpec) -> TrainingSpec:
         """`spec` with this method's noise and sources; all else equal, so that models can be compared."""
         return spec.model_copy(update={"process": self.process, "coupling": self.coupling})
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[MethodName, Method] = {
     each.name: each
     for each in (
         Method("mdlm", "MDLM", "mdlm", None, "absorbing", "independent", "#000000", "X"),
@@ -67,8 +72,9 @@ def find(name: str) -> Method:
     Raises:
         SpecError: there is none.
     """
-    if name in METHODS:
-        return METHODS[name]
+    for known in METHODS.values():
+        if known.name == name:
+            return known
     base, _, refinement = name.partition("+")
     if base == "mdlm" and refinement in ("dcd", "redi"):
         raise SpecError(

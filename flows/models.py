@@ -77,11 +77,6 @@ class FoundModel:
         return cls(Path(trained.checkpoint), trained.checkpoint_sha256, trained.mlflow_model_id)
 
 
-def absolute(reference: str) -> str:
-    """A reference that a job can resolve, which runs in another working directory."""
-    return str(Path(reference).absolute()) if Path(reference).expanduser().is_dir() else reference
-
-
 def resolve(reference: str, settings: Settings) -> FoundModel:
     """The model that `reference` stands for: a folder, a fingerprint under PAIRFLOW_HOME/runs, or an id in MLflow.
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -47,11 +47,44 @@ Store = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=_WHERE)]
 
 
-class Coupling(StrEnum):
-    """Kinds of models, for a repeatable option, which typer cannot make of a Literal."""
+REFERENCE = "A checkpoint's folder, a training's fingerprint (or its first digits), or an MLflow model id m-…."
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME,…", help="Methods to compare: mdlm, udlm or pairflow, the last two also with +dcd or +redi."
+    ),
+]
+TrainingSeeds = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SEED,SEED,…", help="Seeds of training, such as 0,1,2; scores are mean and deviation over them."
+    ),
+]
 
-    independent = "independent"
-    paired = "paired"
+
+def seeds(text: str | None) -> tuple[int, ...] | None:
+    """`"0,1,2"` as numbers.
+
+    Raises:
+        SpecError: something else.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise SpecError(f"--training-seeds {text}: expected whole numbers from 0, separated by commas, such as 0,1,2")
+    return tuple(map(int, parts))
+
+
+def store_url(store: str | None) -> str | None:
+    """The store that was named, absolute."""
+    return None if store is None else absolute_url(store)
+
+
+def reference(model: str) -> str:
+    """A reference to a model that a job can resolve, which runs in another working directory."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else model
 
 
 def takes_dataset(command: Callable[..., None]) -> Callable[..., None]:

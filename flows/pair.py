@@ -11,12 +11,14 @@ from flows.stage import run_job
 
 def _run_name() -> str:
     parameters = validated(PairParameters, flow_run.parameters["parameters"])
-    return f"pair {parameters.dataset.name} T{parameters.coupling.num_steps}"
+    if parameters.redi is not None:
+        return f"pair {parameters.dataset.name} redi T{parameters.redi.num_steps}"
+    return f"pair {parameters.dataset.name} T{parameters.closed_form.num_steps}"
 
 
 @flow(name="pair", flow_run_name=_run_name)
 def pair(parameters: PairParameters) -> PairResult:
-    """Couple every training row of a dataset with a source point, in closed form and before any training.
+    """Couple every training row with a source point, in closed form and before any training; or a model's own pairs.
 
     The pairs lie in the store under a fingerprint of the data, the coupling and the engine; asked for again, they
     are found and nothing is computed.

@@ -27,7 +27,9 @@ from pairflow.spec import (
 )
 
 # What the method decides, so that no setting beside it can say something else.
-_OF_THE_METHOD = tuple(f"{group}.{field}" for group in ("training", "redi_training") for field in ("process", "coupling"))
+_OF_THE_METHOD = tuple(
+    f"{group}.{field}" for group in ("training", "redi_training") for field in ("process", "coupling")
+)
 
 
 class FlowParameters(Spec):
@@ -144,16 +146,20 @@ class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
     methods: tuple[MethodName, ...] = Field(
         tuple(METHODS), min_length=1, description="Methods to compare; the bases that they start from are trained too."
     )
-    training_seeds: tuple[Seed, ...] = Field(
-        (0,), min_length=1, description="Every method is trained once with each; the table shows mean and deviation."
+    training_seeds: tuple[Seed, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Every method is trained once with each, and scores are mean and deviation; default the preset's "
+        "one.",
     )
 
 
 P = TypeVar("P", TrainParameters, DistillParameters, EvaluateParameters, PipelineParameters, StudyParameters)
 A = TypeVar("A", bound=Spec)
+_Recipe = TrainParameters | DistillParameters | EvaluateParameters | PipelineParameters | StudyParameters
 
 
-def recipe(parameters: P) -> Preset:
+def recipe(parameters: _Recipe) -> Preset:
     """The preset of the dataset, with what was given in its place.
 
     Raises:

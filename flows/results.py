@@ -58,6 +58,8 @@ class TrainResult(Spec):
     dataset_digest: str
     pairs_fingerprint: str | None
     pairs_url: str | None
+    pairing_seconds: float
+    """Wall seconds in which its pairs were made; 0 without."""
     training_seconds: float
     """Spent on optimiser steps and validation, over all sessions of an interrupted training."""
     skipped: bool
@@ -126,7 +128,11 @@ def over_seeds(models: Sequence[ModelScores]) -> tuple[MethodScores, ...]:
     for name in dict.fromkeys(each.method for each in models):
         alike = [each for each in models if each.method == name]
         first = alike[0]
-        steps = first.steps if len(alike) == 1 else tuple(map(_mean_step, zip(*(each.steps for each in alike))))
+        steps = (
+            first.steps
+            if len(alike) == 1
+            else tuple(map(_mean_step, zip(*(each.steps for each in alike), strict=True)))
+        )
         methods.append(
             MethodScores(method=name, label=first.label, headline=first.headline, facts=first.facts, steps=steps)
         )
@@ -148,34 +154,6 @@ def mean_and_deviation(values: Sequence[float]) -> Score:
     return Score(mean=statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else 0.0)
 
 
-class EvaluateResult(Spec):
-    """The comparison: one table, one figure, one grid of samples."""
-
-    fingerprint: str
-    models: tuple[ModelScores, ...]
-    methods: tuple[MethodScores, ...]
-    """The same, over the training seeds."""
-    table: str
-    """Path of the JSON table."""
-    figure: str
-    """Path of the comparison figure (PNG)."""
-    grid: str
-    """Path of the grid of samples (PNG)."""
-    skipped: bool
-    seconds: float
-
-
-class PipelineResult(Spec):
-    """Everything that one pipeline run made or found."""
-
-    pairs: PairResult
-    trainings: tuple[TrainResult, ...]
-    evaluation: EvaluateResult
-    mlflow_run_id: str
-    mlflow_experiment_id: str
-    prefect_run_id: str
-
-
 class MethodCost(Spec):
     """What one method cost on the machine that it was made on, over the training seeds; wall seconds."""
 
@@ -186,23 +164,35 @@ class MethodCost(Spec):
     """Training the base."""
     refinement: Score
     """Distilling it, or training it further; 0 for a base."""
-    mlflow_model_ids: tuple[str, ...]
-    """One a training seed."""
 
 
-class StudyResult(Spec):
-    """The comparison of methods: quality by number of sampling steps, and what each costs."""
+class EvaluateResult(Spec):
+    """The comparison: one table, one figure, one grid of samples."""
 
     fingerprint: str
-    pairs: PairResult | None
-    trainings: tuple[TrainResult, ...]
-    evaluation: EvaluateResult
+    models: tuple[ModelScores, ...]
+    methods: tuple[MethodScores, ...]
+    """The same, over the training seeds."""
     costs: tuple[MethodCost, ...]
-    training_seeds: tuple[int, ...]
     table: str
     """Path of the JSON table."""
     figure: str
-    """Path of the figure (PNG)."""
+    """Path of the comparison figure (PNG)."""
+    grid: str
+    """Path of the grid of samples (PNG)."""
+    skipped: bool
+    seconds: float
+
+
+class ComparisonResult(Spec):
+    """The comparison of methods, and everything that it was made of."""
+
+    pairs: PairResult | None
+    """Those that PairFlow is trained on."""
+    redi_pairs: tuple[PairResult, ...]
+    trainings: tuple[TrainResult, ...]
+    distillations: tuple[TrainResult, ...]
+    evaluation: EvaluateResult
     mlflow_run_id: str
     mlflow_experiment_id: str
     prefect_run_id: str

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     threads_per_job: int | None = Field(
         None, ge=1, description="CPU threads of a training or evaluation job; default all cores it may run on."
     )
+    jobs_at_once: int = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1),
+        ge=1,
+        description="Trainings that a comparison runs at the same time; default one a core, up to 4.",
+    )
     gpus_per_job: float = Field(0, ge=0, description="GPUs that Ray reserves for a training or evaluation job.")
     object_store_mb: int = Field(
         1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."

@@ -65,23 +65,32 @@ def nested_under(mlflow_run_id: str) -> Iterator[None]:
         _parent_run.reset(token)
 
 
-def side_by_side(*runs: Callable[[], R]) -> tuple[R, ...]:
+def side_by_side(*runs: Callable[[], R], at_most: int | None = None) -> tuple[R, ...]:
     """Calls stage flows at the same time, their jobs sharing a machine's cores evenly; their results in order.
 
     When one fails, or Ctrl-C or a cancellation arrives, the jobs of the others are stopped: their checkpoints stay.
+
+    Args:
+        runs: what to call.
+        at_most: how many at a time; all by default.
     """
+    if not runs:
+        return ()
+    num_sharing = min(len(runs), at_most or len(runs))
     stopped = threading.Event()
-    tokens = _num_sharing.set(len(runs)), _stopped.set(stopped)
+    tokens = _num_sharing.set(num_sharing), _stopped.set(stopped)
     try:
-        with ThreadPoolExecutor(len(runs)) as pool:
+        with ThreadPoolExecutor(num_sharing) as pool:
             # Each thread sees the flow run, the cluster and the MLflow parent of this one.
             futures = [pool.submit(copy_context().run, run) for run in runs]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 stopped.set()  # those that still run, as one failed or this thread was interrupted
+                for future in futures:
+                    future.cancel()  # those that have not begun
             for future in futures:
-                if future.done() and (error := future.exception()) is not None:
+                if future.done() and not future.cancelled() and (error := future.exception()) is not None:
                     raise error
             return tuple(future.result() for future in futures)
     finally:

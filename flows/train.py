@@ -1,17 +1,18 @@
-"""The flow `train`: trains a denoiser on coupled pairs (PairFlow) or with independent sources (UDLM)."""
+"""The flow `train`: trains a denoiser on coupled pairs (PairFlow), with independent sources (UDLM) or masks (MDLM)."""
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows import artifacts
-from flows.parameters import LABELS, TrainParameters, recipe, validated
+from flows.methods import METHODS
+from flows.parameters import TrainParameters, validated
 from flows.results import TrainResult
 from flows.stage import run_job
 
 
 def _run_name() -> str:
     parameters = validated(TrainParameters, flow_run.parameters["parameters"])
-    return f"train {parameters.dataset.name} {recipe(parameters).training.coupling}"
+    return f"train {parameters.dataset.name} {parameters.method}"
 
 
 @flow(name="train", flow_run_name=_run_name)
@@ -19,22 +20,30 @@ def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
     result = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True)
+    show_model(result, parameters.dataset.name)
+    return result
+
+
+def show_model(result: TrainResult, dataset: str) -> None:
+    """Shows a model, trained or distilled, on the flow run's page."""
     if result.skipped:
         get_run_logger().info("nothing to do: this model is trained already, at %s", result.checkpoint)
+    facts = {
+        "checkpoint": result.checkpoint,
+        "started from": result.base_checkpoint,
+        "optimiser steps": result.num_steps,
+        "training seconds": result.training_seconds,
+        "weights": result.num_parameters,
+        "training loss (nats a token)": result.loss,
+        "held-out NLL (nats a token)": result.validation_nll,
+        "pairs": result.pairs_url,
+        "fingerprint": result.fingerprint,
+        "MLflow run": result.mlflow_run_id,
+        "MLflow model": result.mlflow_model_id,
+    }
     artifacts.show_facts(
         f"model-{result.fingerprint[:12]}",
-        f"{LABELS[result.coupling]} model of {parameters.dataset.name}",
-        {
-            "checkpoint": result.checkpoint,
-            "optimiser steps": result.num_steps,
-            "weights": result.num_parameters,
-            "training loss (nats a token)": result.loss,
-            "held-out NLL (nats a token)": result.validation_nll,
-            "pairs": result.pairs_url,
-            "fingerprint": result.fingerprint,
-            "MLflow run": result.mlflow_run_id,
-            "MLflow model": result.mlflow_model_id,
-        },
+        f"{METHODS[result.method].label} model of {dataset}",
+        {name: value for name, value in facts.items() if value is not None},
         note="This model was trained already." if result.skipped else "",
     )
-    return result

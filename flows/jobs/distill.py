@@ -7,6 +7,8 @@ from flows import methods, models
 from flows.jobs import finished, inputs
 from flows.jobs.learning import Learning, learn
 from flows.jobs.protocol import JobContext, main
+from flows.methods import METHODS, Method
+from flows.models import FoundModel
 from flows.parameters import DistillParameters, recipe
 from flows.results import TrainResult
 from flows.settings import Settings
@@ -36,7 +38,8 @@ def run(parameters: DistillParameters, context: JobContext) -> TrainResult:
     if parameters.base_model is not None:
         base = models.resolve(parameters.base_model, settings)
     else:
-        base = finished.base(method, parameters, preset, data, settings)
+        (trained,) = finished.chain(METHODS[method.base], parameters, preset, data, settings)
+        base = FoundModel.of(trained)
     loaded = load_model(base.checkpoint, device="cpu")
     check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
     _check_method(loaded, method)
@@ -66,7 +69,7 @@ def run(parameters: DistillParameters, context: JobContext) -> TrainResult:
     return learn(work, settings, context)
 
 
-def _check_method(loaded: LoadedModel, method: methods.Method) -> None:
+def _check_method(loaded: LoadedModel, method: Method) -> None:
     """A model that was trained plainly must be of the method's base; a refined one has no plain method.
 
     Raises:

@@ -3,24 +3,34 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flows.jobs import inputs, pictures, runs
+from flows import methods
+from flows.jobs import finished, inputs, pictures, runs
+from flows.jobs.curves import comparison
 from flows.jobs.machine import use_threads
 from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.jobs.scoring import METRICS_VERSION, score
 from flows.lineage import Lineage
-from flows.parameters import LABELS, Coupling, EvaluateParameters, recipe
-from flows.results import EvaluateResult, Headline, ModelScores, TrainResult
+from flows.methods import METHODS, MethodName
+from flows.parameters import EvaluateParameters, recipe, with_seed
+from flows.results import (
+    EvaluateResult,
+    Headline,
+    MethodCost,
+    ModelScores,
+    TrainResult,
+    mean_and_deviation,
+    over_seeds,
+)
 from flows.settings import Settings
 from pairflow import metrics
 from pairflow.checkpoint import load_model
-from pairflow.errors import CheckpointError
 from pairflow.presets import Preset
 from pairflow.sampling import network_calls
 from pairflow.spec import Spec, fingerprint
@@ -39,21 +49,26 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
     """
     started = time.perf_counter()
     evaluation = _Evaluation(parameters, context)
-    kinds = tuple(dict.fromkeys(parameters.models))
-    trained = {kind: evaluation.trained(kind) for kind in kinds}
-    scored = {kind: evaluation.scores(trained[kind]) for kind in kinds}
-    models = tuple(scores for scores, _ in scored.values())
-    comparison = fingerprint(
-        evaluation.preset.evaluation, **{each.coupling: each.evaluation_fingerprint for each in models}
+    names = methods.in_order(parameters.methods)
+    seeds = tuple(dict.fromkeys(parameters.training_seeds or (None,)))
+    chains = {name: tuple(evaluation.chain(name, seed) for seed in seeds) for name in names}
+    trained = [chain[-1] for of_method in chains.values() for chain in of_method]
+    scored = [evaluation.scores(each) for each in trained]
+    models = tuple(scores for scores, _ in scored)
+    known_as = fingerprint(
+        evaluation.preset.evaluation,
+        **{f"{each.method}, seed {each.training_seed}": each.evaluation_fingerprint for each in models},
     )
-    folder = evaluation.settings.reports_dir / comparison
+    folder = evaluation.settings.reports_dir / known_as
     result = EvaluateResult(
-        fingerprint=comparison,
+        fingerprint=known_as,
         models=models,
+        methods=over_seeds(models),
+        costs=tuple(_cost(name, of_method) for name, of_method in chains.items()),
         table=str(folder / "table.json"),
         figure=str(folder / "comparison.png"),
         grid=str(folder / "samples.png"),
-        skipped=all(skipped for _, skipped in scored.values()) and (folder / "table.json").is_file(),
+        skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
         seconds=time.perf_counter() - started,
     )
     if not result.skipped:
@@ -63,6 +78,16 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
     if context.parent_mlflow_run_id is not None:
         evaluation.attach(result, context.parent_mlflow_run_id)
     return result
+
+
+def _cost(name: MethodName, chains: Sequence[tuple[TrainResult, ...]]) -> MethodCost:
+    """What a method cost, over its models."""
+    return MethodCost(
+        method=name,
+        pairing=mean_and_deviation([sum(each.pairing_seconds for each in chain) for chain in chains]),
+        training=mean_and_deviation([chain[0].training_seconds for chain in chains]),
+        refinement=mean_and_deviation([sum(each.training_seconds for each in chain[1:]) for chain in chains]),
+    )
 
 
 class _Evaluation:
@@ -82,23 +107,14 @@ class _Evaluation:
         use_threads(self.settings.threads_per_job)
         return metrics.evaluator(self.data.whole, progress=ProgressLines)
 
-    def trained(self, kind: Coupling) -> TrainResult:
-        """What training left of one kind of model.
+    def chain(self, name: MethodName, seed: int | None) -> tuple[TrainResult, ...]:
+        """What training left of a method's model with a seed, its base first; None is the preset's own seed.
 
         Raises:
             CheckpointError: it is not trained.
         """
-        pairs = None
-        if kind == "paired":
-            pairs = inputs.find_pairs(self.parameters, self.data, self.settings).manifest.fingerprint
-        known_as = inputs.training_fingerprint(self.preset, kind, self.data.train, pairs)
-        found = runs.read(self.settings.runs_dir / known_as / "result.json", TrainResult)
-        if found is None:
-            raise CheckpointError(
-                f"no trained model of {self.data.spec.name} with {kind} coupling and these settings under "
-                f"{self.settings.runs_dir / known_as}; train it with `pairflow train --coupling {kind}`"
-            )
-        return found
+        preset = with_seed(self.preset, seed)
+        return finished.chain(METHODS[name], self.parameters, preset, self.data, self.settings)
 
     def scores(self, trained: TrainResult) -> tuple[ModelScores, bool]:
         """The scores of a model, and whether they were there already."""
@@ -110,7 +126,7 @@ class _Evaluation:
             return found, True
         specs: dict[str, Spec] = {"dataset": self.parameters.dataset, "evaluation": self.preset.evaluation}
         with self.lineage.run(
-            name, "evaluate", known_as, name=f"evaluate {name} {trained.coupling}", specs=specs, context=self.context
+            name, "evaluate", known_as, name=f"evaluate {name} {trained.method}", specs=specs, context=self.context
         ) as stage:
             data = self.data.as_input("evaluation")
             stage.use(data, model_id=trained.mlflow_model_id)
@@ -119,6 +135,8 @@ class _Evaluation:
                 training_fingerprint=trained.fingerprint,
                 training_run=trained.mlflow_run_id,
                 model_id=trained.mlflow_model_id,
+                method=trained.method,
+                training_seed=str(trained.training_seed),
                 **({"pairs_fingerprint": trained.pairs_fingerprint} if trained.pairs_fingerprint else {}),
             )
             scores = self._score(trained, known_as, folder, stage.run_id)
@@ -133,11 +151,13 @@ class _Evaluation:
         runs.write(folder / "scores.json", scores)
         return scores, False
 
-    def report(self, result: EvaluateResult, trained: Mapping[Coupling, TrainResult]) -> None:
+    def report(self, result: EvaluateResult, trained: Sequence[TrainResult]) -> None:
         """Draws the comparison, logs it with the runs that it compares, and writes the table last."""
         Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
-        pictures.comparison(result.models, self.data.spec.name, Path(result.figure))
-        samples = {each.label: self._samples(trained[each.coupling]) for each in result.models}
+        comparison(result.methods, result.costs, self.data.spec.name, Path(result.figure))
+        # Of several training seeds the first one's samples are shown.
+        shown = {each.method: each for each in reversed(trained)}
+        samples = {METHODS[name].label: self._samples(shown[name]) for name in methods.in_order(shown)}
         pictures.sample_grid(self.data.train, samples, Path(result.grid))
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
@@ -158,17 +178,17 @@ class _Evaluation:
         evaluator = self.evaluator
         per_sample = sum(network_calls(num_steps, spec.final_step) for num_steps in spec.steps)
         total = per_sample * spec.num_samples * spec.num_trials
-        with ProgressLines(
-            desc=f"evaluate {self.data.spec.name} {trained.coupling}", total=total, unit="network calls"
-        ) as bar:
+        description = f"evaluate {self.data.spec.name} {trained.method}"
+        with ProgressLines(desc=description, total=total, unit="network calls") as bar:
             scored = score(load_model(trained.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
         folder.mkdir(parents=True, exist_ok=True)
         kept: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
         np.savez_compressed(folder / "samples.npz", **kept)
         headline = evaluator.headline
         return ModelScores(
-            coupling=trained.coupling,
-            label=LABELS[trained.coupling],
+            method=trained.method,
+            label=METHODS[trained.method].label,
+            training_seed=trained.training_seed,
             training_fingerprint=trained.fingerprint,
             evaluation_fingerprint=known_as,
             headline=Headline(name=headline.name, label=headline.label, higher_is_better=headline.higher_is_better),

@@ -10,26 +10,27 @@ from pairflow.errors import CheckpointError
 from pairflow.presets import Preset
 
 
-def model(
+def chain(
     method: Method,
     parameters: DistillParameters | EvaluateParameters,
     preset: Preset,
     data: inputs.Data,
     settings: Settings,
-) -> TrainResult:
-    """What training, or distillation, left of a method's model.
+) -> tuple[TrainResult, ...]:
+    """What training left of a method's model: the base, then, of a refined method, what was made of it.
 
     Raises:
-        CheckpointError: it, or the base that it starts from, is not trained.
-        StoreError: pairs that its fingerprint covers are not there.
+        CheckpointError: one of them is not trained.
+        StoreError: pairs that a fingerprint covers are not there.
     """
+    pairs = None
+    if method.coupling == "paired":
+        pairs = inputs.find_pairs(parameters, data, settings).manifest.fingerprint
+    known_as = inputs.training_fingerprint(preset, method, data.train, pairs)
+    base = _read(METHODS[method.base], "train", known_as, data, settings)
     if method.refinement is None:
-        pairs = None
-        if method.coupling == "paired":
-            pairs = inputs.find_pairs(parameters, data, settings).manifest.fingerprint
-        known_as = inputs.training_fingerprint(preset, method, data.train, pairs)
-        return _read(method, "train", known_as, data, settings)
-    start = base(method, parameters, preset, data, settings)
+        return (base,)
+    start = FoundModel.of(base)
     if method.refinement == "dcd":
         pairs = None
         if preset.distillation.states == "paired":
@@ -38,24 +39,7 @@ def model(
     else:
         pairs = inputs.redi_fingerprint(preset.redi, data.train, start)
         known_as = inputs.distillation_fingerprint(preset.redi_training, data.train, start, pairs)
-    return _read(method, "distill", known_as, data, settings)
-
-
-def base(
-    method: Method,
-    parameters: DistillParameters | EvaluateParameters,
-    preset: Preset,
-    data: inputs.Data,
-    settings: Settings,
-) -> FoundModel:
-    """The trained model of these settings that a method refines.
-
-    Raises:
-        CheckpointError: it is not trained.
-        StoreError: the pairs that it is trained on are not there.
-    """
-    trained = model(METHODS[method.base], parameters, preset, data, settings)
-    return FoundModel.of(trained)
+    return base, _read(method, "distill", known_as, data, settings)
 
 
 def _read(method: Method, command: str, known_as: str, data: inputs.Data, settings: Settings) -> TrainResult:

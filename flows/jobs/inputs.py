@@ -168,6 +168,13 @@ def as_input(pairs: storage.Pairs) -> Input:
     )
 
 
+def pairing_seconds(manifest: storage.Manifest) -> float:
+    """Wall seconds that all of these pairs take; of an interrupted pairing only the last run was timed."""
+    summary = {name: value for name, value in manifest.summary.items() if isinstance(value, int | float)}
+    rate = summary.get("rows_per_second", 0)
+    return manifest.num_rows / rate if rate else float(summary.get("seconds", 0))
+
+
 def provenance(data: Data) -> dict[str, JsonValue]:
     """What the pairs' manifest says about the data that they were made of."""
     report = data.whole.report

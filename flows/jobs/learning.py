@@ -79,9 +79,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
         _logger.info("nothing to do: this model is trained, its checkpoint is %s", found.checkpoint)
         return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
     use_threads(settings.threads_per_job, context.num_sharing)
-    run = lineage.run(
-        data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context
-    )
+    run = lineage.run(data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context)
     with run as stage:
         _link(work, stage)
         fitted = _fit(work, folder / "checkpoints", stage)
@@ -118,6 +116,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
         dataset_digest=data.train.digest,
         pairs_fingerprint=None if work.pairs is None else work.pairs.manifest.fingerprint,
         pairs_url=None if work.pairs is None else work.pairs.url,
+        pairing_seconds=0.0 if work.pairs is None else inputs.pairing_seconds(work.pairs.manifest),
         training_seconds=fitted.seconds,
         skipped=False,
         seconds=time.perf_counter() - started,

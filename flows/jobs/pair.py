@@ -12,15 +12,17 @@ import ray
 from pydantic import JsonValue
 
 import storage
+from flows import models
 from flows.jobs import inputs, pictures
 from flows.jobs.protocol import JobContext, ProgressLines, main
-from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
+from flows.jobs.shards import ShardStatistics
+from flows.jobs.sources import ClosedForm, Redi
 from flows.lineage import Lineage
 from flows.parameters import PairParameters
 from flows.results import PairResult
 from flows.settings import Settings
-from pairflow.coupling import resolve_engine
 from pairflow.errors import ShardCorruptError
+from pairflow.spec import Spec
 from storage import Manifest, PairsHeader, ShardPlan
 
 _logger = logging.getLogger("pairflow.job")
@@ -38,35 +40,38 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     settings = Settings.read()
     data = inputs.load(parameters.dataset, settings)
     train = data.train
-    engine = resolve_engine(parameters.engine, parameters.coupling)
-    fingerprint, engine_version = inputs.pairs_fingerprint(parameters.coupling, train, engine)
+    source = _source(parameters, data, settings)
+    fingerprint = source.fingerprint
     url = storage.pairs_url(settings.store, fingerprint, parameters.format)
     header = PairsHeader(
         fingerprint=fingerprint,
         format=parameters.format,
-        num_rows=len(train) * parameters.coupling.sources_per_target,
+        num_rows=source.num_rows,
         length=train.length,
         vocab_size=train.vocab_size,
-        shard_size=parameters.shard_size or default_shard_size(len(train), train.length),
-        spec=parameters.coupling.model_dump(mode="json"),
+        shard_size=parameters.shard_size or source.shard_size,
+        spec=source.document,
         dataset=inputs.provenance(data),
-        engine=engine_version,
+        engine=source.engine_version,
         vocab=None if train.vocab is None else train.vocab.tokens,
-        sources_per_target=parameters.coupling.sources_per_target,
+        sources_per_target=source.sources_per_target,
     )
     lineage = Lineage(settings)
-    work = _Work(url, header, data, parameters, engine, settings)
+    work = _Work(url, header, data, source, settings, parameters.num_workers)
     manifest = storage.find_manifest(url)
     skipped = manifest is not None and not work.repair()
     run_id = lineage.finished(parameters.dataset.name, "pair", fingerprint)
     if manifest is not None and skipped and run_id is not None:
         _logger.info("nothing to do: these pairs are whole, at %s", url)
         return _result(url, manifest, run_id, skipped=True, started=started)
-    specs = {"dataset": parameters.dataset, "coupling": parameters.coupling}
-    name = f"pair {parameters.dataset.name} T{parameters.coupling.num_steps}"
+    specs: dict[str, Spec] = {"dataset": parameters.dataset, **source.specs}
+    name = f"pair {parameters.dataset.name} {source.name}"
     with lineage.run(parameters.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
-        stage.use(data.as_input("coupling"))
+        base = source.base
+        stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
+        if base is not None:
+            stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
         if manifest is None:
             manifest = work.couple()
         stage.tag(content_sha256=manifest.content_sha256)
@@ -76,6 +81,13 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
 
 
+def _source(parameters: PairParameters, data: inputs.Data, settings: Settings) -> ClosedForm | Redi:
+    """Where the pairs come from."""
+    if parameters.redi is not None and parameters.base_model is not None:
+        return Redi.of(parameters.redi, models.resolve(parameters.base_model, settings), data)
+    return ClosedForm.of(parameters.closed_form, parameters.engine, data)
+
+
 @dataclass(frozen=True)
 class _Work:
     """What has to be coupled, and with what."""
@@ -83,9 +95,9 @@ class _Work:
     url: str
     header: PairsHeader
     data: inputs.Data
-    parameters: PairParameters
-    engine: str
+    source: ClosedForm | Redi
     settings: Settings
+    num_workers: int | None
 
     def couple(self) -> Manifest:
         """Makes the shards that are missing, and commits."""
@@ -102,7 +114,7 @@ class _Work:
             "rows_per_second": rows / seconds,
         }
         if made:
-            summary |= functools.reduce(operator.add, made).figures(self.parameters.coupling.num_steps)
+            summary |= functools.reduce(operator.add, made).figures(self.source.scanning_steps)
         return storage.commit_pairs(self.url, header, summary, progress=False)
 
     def repair(self) -> bool:
@@ -140,16 +152,13 @@ class _Work:
                 made.append(statistics)
                 bar.update(statistics.rows)
 
-            couple_shards(
+            self.source.make(
                 self.url,
                 header,
-                self.data.train,
                 shards,
-                self.parameters.coupling,
-                engine=self.engine,
                 cpus_per_task=self.settings.cpus_per_task,
                 gpus_per_task=self.settings.gpus_per_task,
-                num_workers=self.parameters.num_workers or self.settings.num_workers,
+                num_workers=self.num_workers or self.settings.num_workers,
                 on_shard=on_shard,
             )
         return made
@@ -184,6 +193,7 @@ def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started
         skipped=skipped,
         seconds=time.perf_counter() - started,
         rows_per_second=figures["rows_per_second"],
+        pairing_seconds=inputs.pairing_seconds(manifest),
         mean_hamming=figures.get("mean_hamming"),
         keep_rate=figures.get("keep_rate"),
         mlflow_run_id=run_id,

@@ -1,4 +1,4 @@
-"""The pictures of a coupling and of an evaluation: what pairs look like, curves by sampling steps, real samples."""
+"""Pictures of a coupling, and of samples as people look at them."""
 
 import math
 import textwrap
@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from flows.results import NUM_SAMPLES, ModelScores
 from pairflow.datasets import TokenDataset
 from storage import Manifest
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; markers differ as well.
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito's palette, as in flows.methods
 _CELL = 160  # pixels of one sample
 
 
@@ -36,15 +34,14 @@ def coupling(manifest: Manifest, path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    (blue, _), (orange, _) = _STYLES[:2]
-    left.bar(np.arange(first, first + len(counts)), counts / counts.sum(), width=1, color=orange, label="these pairs")
-    left.step(distances, independent.pmf(distances), where="mid", color=blue, label="independent coupling")
+    left.bar(np.arange(first, first + len(counts)), counts / counts.sum(), width=1, color=_ORANGE, label="these pairs")
+    left.step(distances, independent.pmf(distances), where="mid", color=_BLUE, label="independent coupling")
     left.set_xlabel("Hamming distance of source and target (tokens)")
     left.set_ylabel("fraction of pairs")
     left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
     left.set_title(f"Distance: mean {summary['mean_hamming']:.1f} of {length} tokens", fontsize="medium")
-    right.plot(np.arange(length), kept, color=orange, marker="." if length <= 100 else "", label="these pairs")
-    right.axhline(1 / vocab_size, color=blue, label="independent coupling")
+    right.plot(np.arange(length), kept, color=_ORANGE, marker="." if length <= 100 else "", label="these pairs")
+    right.axhline(1 / vocab_size, color=_BLUE, label="independent coupling")
     right.set_ylim(0, 1)
     right.set_xlabel("position")
     right.set_ylabel("fraction of pairs that keep the token")
@@ -52,49 +49,6 @@ def coupling(manifest: Manifest, path: Path) -> None:
     for axis in (left, right):
         axis.legend()
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
-
-
-def comparison(models: Sequence[ModelScores], title: str, path: Path) -> None:
-    """Draws every score of every model against the number of sampling steps; the headline comes first, large.
-
-    Error bars are one standard deviation over the trials; without several trials there are none.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
-
-    headline = models[0].headline
-    others = [name for name in models[0].steps[0].scores if name not in (headline.name, NUM_SAMPLES)]
-    figure = Figure(figsize=(6.4 + 4.2 * len(others), 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1 + len(others), squeeze=False, width_ratios=[1.5] + [1] * len(others))[0]
-    steps = sorted({each.num_steps for model in models for each in model.steps})
-    for axis, name in zip(axes, [headline.name, *others], strict=True):
-        for model, (color, marker) in zip(models, _STYLES, strict=False):
-            axis.errorbar(
-                [each.num_steps for each in model.steps],
-                [each.scores[name].mean for each in model.steps],
-                yerr=[each.scores[name].std for each in model.steps],
-                label=model.label,
-                color=color,
-                marker=marker,
-                capsize=3,
-            )
-        if (held_out := models[0].facts.get(f"held_out_{name}")) is not None:
-            axis.axhline(held_out, color="0.4", linestyle=":", label="held-out data")
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_locator(FixedLocator(steps))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.set_xlabel("sampling steps")
-        axis.grid(alpha=0.3)
-        axis.set_ylim(bottom=0)
-        axis.set_title(name.replace("_", " "), fontsize="medium")
-    better = "higher is better" if headline.higher_is_better else "lower is better"
-    axes[0].set_ylabel(f"{models[0].headline_text} ({better})")
-    axes[0].set_title(f"{title}: {headline.label} by number of sampling steps", fontsize="medium")
-    axes[0].legend()
     figure.savefig(path, dpi=130)
 
 
@@ -131,16 +85,33 @@ def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarr
     figure.savefig(path, dpi=130)
 
 
+def grid(cells: Sequence[np.ndarray], path: Path) -> None:
+    """Writes pictures [height, width, 3] of one size as one PNG, about as wide as high; small ones are enlarged."""
+    from PIL import Image
+
+    columns = math.ceil(math.sqrt(len(cells)))
+    height, width = cells[0].shape[:2]
+    gap = max(1, width // 14)
+    lines = math.ceil(len(cells) / columns)
+    canvas = np.full((lines * (height + gap) + gap, columns * (width + gap) + gap, 3), 128, np.uint8)
+    for number, cell in enumerate(cells):
+        line, column = divmod(number, columns)
+        top, left = gap + line * (height + gap), gap + column * (width + gap)
+        canvas[top : top + height, left : left + width] = cell
+    scale = max(1, _CELL // (2 * width))
+    Image.fromarray(np.kron(canvas, np.ones((scale, scale, 1), np.uint8))).save(path)
+
+
 def draw(train: TokenDataset, tokens: np.ndarray) -> list[np.ndarray]:
     """Each row of tokens [N, D] as an RGB picture, uint8 [height, width, 3]."""
     if train.kind == "molecules":
-        return [_molecule(text) for text in train.decode(tokens)]
+        return [molecule(text) for text in train.decode(tokens)]
     if train.image_shape is not None:
-        return [_image(row, train.image_shape, train.vocab_size) for row in tokens]
+        return [image(row, train.image_shape, train.vocab_size) for row in tokens]
     return [_strip(row, train.vocab_size) for row in tokens]
 
 
-def _image(row: np.ndarray, image_shape: tuple[int, int, int], vocab_size: int) -> np.ndarray:
+def image(row: np.ndarray, image_shape: tuple[int, int, int], vocab_size: int) -> np.ndarray:
     """Token k of K as the intensity k/(K−1); one channel becomes grey."""
     intensity = np.round(row.reshape(image_shape).astype(np.float64) * (255 / (vocab_size - 1))).astype(np.uint8)
     picture = np.moveaxis(intensity, 0, -1)
@@ -158,7 +129,7 @@ def _strip(row: np.ndarray, vocab_size: int) -> np.ndarray:
     return (colors[..., :3] * 255).astype(np.uint8)
 
 
-def _molecule(text: str) -> np.ndarray:
+def molecule(text: str) -> np.ndarray:
     """A molecule drawn by RDKit, or the text itself, marked, where it is none."""
     from PIL import Image, ImageDraw, ImageFont
     from rdkit import Chem, rdBase

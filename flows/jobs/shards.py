@@ -1,4 +1,4 @@
-"""Couples the missing shards of a coupling as Ray tasks: one a shard, a bounded number at a time."""
+"""Makes the missing shards of a coupling as Ray tasks: one a shard, a bounded number at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pairflow.spec import CouplingSpec
 from storage import PairsHeader, ShardPlan
 
 # A shard whose worker dies (a killed process, a lost node) is run again so often; an exception is not.
-_MAX_RETRIES = 3
+MAX_RETRIES = 3
 # A row costs about 8e-11 s of a core for every token of the support, so this is some two seconds: long beside the
 # writing of a shard (tens of milliseconds, most of it fsync), short beside the whole, so that workers end together.
 _TOKENS_PER_SHARD = 2.5e10
@@ -58,15 +58,16 @@ class ShardStatistics:
             self.rows + other.rows, self.hamming + other.hamming, self.kept + other.kept, self.scans + other.scans
         )
 
-    def figures(self, num_steps: int) -> dict[str, JsonValue]:
-        """Numbers for the manifest, JSON values."""
+    def figures(self, num_steps: int | None) -> dict[str, JsonValue]:
+        """Numbers for the manifest, JSON values; of pairs that took no steps over a support with None."""
         length = len(self.kept)
         distances = np.flatnonzero(self.hamming)
         first, last = int(distances[0]), int(distances[-1])
+        scanned = {} if num_steps is None else {"scan_fraction": self.scans / (self.rows * num_steps)}
         return {
             "mean_hamming": float(self.hamming @ np.arange(length + 1) / self.rows),
             "keep_rate": float(self.kept.sum() / (self.rows * length)),
-            "scan_fraction": self.scans / (self.rows * num_steps),
+            **scanned,
             "hamming_histogram": {"first": first, "counts": self.hamming[first : last + 1].tolist()},
             "keep_rate_by_position": (self.kept / self.rows).round(6).tolist(),
         }
@@ -107,16 +108,48 @@ def couple_shards(
         PairFlowError: what a task raised.
         JobFailedError: a worker died again and again.
     """
-    in_flight = num_workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / cpus_per_task))
+    in_flight = num_workers or tasks_in_flight(cpus_per_task)
     support = ray.put(np.asfortranarray(train.tokens))
-    task = _couple_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=_MAX_RETRIES)
+    task = _couple_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES)
     num_threads = max(1, int(cpus_per_task))
+
+    def submit(shard: ShardPlan) -> ray.ObjectRef:
+        return task.remote(support, url, header, shard, spec, engine, num_threads)
+
+    make_shards(url, shards, submit, in_flight, on_shard)
+
+
+def tasks_in_flight(cpus_per_task: float) -> int:
+    """Twice as many tasks as the cluster has room for."""
+    return 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / cpus_per_task))
+
+
+def make_shards(
+    url: str,
+    shards: Sequence[ShardPlan],
+    submit: Callable[[ShardPlan], ray.ObjectRef],
+    in_flight: int,
+    on_shard: Callable[[ShardStatistics], None],
+) -> None:
+    """Runs a task a shard, `in_flight` at a time, in order.
+
+    Args:
+        url: of the pairs, for messages.
+        shards: those to make.
+        submit: starts the task of a shard, which writes it and returns its statistics.
+        in_flight: tasks at a time.
+        on_shard: called in this process for each shard that is written.
+
+    Raises:
+        PairFlowError: what a task raised.
+        JobFailedError: a worker died again and again.
+    """
     waiting = list(reversed(shards))
     running: dict[ray.ObjectRef, ShardPlan] = {}
     while waiting or running:
         while waiting and len(running) < in_flight:
             shard = waiting.pop()
-            running[task.remote(support, url, header, shard, spec, engine, num_threads)] = shard
+            running[submit(shard)] = shard
         done, _ = ray.wait(list(running), num_returns=1)
         for reference in done:
             shard = running.pop(reference)
@@ -129,7 +162,7 @@ def couple_shards(
             except ray.exceptions.RayError as error:
                 raise JobFailedError(
                     f"shard {shard.index} (rows {shard.start} to {shard.stop - 1}) of {url} was given up after "
-                    f"{_MAX_RETRIES} retries: {error}; what is written stays, and a rerun makes only what is missing"
+                    f"{MAX_RETRIES} retries: {error}; what is written stays, and a rerun makes only what is missing"
                 ) from error
             on_shard(statistics)
 

@@ -1,0 +1,23 @@
+"""The flow `distill`: distils a trained model (DCD), or trains it further on pairs that it made itself (ReDi)."""
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.parameters import DistillParameters, validated
+from flows.results import TrainResult
+from flows.stage import run_job
+from flows.train import show_model
+
+
+def _run_name() -> str:
+    parameters = validated(DistillParameters, flow_run.parameters["parameters"])
+    return f"distill {parameters.dataset.name} {parameters.method}"
+
+
+@flow(name="distill", flow_run_name=_run_name)
+def distill(parameters: DistillParameters) -> TrainResult:
+    """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
+    parameters = validated(DistillParameters, parameters)
+    result = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True)
+    show_model(result, parameters.dataset.name)
+    return result

@@ -1,0 +1,137 @@
+"""Where pairs come from: a coupling of the training part, or a model (ReDi). Both are made, stored and known alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import JsonValue
+
+from flows.jobs import inputs
+from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
+from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
+from flows.models import FoundModel
+from pairflow.checkpoint import LoadedModel, load_model
+from pairflow.coupling import resolve_engine
+from pairflow.distillation.dcd import check_teacher
+from pairflow.spec import CouplingSpec, RediSpec, Spec
+from storage import PairsHeader, ShardPlan
+
+OnShard = Callable[[ShardStatistics], None]
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Pairs of training rows, by a coupling engine (also uniform ones, of kind 'independent').
+
+    Attributes:
+        fingerprint: of the pairs.
+        engine: resolved name.
+    """
+
+    spec: CouplingSpec
+    data: inputs.Data
+    engine: str
+    engine_version: str
+    fingerprint: str
+    base: FoundModel | None = None
+
+    @classmethod
+    def of(cls, spec: CouplingSpec, engine: str, data: inputs.Data) -> Self:
+        """Of a training part, by an engine's name or 'auto'."""
+        resolved = resolve_engine(engine, spec)
+        fingerprint, version = inputs.pairs_fingerprint(spec, data.train, resolved)
+        return cls(spec, data, resolved, version, fingerprint)
+
+    @property
+    def name(self) -> str:
+        return f"T{self.spec.num_steps}"
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        return {"coupling": self.spec}
+
+    @property
+    def document(self) -> dict[str, JsonValue]:
+        """For the manifest."""
+        return self.spec.model_dump(mode="json")
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.data.train) * self.spec.sources_per_target
+
+    @property
+    def sources_per_target(self) -> int:
+        return self.spec.sources_per_target
+
+    @property
+    def shard_size(self) -> int:
+        """Rows a shard where nobody asks for a number."""
+        return default_shard_size(len(self.data.train), self.data.train.length)
+
+    @property
+    def scanning_steps(self) -> int | None:
+        """Steps a row at which the support may be looked at."""
+        return self.spec.num_steps
+
+    def make(
+        self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], *, on_shard: OnShard, **resources: Any
+    ) -> None:
+        """Couples and writes shards as Ray tasks, with the resources of `couple_shards`."""
+        couple_shards(
+            url, header, self.data.train, shards, self.spec, engine=self.engine, on_shard=on_shard, **resources
+        )
+
+
+@dataclass(frozen=True)
+class Redi:
+    """A model's own pairs: sources, and what it samples from them.
+
+    Attributes:
+        fingerprint: of the pairs.
+        base: the model.
+        loaded: the same, loaded on the CPU.
+    """
+
+    spec: RediSpec
+    base: FoundModel
+    loaded: LoadedModel
+    fingerprint: str
+    engine_version: str = inputs.REDI_ENGINE
+    sources_per_target: int = 1
+    scanning_steps: int | None = None
+    shard_size: int = SHARD_SIZE
+
+    @classmethod
+    def of(cls, spec: RediSpec, base: FoundModel, data: inputs.Data) -> Self:
+        """Of a model of this data.
+
+        Raises:
+            CheckpointError: the model cannot be loaded.
+            SpecError: it is of another vocabulary, length or process.
+        """
+        loaded = load_model(base.checkpoint, device="cpu")
+        check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
+        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.train, base))
+
+    @property
+    def name(self) -> str:
+        return f"redi T{self.spec.num_steps}"
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        return {"redi": self.spec}
+
+    @property
+    def document(self) -> dict[str, JsonValue]:
+        """For the manifest; the model's digest is what another machine can check."""
+        return {"kind": "redi", "model_sha256": self.base.sha256, **self.spec.model_dump(mode="json")}
+
+    @property
+    def num_rows(self) -> int:
+        return self.spec.num_pairs
+
+    def make(
+        self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], *, on_shard: OnShard, **resources: Any
+    ) -> None:
+        """Draws and writes shards as Ray tasks, with the resources of `draw_shards`."""
+        draw_shards(url, header, self.loaded, shards, self.spec, on_shard=on_shard, **resources)
