@@ -4,6 +4,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows import artifacts
+from flows.methods import in_words
 from flows.parameters import EvaluateParameters, validated
 from flows.results import EvaluateResult
 from flows.stage import run_job
@@ -12,7 +13,7 @@ from flows.tables import comparison_rows
 
 def _run_name() -> str:
     parameters = validated(EvaluateParameters, flow_run.parameters["parameters"])
-    return f"evaluate {parameters.dataset.name} {', '.join(parameters.methods)}"
+    return f"evaluate {parameters.dataset.name} {in_words(parameters.methods)}"
 
 
 @flow(name="evaluate", flow_run_name=_run_name)

@@ -4,7 +4,7 @@ A base is `udlm` (uniform noise, independent sources), `pairflow` (uniform noise
 of uniform noise can be refined: `+dcd` distils it, `+redi` trains it further on pairs that it made itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -100,6 +100,11 @@ def in_order(names: Iterable[MethodName]) -> tuple[MethodName, ...]:
     """Each name once, in the paper's order."""
     wanted = set(names)
     return tuple(name for name in get_args(MethodName) if name in wanted)
+
+
+def in_words(names: Sequence[MethodName]) -> str:
+    """For the name of a run: which they are, or how many."""
+    return " and ".join(names) if len(names) <= 2 else f"{len(names)} methods"
 
 
 def bases(names: Iterable[MethodName]) -> tuple[BaseName, ...]:

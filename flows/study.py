@@ -4,13 +4,14 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.comparison import compare
+from flows.methods import in_words
 from flows.parameters import StudyParameters, validated
 from flows.results import ComparisonResult
 
 
 def _run_name() -> str:
     parameters = validated(StudyParameters, flow_run.parameters["parameters"])
-    return f"study {parameters.dataset.name} {parameters.preset} {', '.join(parameters.methods)}"
+    return f"study {parameters.dataset.name} {parameters.preset} {in_words(parameters.methods)}"
 
 
 @flow(name="study", flow_run_name=_run_name)

@@ -2,6 +2,9 @@
 
 from flows.results import EvaluateResult, MethodScores, Score
 
+NETWORK_CALLS = "network calls"
+"""The first column after the scores: in the order of the steps."""
+
 
 def comparison_rows(result: EvaluateResult) -> list[dict[str, object]]:
     """The headline score by steps, then the costs, of every method."""
@@ -14,7 +17,7 @@ def comparison_rows(result: EvaluateResult) -> list[dict[str, object]]:
             {
                 "method": method.label,
                 **by_steps,
-                "network calls": _calls(method),
+                NETWORK_CALLS: _calls(method),
                 "pairing (s)": shown(cost.pairing),
                 "training (s)": shown(cost.training),
                 "refinement (s)": shown(cost.refinement),

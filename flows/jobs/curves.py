@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Of a method's whole cost, from the bottom of its bar: name of the part, how dark it is drawn, and its hatching.
 _PARTS = (("pairing", 1.0, ""), ("training", 0.55, ""), ("refinement", 0.55, "///"))
+_HELD_OUT = "held-out data"
 
 
 def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], title: str, path: Path) -> None:
@@ -35,7 +36,14 @@ def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], tit
     axes[0].set_title(f"{title}: {headline.label} by number of sampling steps", fontsize="medium")
     _bars(axes[-1], costs)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    order = sorted(range(len(labels)), key=lambda place: labels[place] == _HELD_OUT)  # it comes first by itself
+    figure.legend(
+        [handles[place] for place in order],
+        [labels[place] for place in order],
+        loc="outside lower center",
+        ncols=min(4, len(labels)),
+        frameon=False,
+    )
     figure.savefig(path, dpi=130)
 
 
@@ -56,7 +64,7 @@ def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str) -> None:
             capsize=3,
         )
     if (held_out := methods[0].facts.get(f"held_out_{name}")) is not None:
-        axis.axhline(held_out, color="0.4", linestyle=":", label="held-out data")
+        axis.axhline(held_out, color="0.4", linestyle=":", label=_HELD_OUT)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(FixedLocator(sorted({each.num_steps for method in methods for each in method.steps})))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -81,12 +89,19 @@ def _bars(axis: "Axes", costs: Sequence[MethodCost]) -> None:
             bar.set_alpha(strength)
         ends = [end + more for end, more in zip(ends, seconds, strict=True)]
     for place, end in zip(places, ends, strict=True):
-        axis.annotate(f"{end:,.0f}", (end, place), xytext=(4, 0), textcoords="offset points", va="center")
+        axis.annotate(
+            f"{end:,.3g}" if end < 1000 else f"{end:,.0f}",
+            (end, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axis.set_yticks(list(places), [METHODS[each.method].label for each in costs])
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_xlabel("wall seconds on this machine")
-    axis.set_title("cost: pairing, training, refinement", fontsize="medium")
+    axis.set_title("what each took", fontsize="medium")
     axis.grid(axis="x", alpha=0.3)
     shown = [Patch(facecolor="0.3", alpha=alpha, hatch=hatch, edgecolor="white") for _, alpha, hatch in _PARTS]
-    axis.legend(shown, [part for part, _, _ in _PARTS], fontsize="small")
+    names = [part for part, _, _ in _PARTS]
+    axis.legend(shown, names, fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
