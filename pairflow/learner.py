@@ -41,8 +41,8 @@ class Learner:
     Attributes:
         spec: optimiser, number of steps and seed.
         identity: what makes this run this run; every checkpoint says it and is refused by another run.
-        model: the network that is trained; `shared` averages its gradients over the replicas, and `network` is how it is
-            called, compiled or not.
+        model: the network that is trained; `shared` averages its gradients over the replicas, and `network` is how it
+            is called, compiled or not.
         replica: this process's place among those that train together.
     """
 
