@@ -14,6 +14,7 @@ from pairflow.devices import autocast
 from pairflow.errors import CheckpointError, TrainingError
 from pairflow.models.ema import Ema
 from pairflow.objectives import Network, Objective
+from pairflow.replicas import Replica
 from pairflow.spec import ModelSpec, OptimizerSpec
 from pairflow.spikes import SpikeGuard
 
@@ -40,7 +41,9 @@ class Learner:
     Attributes:
         spec: optimiser, number of steps and seed.
         identity: what makes this run this run; every checkpoint says it and is refused by another run.
-        model: the network that is trained; `network` is how it is called, compiled or not.
+        model: the network that is trained; `shared` averages its gradients over the replicas, and `network` is how it
+            is called, compiled or not.
+        replica: this process's place among those that train together.
     """
 
     spec: OptimizerSpec
@@ -51,7 +54,9 @@ class Learner:
     optimizer: torch.optim.AdamW
     process: processes.Process
     network: Network
+    shared: nn.Module
     guard: SpikeGuard
+    replica: Replica
     step: int = 0
     loss: float = math.nan
     validation_nll: float | None = None
@@ -70,8 +75,11 @@ class Learner:
         *,
         compiled: bool = False,
         spike_factor: float | None = None,
+        replica: Replica | None = None,
     ) -> "Learner":
         """A learner at step 0, its weights drawn from torch's global generator."""
+        replica = Replica() if replica is None else replica
+        replica.check(spec.batch_size, spec.accumulate)
         shape = identity["image_shape"]
         model = models.build(
             model_spec,
@@ -83,11 +91,11 @@ class Learner:
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=spec.learning_rate, betas=_BETAS, weight_decay=0.0, fused=True
         )
-        network = torch.compile(model) if compiled else model
+        shared = replica.wrap(model, device)
+        network = torch.compile(shared) if compiled else shared
         guard = SpikeGuard(spike_factor, floor=math.log(process.vocab_size), first_step=spec.warmup_steps)
-        return cls(
-            spec, identity, device, model.train(), Ema(model, spec.ema_decay), optimizer, process, network, guard
-        )
+        ema = Ema(model, spec.ema_decay)
+        return cls(spec, identity, device, model.train(), ema, optimizer, process, network, shared, guard, replica)
 
     def take_weights(self, weights: nn.Module) -> None:
         """Starts from another model's weights, which must fit."""
@@ -98,17 +106,18 @@ class Learner:
         """One optimiser step; its loss is read later, by `drain`, so that a GPU need not wait for it."""
         step, seed = self.step, self.spec.seed
         objective.begin(self)
-        torch.manual_seed(stream_seed(seed, Stream.DROPOUT, step))
+        torch.manual_seed(stream_seed(seed, Stream.DROPOUT, step) + self.replica.rank)
         generator = torch.Generator(self.device).manual_seed(stream_seed(seed, Stream.NOISE, step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, step)
         self.optimizer.zero_grad(set_to_none=True)
-        rows = objective.draw(step, generator)
-        parts = zip(*(tensor.chunk(self.spec.accumulate) for tensor in rows), strict=True)
+        rows = [self.replica.share(tensor) for tensor in objective.draw(step, generator)]
+        parts = list(zip(*(tensor.chunk(self.spec.accumulate) for tensor in rows), strict=True))
         loss = torch.zeros((), device=self.device)
-        for part in parts:
-            share = objective.loss(self._call, *part).mean() / self.spec.accumulate
-            share.backward()
+        for number, part in enumerate(parts, start=1):
+            with self.replica.gradients(self.shared, last=number == len(parts)):
+                share = objective.loss(self._call, *part).mean() / len(parts)
+                share.backward()
             loss += share.detach()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.gradient_clip)
         self.optimizer.step()
@@ -126,7 +135,8 @@ class Learner:
         Raises:
             TrainingError: a loss or gradient that is not finite, or a spike.
         """
-        losses, grad_norms = (torch.stack(column).tolist() for column in zip(*self._pending, strict=True))
+        columns = [torch.stack(column) for column in zip(*self._pending, strict=True)]
+        losses, grad_norms = self.replica.mean(columns[0]).tolist(), columns[1].tolist()
         first = self.step - len(losses)
         self._pending.clear()
         for step, (loss, grad_norm) in enumerate(zip(losses, grad_norms, strict=True), start=first + 1):
@@ -142,7 +152,15 @@ class Learner:
         return sum(losses) / len(losses)
 
     def save(self, directory: Path, objective: Objective) -> None:
-        """Writes a checkpoint of everything that the next step depends on; call `drain` first."""
+        """Writes a checkpoint of everything that the next step depends on; call `drain` first.
+
+        With replicas the first one writes, and the others wait for it.
+        """
+        if self.replica.rank == 0:
+            self._write(directory, objective)
+        self.replica.wait()
+
+    def _write(self, directory: Path, objective: Objective) -> None:
         tensors: dict[str, torch.Tensor] = {}
         for prefix, module in self._modules(objective):
             tensors |= {f"{prefix}{name}": value for name, value in module.state_dict().items()}

@@ -28,7 +28,7 @@ class StepMetrics:
         grad_norm: before clipping, of this step.
         tokens_per_second: target tokens trained on per second since the last report.
         validation_nll: in nats per token, at the steps where it was measured.
-        flop_utilisation: share of the GPU's bfloat16 peak that the model's own operations used since the last report;
+        flop_utilisation: share of the GPUs' bfloat16 peak that the model's own operations used since the last report;
             None on a CPU, and on a GPU whose peak is not known.
     """
 
@@ -105,7 +105,8 @@ def run(
     """Takes steps until the spec's last one; see `pairflow.training.fit`."""
     num_steps = learner.spec.num_steps
     reporter = _Reporter(learner, directory)
-    with tqdm(initial=learner.step, total=num_steps, desc=title, unit="step", disable=not progress) as bar:
+    hidden = not progress or learner.replica.rank > 0
+    with tqdm(initial=learner.step, total=num_steps, desc=title, unit="step", disable=hidden) as bar:
         while learner.step < num_steps:
             learner.advance(objective)
             bar.update()
@@ -138,6 +139,7 @@ class _Reporter:
         if learner.device.type == "cuda":
             self._peak = peak_flops(torch.cuda.get_device_name(learner.device))
         if self._peak is not None:
+            self._peak *= learner.replica.world_size
             self._flops_per_token = training_flops(learner.model, length) / length
         self._clock, self._step = time.perf_counter(), learner.step
 

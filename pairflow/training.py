@@ -19,6 +19,7 @@ from pairflow.errors import SpecError
 from pairflow.learner import Learner
 from pairflow.loop import Cadence, FitResult, StepMetrics, run
 from pairflow.objectives import Denoising
+from pairflow.replicas import Replica
 from pairflow.spec import ModelSpec, OptimizerSpec, TrainingSpec, parse
 from pairflow.validation import Validator
 
@@ -40,6 +41,7 @@ def fit(
     validate_every: int | None = None,
     spike_factor: float | None = 10.0,
     compiled: bool | None = None,
+    replica: Replica | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> FitResult:
@@ -69,6 +71,7 @@ def fit(
             median (see `pairflow.spikes`); None switches that off, and leaves losses that are not finite.
         compiled: run the network through torch.compile; by default on CUDA only: the minute that compilation takes
             does not pay for what a CPU trains.
+        replica: this process's place among several that train together, `Replica.current()`; alone by default.
         device: 'auto', 'cpu', 'cuda', ….
         progress: show a progress bar.
 
@@ -103,6 +106,7 @@ def fit(
             place,
             compiled=place.type == "cuda" if compiled is None else compiled,
             spike_factor=spike_factor,
+            replica=replica,
         )
         if first is not None:
             learner.take_weights(first.model)

@@ -19,6 +19,7 @@ from pairflow.errors import SpecError
 from pairflow.learner import Learner
 from pairflow.loop import Cadence, FitResult, StepMetrics, run
 from pairflow.models import ImageShape
+from pairflow.replicas import Replica
 from pairflow.spec import DistillationSpec, parse
 from pairflow.training import check_data
 from pairflow.validation import Validator
@@ -40,6 +41,7 @@ def distill(
     validate_every: int | None = None,
     spike_factor: float | None = 10.0,
     compiled: bool | None = None,
+    replica: Replica | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> FitResult:
@@ -89,6 +91,7 @@ def distill(
             place,
             compiled=use_compile,
             spike_factor=spike_factor,
+            replica=replica,
         )
         learner.take_weights(loaded.model)
         batches = Batches(target, source, batch_size=spec.batch_size, seed=spec.seed, device=place)
