@@ -18,6 +18,6 @@ def _run_name() -> str:
 def distill(parameters: DistillParameters) -> TrainResult:
     """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
     parameters = validated(DistillParameters, parameters)
-    result = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True)
+    result = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
     show_model(result, parameters.dataset.name)
     return result

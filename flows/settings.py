@@ -69,7 +69,15 @@ class Settings(BaseSettings):
         ge=1,
         description="Trainings that a comparison runs at the same time; default one a core, up to 4.",
     )
-    gpus_per_job: float = Field(0, ge=0, description="GPUs that Ray reserves for a training or evaluation job.")
+    gpus_per_job: float = Field(
+        0, ge=0, description="GPUs that Ray reserves for a training or evaluation job, or for each of its workers."
+    )
+    train_workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that train one model together, with one CPU each and the GPUs of a job; they must see "
+        "PAIRFLOW_HOME. The model differs by rounding alone.",
+    )
     object_store_mb: int = Field(
         1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."
     )
@@ -116,6 +124,8 @@ class Settings(BaseSettings):
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "PAIRFLOW_CPUS_PER_TASK": str(self.cpus_per_task),
             "PAIRFLOW_GPUS_PER_TASK": str(self.gpus_per_task),
+            "PAIRFLOW_GPUS_PER_JOB": str(self.gpus_per_job),
+            "PAIRFLOW_TRAIN_WORKERS": str(self.train_workers),
             # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
             "OMP_WAIT_POLICY": "PASSIVE",
             # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.

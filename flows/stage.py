@@ -98,11 +98,27 @@ def side_by_side(*runs: Callable[[], R], at_most: int | None = None) -> tuple[R,
         _stopped.reset(tokens[1])
 
 
-def run_job(name: str, parameters: Spec, result_type: type[R], *, store: str | None, on_gpu: bool = False) -> R:
+def run_job(
+    name: str,
+    parameters: Spec,
+    result_type: type[R],
+    *,
+    store: str | None,
+    on_gpu: bool = False,
+    by_workers: bool = False,
+) -> R:
     """Runs `flows.jobs.<name>` for the current flow run: its log in ours, its progress as artifact and bar.
 
     The submission id comes from the flow run and its attempt, and the job carries the flow run's id, so that a retry
     finds a job that is still at work.
+
+    Args:
+        name: of the job.
+        parameters: its request.
+        result_type: of its result.
+        store: of the flow's parameters.
+        on_gpu: it uses the GPUs of a job.
+        by_workers: if there are several workers they use these GPUs, and not the job itself.
 
     Raises:
         JobFailedError: the job failed, with its own error.
@@ -127,7 +143,8 @@ def run_job(name: str, parameters: Spec, result_type: type[R], *, store: str | N
             on_log(logging.INFO, str(progress))
 
     with shared_cluster(store) as cluster, contextlib.closing(bar):
-        num_gpus = cluster.settings.gpus_per_job if on_gpu else 0
+        alone = not (by_workers and cluster.settings.train_workers > 1)
+        num_gpus = cluster.settings.gpus_per_job if on_gpu and alone else 0
         job = ray_jobs.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
         logger.info("Ray job %s at %s", job.submission_id, job.client.get_address())
         return ray_jobs.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=_stopped.get())

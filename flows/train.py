@@ -19,7 +19,7 @@ def _run_name() -> str:
 def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
-    result = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True)
+    result = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
     show_model(result, parameters.dataset.name)
     return result
 

@@ -1,5 +1,6 @@
 """What the jobs that train and distil have in common: find a finished model, or make one, visibly and traceably."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 from flows.jobs import inputs, runs
 from flows.jobs.machine import use_threads
 from flows.jobs.protocol import JobContext, ProgressLines
+from flows.jobs.replicas import fit_together
 from flows.lineage import Lineage, StageRun
 from flows.methods import Method
 from flows.models import DataCard, FoundModel
@@ -82,7 +84,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     run = lineage.run(data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context)
     with run as stage:
         _link(work, stage)
-        fitted = _fit(work, folder / "checkpoints", stage)
+        fitted = _fit(work, folder / "checkpoints", stage, settings)
         num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
         vocab = data.train.vocab
         card = DataCard(
@@ -149,7 +151,7 @@ def _tags(work: Learning) -> dict[str, str]:
     return tags
 
 
-def _fit(work: Learning, folder: Path, stage: StageRun) -> FitResult:
+def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> FitResult:
     """Trains with live curves in MLflow and progress on the job's output."""
     num_steps, data, pairs = work.spec.num_steps, work.data, work.pairs
 
@@ -177,5 +179,6 @@ def _fit(work: Learning, folder: Path, stage: StageRun) -> FitResult:
         "validation": None if data.test is None else data.test.tokens[:_VALIDATION_ROWS],
         "progress": False,
     }
+    fit = functools.partial(work.fit, **keywords)
     with ProgressLines(desc=work.name, total=num_steps, unit="steps") as bar:
-        return work.fit(**keywords, on_step=on_step)
+        return fit_together(fit, settings, stage.run_id, on_step)
