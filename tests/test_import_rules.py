@@ -10,6 +10,7 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SERVICE = {"prefect", "ray", "mlflow"}
+_FLOWS = ("pair", "train", "distill", "evaluate", "pipeline", "study")
 
 
 def _modules(folder: str) -> list[Path]:
@@ -77,7 +78,7 @@ def test_one_importer_of_mlflow() -> None:
 
 def test_jobs_know_nothing_of_prefect() -> None:
     assert _violations("flows/jobs", {"prefect"}) == []
-    flow_files = {"flows.pair", "flows.train", "flows.evaluate", "flows.pipeline", "flows.stage", "flows.artifacts"}
+    flow_files = {f"flows.{name}" for name in (*_FLOWS, "comparison", "stage", "artifacts")}
     assert _violations("flows/jobs", {*flow_files, "flows.cli", "flows.ray_jobs"}) == []
 
 
@@ -87,7 +88,7 @@ def test_flow_files_are_light() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("module", ["flows.pair", "flows.train", "flows.evaluate", "flows.pipeline"])
+@pytest.mark.parametrize("module", [f"flows.{name}" for name in _FLOWS])
 def test_flows_do_not_load_torch(module: str, tmp_path: Path) -> None:
     """Nor by way of others: a Prefect worker stays light."""
     code = f"import sys, {module}; print('torch' in sys.modules)"

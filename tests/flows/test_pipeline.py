@@ -58,11 +58,13 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
     for training, scores in zip(result["trainings"], evaluation["models"], strict=True):
         trained = client.get_run(training["mlflow_run_id"])
         expected = {"training": pairs["dataset_digest"]}
-        if training["coupling"] == "paired":
+        if training["method"] == "pairflow":
             expected["pairs"] = manifest.fingerprint
         assert _digests(trained) == expected
         assert trained.data.params["training.num_steps"] == "6"
-        assert trained.data.params["training.coupling"] == training["coupling"]
+        coupling = {"udlm": "independent", "pairflow": "paired"}[training["method"]]
+        assert trained.data.params["training.coupling"] == coupling
+        assert trained.data.tags["pairflow.method"] == training["method"]
         assert [each.step for each in client.get_metric_history(trained.info.run_id, "train_loss")] == list(range(1, 7))
         assert [each.model_id for each in trained.outputs.model_outputs] == [training["mlflow_model_id"]]
 
@@ -70,7 +72,7 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         assert model.source_run_id == trained.info.run_id
         assert model.status == "READY"
         files = {each.path for each in client.list_logged_model_artifacts(model.model_id)}
-        assert {"state.json", "tensors.safetensors"} <= files
+        assert {"data.json", "state.json", "tensors.safetensors"} <= files
 
         evaluated = client.get_run(scores["mlflow_run_id"])
         assert [each.model_id for each in evaluated.inputs.model_inputs] == [model.model_id]
@@ -102,7 +104,7 @@ def test_pictures_and_table(result: dict[str, Any]) -> None:
     for name in ("figure", "grid"):
         assert Path(evaluation[name]).read_bytes().startswith(b"\x89PNG")
     assert json.loads(Path(evaluation["table"]).read_text())["models"] == evaluation["models"]
-    assert {model["coupling"] for model in evaluation["models"]} == {"independent", "paired"}
+    assert [model["method"] for model in evaluation["models"]] == ["udlm", "pairflow"]
 
 
 def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> None:
@@ -116,8 +118,8 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
     chosen = {"parent_flow_run_id": {"any_": [result["prefect_run_id"]]}}
     runs = post("flow_runs/filter", {"flow_runs": chosen, "sort": "START_TIME_ASC"})
     first, *trainings, last = (run["name"] for run in runs)
-    assert (first, last) == ("pair digits T20", "evaluate digits independent and paired")
-    assert sorted(trainings) == ["train digits independent", "train digits paired"]  # they start together
+    assert (first, last) == ("pair digits T20", "evaluate digits udlm and pairflow")
+    assert sorted(trainings) == ["train digits pairflow", "train digits udlm"]  # they start together
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = post("artifacts/filter", {"artifacts": identifiers})

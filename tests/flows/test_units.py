@@ -1,22 +1,43 @@
 """The parts of the flows that need no server."""
 
+import functools
 import logging
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from flows import listings, stage
+from flows import listings, methods, options, stage
 from flows.jobs import pictures
+from flows.jobs.curves import comparison
 from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressLines, check_store, main, parse_line
-from flows.parameters import LABELS, PairParameters, PipelineParameters, recipe, validated, with_overrides
-from flows.results import NUM_SAMPLES, EvaluateResult, Headline, ModelScores, Score, StepScores
+from flows.methods import METHODS, MethodName
+from flows.parameters import (
+    DistillParameters,
+    PairParameters,
+    PipelineParameters,
+    StudyParameters,
+    recipe,
+    validated,
+    with_overrides,
+    with_seed,
+)
+from flows.results import (
+    NUM_SAMPLES,
+    EvaluateResult,
+    Headline,
+    MethodCost,
+    ModelScores,
+    Score,
+    StepScores,
+    over_seeds,
+)
 from flows.settings import Settings, prepare_environment
 from pairflow.datasets import load
 from pairflow.errors import DatasetError, JobFailedError, SpecError, StoreError
@@ -25,7 +46,7 @@ from pairflow.spec import DatasetSpec, TrainingSpec
 _CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pair", "--help"], ["pipeline", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["pair", "--help"], ["study", "--help"], ["sample", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['pairflow', *sys.argv[1:]]\n"
@@ -113,10 +134,56 @@ class TestParameters:
             validated(PairParameters, {"nosuch": 1})
 
     def test_forms_describe_every_field(self) -> None:
-        for model in (PairParameters, PipelineParameters):
+        for model in (PairParameters, DistillParameters, PipelineParameters, StudyParameters):
             schema = model.model_json_schema()
             assert schema["additionalProperties"] is False
             assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
+
+    def test_what_the_method_decides_is_no_setting(self) -> None:
+        for name in ("training.coupling", "training.process", "redi_training.coupling"):
+            with pytest.raises(SpecError, match="the method decides it"):
+                with_overrides(StudyParameters(), {name: "independent"})
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"redi": {}}, "--model"),
+            ({"base_model": "abcdef"}, "give redi"),
+            ({"redi": {}, "base_model": "abcdef", "coupling": {}}, "leave one out"),
+        ],
+    )
+    def test_pairs_come_from_rows_or_from_a_model(self, fields: dict[str, Any], says: str) -> None:
+        with pytest.raises(SpecError, match=says):
+            validated(PairParameters, fields)
+
+    def test_a_seed_is_that_of_all_that_is_trained(self) -> None:
+        preset = with_seed(recipe(StudyParameters()), 7)
+        assert [each.seed for each in (preset.training, preset.distillation, preset.redi_training)] == [7, 7, 7]
+        assert with_seed(preset, None) == preset
+
+
+class TestMethods:
+    def test_names_come_in_the_papers_order_and_once(self) -> None:
+        assert methods.parse("PairFlow+dcd, udlm,mdlm,udlm") == ("mdlm", "udlm", "pairflow+dcd")
+        assert methods.bases(("udlm+dcd", "udlm+redi", "pairflow+dcd")) == ("udlm", "pairflow")
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [("udlm,foo", "'foo'; expected one of mdlm, "), ("mdlm+dcd", "use udlm.dcd"), (" ,", "no method")],
+    )
+    def test_unknown_ones_are_named(self, text: str, says: str) -> None:
+        with pytest.raises(SpecError, match=says):
+            methods.parse(text)
+
+    def test_each_curve_is_told_apart(self) -> None:
+        for attribute in ("label", "color", "marker", "key"):
+            assert len({getattr(each, attribute) for each in METHODS.values()}) == len(METHODS) == 7
+
+    def test_seeds(self) -> None:
+        assert options.seeds("0, 12") == (0, 12)
+        for text in ("", "1,", "-1", "a"):
+            with pytest.raises(SpecError, match="0,1,2"):
+                options.seeds(text)
 
 
 class TestSettings:
@@ -140,7 +207,7 @@ class TestSettings:
         assert environment["DO_NOT_TRACK"] == "true"
 
 
-def _model(coupling: Literal["independent", "paired"], mean: float) -> ModelScores:
+def _model(method: MethodName, mean: float, seed: int = 0) -> ModelScores:
     steps = [
         StepScores(
             num_steps=num_steps,
@@ -151,8 +218,9 @@ def _model(coupling: Literal["independent", "paired"], mean: float) -> ModelScor
         for num_steps in (1, 2, 4)
     ]
     return ModelScores(
-        coupling=coupling,
-        label=LABELS[coupling],
+        method=method,
+        label=METHODS[method].label,
+        training_seed=seed,
         training_fingerprint="a",
         evaluation_fingerprint="b",
         headline=Headline(name="num_valid", label="valid molecules", higher_is_better=True),
@@ -163,25 +231,51 @@ def _model(coupling: Literal["independent", "paired"], mean: float) -> ModelScor
     )
 
 
+def _costs() -> tuple[MethodCost, ...]:
+    return tuple(
+        MethodCost(
+            method=name,
+            pairing=Score(mean=3, std=0),
+            training=Score(mean=30, std=2),
+            refinement=Score(mean=0 if method.refinement is None else 9, std=0),
+        )
+        for name, method in METHODS.items()
+    )
+
+
 class TestReport:
     def test_table_has_both_models_by_steps(self, capsys: pytest.CaptureFixture[str]) -> None:
-        models = (_model("independent", 3), _model("paired", 7))
-        listings.scores(
-            EvaluateResult(
-                fingerprint="f", models=models, table="t.json", figure="f.png", grid="g.png", skipped=False, seconds=1
-            )
+        models = (_model("udlm", 3), _model("pairflow+dcd", 7))
+        result = EvaluateResult(
+            fingerprint="f",
+            models=models,
+            methods=over_seeds(models),
+            costs=_costs(),
+            table="t.json",
+            figure="f.png",
+            grid="g.png",
+            skipped=False,
+            seconds=1,
         )
+        listings.scores(result)
         said = capsys.readouterr().out
-        assert "valid molecules of 64 samples (higher is better)" in said
-        for shown in ("UDLM", "PairFlow", "12 ± 0.5", "28 ± 0.5", "f.png", "g.png"):
+        assert "valid molecules of 64 samples by number of sampling steps (higher is better)" in " ".join(said.split())
+        for shown in ("UDLM", "PairFlow + DCD", "12 ± 0.5", "28 ± 0.5", "f.png", "g.png", "2, 3, 5", "30 ± 2"):
             assert shown in said
 
+    def test_scores_of_several_training_seeds(self) -> None:
+        udlm, pairflow = over_seeds([_model("udlm", 3, 0), _model("pairflow", 2), _model("udlm", 5, 1)])
+        assert (udlm.method, pairflow.method) == ("udlm", "pairflow")
+        assert udlm.steps[2].scores["num_valid"] == Score(mean=16, std=pytest.approx(8 / 2**0.5))  # of 12 and 20
+        assert pairflow.steps[2].scores["num_valid"] == Score(mean=8, std=0.5)  # one seed: over its trials
+
     def test_pictures_of_every_kind_of_data(self, tmp_path: Path) -> None:
-        pictures.comparison((_model("independent", 3), _model("paired", 7)), "nci", tmp_path / "comparison.png")
+        models = over_seeds([_model(name, 3 + place) for place, name in enumerate(METHODS)])
+        comparison(models, _costs(), "nci", tmp_path / "comparison.png")
         for spec in (DatasetSpec(name="nci", max_rows=40), DatasetSpec(name="patches", max_rows=40)):
             train = load(spec, progress=False).part("train")
             noise = np.random.default_rng(0).integers(train.vocab_size, size=(4, train.length))
-            samples = {"PairFlow (paired)": {1: noise, 4: train.tokens[:4]}}
+            samples = {"PairFlow": {1: noise, 4: train.tokens[:4]}}
             pictures.sample_grid(train, samples, tmp_path / f"{spec.name}.png")
         sizes = [path.stat().st_size for path in tmp_path.glob("*.png")]
         assert len(sizes) == 3
@@ -202,6 +296,22 @@ def test_side_by_side_keeps_order_and_shares_cores() -> None:
 
     assert stage.side_by_side(lambda: run("a"), lambda: run("b")) == (("a", 2), ("b", 2))
     assert stage._num_sharing.get() == 1
+
+
+def test_side_by_side_no_more_than_there_is_room_for() -> None:
+    running, seen = [0], []
+
+    def run(name: str) -> tuple[str, int]:
+        running[0] += 1
+        seen.append(running[0])
+        time.sleep(0.1)
+        running[0] -= 1
+        return name, stage._num_sharing.get()
+
+    done = stage.side_by_side(*(functools.partial(run, name) for name in "abcde"), at_most=2)
+    assert done == tuple((name, 2) for name in "abcde")
+    assert max(seen) == 2
+    assert stage.side_by_side() == ()
 
 
 def test_side_by_side_stops_the_others_when_one_fails() -> None:

@@ -1,0 +1,76 @@
+"""Two workers of Ray Train train as one, also when one of them is killed on the way."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from flows.local_ray import LocalCluster
+
+from .conftest import Cli
+
+# MLflow's own, of a SQLAlchemy that is newer than it.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+_NUM_STEPS = 150
+_COMMAND = [
+    *("train", "--dataset", "digits", "--max-rows", "150", "--method", "udlm", "--json"),
+    *("--set", f"training.num_steps={_NUM_STEPS}", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
+]
+
+
+def _losses(home: Path, result: dict[str, Any]) -> dict[int, list[float]]:
+    """Step -> what was logged of its loss: more than once where a step was taken again."""
+    client = MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
+    losses: dict[int, list[float]] = {}
+    for each in client.get_metric_history(result["mlflow_run_id"], "train_loss"):
+        losses.setdefault(each.step, []).append(each.value)
+    return losses
+
+
+def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subprocess.Popen[str]") -> None:
+    """Kills one of the training processes as soon as there is a checkpoint to go on from."""
+    deadline = time.monotonic() + 150
+    while not list(checkpoints.glob("*/checkpoints/step-*/state.json")):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    processes = psutil.Process(cluster._supervisor.pid).children(recursive=True)
+    workers = [each for each in processes if "RayTrainWorker" in " ".join(each.cmdline())]
+    assert len(workers) == 2
+    workers[1].kill()
+
+
+def test_two_workers_train_as_one_although_one_is_killed(
+    cli: Cli, home: Path, served_environment: dict[str, str], ray_cluster: LocalCluster, tmp_path: Path
+) -> None:
+    done = cli(*_COMMAND)
+    assert done.code == 0, done.stderr
+    expected = _losses(home, json.loads(done.last_line))
+
+    environment = served_environment | {"PAIRFLOW_HOME": str(tmp_path), "PAIRFLOW_TRAIN_WORKERS": "2"}
+    command = [sys.executable, "-m", "flows.cli", *_COMMAND]
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _kill_a_worker(ray_cluster, tmp_path / "runs", running)
+    stdout, stderr = running.communicate(timeout=240)
+    assert running.returncode == 0, stderr
+    assert stderr.count("Started training worker group of size 2") == 2
+    result = json.loads(stdout.rstrip("\n").rpartition("\n")[2])
+    assert result["num_steps"] == _NUM_STEPS
+    losses = _losses(tmp_path, result)
+    assert sorted(losses) == sorted(expected) == list(range(1, _NUM_STEPS + 1))
+    differences = [abs(loss - expected[step][-1]) for step, logged in losses.items() for loss in logged]
+    assert max(differences) < 1e-4
+
+
+def test_more_workers_than_there_is_room_for(cli: Cli) -> None:
+    done = cli(*_COMMAND, "--set", "training.seed=5", PAIRFLOW_TRAIN_WORKERS="3")
+    assert done.code == 1
+    assert "PAIRFLOW_TRAIN_WORKERS=3 wants 3 CPUs, but the cluster has 2" in done.stderr
+    assert "Traceback" not in done.stderr
