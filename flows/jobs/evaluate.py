@@ -99,7 +99,11 @@ class _Evaluation:
         self.settings = Settings.read()
         self.preset: Preset = recipe(parameters)
         self.data = inputs.load(parameters.dataset, self.settings)
-        self.lineage = Lineage(self.settings)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """Asked for once it is known that the models are there."""
+        return Lineage(self.settings)
 
     @cached_property
     def evaluator(self) -> metrics.Evaluator:

@@ -12,6 +12,7 @@ from pairflow.datasets import TokenDataset
 from storage import Manifest
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito's palette, as in flows.methods
+_ALL_STEPS_OF = 3  # models at most
 _CELL = 160  # pixels of one sample
 
 
@@ -55,6 +56,8 @@ def coupling(manifest: Manifest, path: Path) -> None:
 def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarray]], path: Path) -> None:
     """Draws samples as people look at them: a row per model and number of steps, above all a row of training data.
 
+    Of many models only the fewest, a middle and the largest number of steps are shown.
+
     Args:
         train: the training part; says how its tokens are drawn.
         samples: model's label -> number of steps -> tokens [N, D].
@@ -67,7 +70,10 @@ def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarr
     spread = np.linspace(0, len(train) - 1, columns).astype(int)  # neighbouring rows may look alike
     rows: list[tuple[str, np.ndarray]] = [("training data", train.tokens[spread])]
     for label, by_steps in samples.items():
-        rows += [(f"{label}\n{steps} step{'s' if steps > 1 else ''}", by_steps[steps]) for steps in sorted(by_steps)]
+        shown = sorted(by_steps)
+        if len(samples) > _ALL_STEPS_OF:
+            shown = sorted({shown[0], shown[len(shown) // 2], shown[-1]})
+        rows += [(f"{label}\n{steps} step{'s' if steps > 1 else ''}", by_steps[steps]) for steps in shown]
     figure = Figure(figsize=(1.9 + columns, len(rows) * 1.0 + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)

@@ -47,7 +47,7 @@ def fit_together(
     own = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
     ray.init(address="auto", logging_level=logging.WARNING, runtime_env={"env_vars": own})
     resources = {"CPU": 1.0} | ({"GPU": settings.gpus_per_job} if settings.gpus_per_job else {})
-    _check_room(resources, num_workers)
+    check_room(resources, num_workers)
     said = Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         _work,
@@ -85,7 +85,7 @@ def fit_together(
     return results[-1]  # type: ignore[return-value]  # not an error: that was raised
 
 
-def _check_room(resources: dict[str, float], num_workers: int) -> None:
+def check_room(resources: dict[str, float], num_workers: int) -> None:
     """Raises SpecError if the workers would wait for ever for what the cluster does not have."""
     there = ray.cluster_resources()
     for name, number in resources.items():

@@ -34,6 +34,11 @@ def _draw(reference: Path, out: Path) -> None:
     sample_to_file(str(reference), out, SamplingSpec(top_p=0.9), num_samples=5, num_steps=3, seed=7)
 
 
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def test_smiles_lines(tmp_path: Path) -> None:
     checkpoint, train = trained(DatasetSpec(name="nci", max_rows=40), tmp_path)
     _draw(checkpoint, tmp_path / "out.smi")
@@ -52,13 +57,13 @@ def test_smiles_lines(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), drawn.tokens)
     assert (tmp_path / "out.smi").read_text() == "".join(f"{text}\n" for text in train.decode(drawn.tokens))
     _draw(checkpoint, tmp_path / "out.png")
-    assert Image.open(tmp_path / "out.png").size[0] > 160  # molecules, drawn
+    assert _pixels(tmp_path / "out.png").shape == (2 * 171 + 11, 3 * 171 + 11, 3)  # drawn, and gaps of 11
 
 
 def test_image_grid(digits: Path, tmp_path: Path) -> None:
     _draw(digits, tmp_path / "out.png")
     _draw(digits, tmp_path / "out.npy")
-    grid = np.asarray(Image.open(tmp_path / "out.png"))
+    grid = _pixels(tmp_path / "out.png")
     scale = 10  # of digits: 8 pixels and a gap of 1, three columns and two lines
     assert grid.shape == ((2 * 9 + 1) * scale, (3 * 9 + 1) * scale, 3)
     second = grid[scale : 9 * scale : scale, 10 * scale : 18 * scale : scale, 0]
