@@ -9,6 +9,7 @@ At τ ≠ 1 a part adds sums of weights, floats: there the number of parts shows
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -135,4 +136,4 @@ def part_slices(num_rows: int, num_parts: int) -> list[slice]:
     """Runs of consecutive rows whose sizes differ by at most one; fewer than `num_parts` if there are fewer rows."""
     num_parts = min(num_parts, num_rows)
     bounds = [num_rows * part // num_parts for part in range(num_parts + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pairflow.coupling.parts import Array, Draws, Moves
+from pairflow.coupling.torch_kernels import ROWS_PER_BLOCK
 
 _LEAST_CHUNK = 4096  # rows of the support; small enough to find a row in, and a power of 2
 # numpy's unsigned tokens -> torch's type of as many bytes: only equality matters, so 65,535 may be called −1
@@ -34,7 +35,7 @@ class TensorPart:
     def __init__(self, columns: Tensor, kernels: ModuleType):
         self._columns, self._kernels = columns, kernels
         self._length, self._num_rows = columns.shape
-        self._chunk_size = _chunk_size(self._length)
+        self._chunk_size = _chunk_size(self._num_rows, self._length)
         self._num_chunks = -(-self._num_rows // self._chunk_size)
         self._mask = (1 << 8 * columns.element_size()) - 1
         self._counts = self._numbers = self._rows = torch.empty(0, device=columns.device)
@@ -43,9 +44,7 @@ class TensorPart:
         """See `SupportPart`."""
         states = self._integers(states)
         self._counts = self._numbers = torch.empty(0)  # frees the batch before
-        self._counts = torch.empty(
-            (len(states), self._num_rows), dtype=_count_type(self._length), device=self._columns.device
-        )
+        self._counts = _padded(len(states), self._num_rows, _count_type(self._length), self._columns.device)
         self._kernels.count_matches(self._columns, self._tokens(states), self._counts)
         none = states.new_empty(0)
         return self.scan(
@@ -97,18 +96,29 @@ class TensorPart:
 
 
 def columns_of(support: NDArray[np.unsignedinteger], device: torch.device) -> Tensor:
-    """[M, D] unsigned integers of 1, 2 or 4 bytes as the columns [D, M] of a part; Fortran order saves a copy."""
-    columns = np.ascontiguousarray(support.T)
-    signed = columns.view(f"i{columns.itemsize}") if columns.itemsize > 1 else columns
-    if not signed.flags.writeable:  # torch warns of arrays that it must not write to, and nothing here would
-        signed = signed.copy()
-    return torch.from_numpy(signed).to(device).view(_TOKEN_TYPES[columns.itemsize])
+    """[M, D] unsigned integers of 1, 2 or 4 bytes as the columns [D, M] of a part."""
+    num_rows, length = support.shape
+    token_type = _TOKEN_TYPES[support.itemsize]
+    columns = _padded(length, num_rows, token_type, device)
+    for i, line in enumerate(columns):
+        column = np.array(support[:, i])  # writeable and contiguous, as torch wants it
+        line.copy_(torch.from_numpy(column.view(f"i{column.itemsize}") if column.itemsize > 1 else column))
+    return columns
 
 
 def bytes_per_row(num_rows: int, length: int) -> int:
     """Device memory that one row of a batch takes in a part of `num_rows` rows: counts, and numbers by chunk."""
-    chunks = -(-num_rows // _chunk_size(length))
-    return num_rows * _count_type(length).itemsize + 4 * chunks * (length + 1)
+    chunks = -(-num_rows // _chunk_size(num_rows, length))
+    return _whole_blocks(num_rows) * _count_type(length).itemsize + 4 * chunks * (length + 1)
+
+
+def _padded(num_lines: int, num_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[lines, M], each line of a whole number of blocks in memory; what lies behind row M is zero or left over."""
+    return torch.zeros((num_lines, _whole_blocks(num_rows)), dtype=dtype, device=device)[:, :num_rows]
+
+
+def _whole_blocks(num_rows: int) -> int:
+    return -(-num_rows // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
 
 
 def _count_type(length: int) -> torch.dtype:
@@ -118,9 +128,9 @@ def _count_type(length: int) -> torch.dtype:
     return torch.int16 if length < 2**15 else torch.int32
 
 
-def _chunk_size(length: int) -> int:
+def _chunk_size(num_rows: int, length: int) -> int:
     """Rows a chunk, a power of 2: so many that the numbers of its levels are few beside its counts."""
     chunk_size = _LEAST_CHUNK
-    while chunk_size < 16 * (length + 1):
+    while chunk_size < min(16 * (length + 1), num_rows):
         chunk_size *= 2
     return chunk_size

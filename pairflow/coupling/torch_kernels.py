@@ -1,7 +1,8 @@
 """Passes over match counts in plain torch: any device, any length; what `triton_kernels` is checked against.
 
-Shapes and types: `columns` [D, M] tokens and `counts` [B, M] match counts in the integers that `tensor_part` chooses;
-`numbers` [R, chunks, D+1] int32, how many rows of each chunk of the support are at each level.
+Shapes and types: `columns` [D, M] tokens and `counts` [B, M] match counts in the integers that `tensor_part` chooses,
+each line a whole number of blocks of ROWS_PER_BLOCK elements behind the one before, so that vector instructions may
+read what lies behind row M; `numbers` [R, chunks, D+1] int32, how many rows of each chunk of the support are at each level.
 """
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pairflow.coupling.parts import Moves
 
+ROWS_PER_BLOCK = 1024  # counts that a program of `triton_kernels` has in its registers at once
 _ELEMENTS_AT_ONCE = 1 << 23  # of one intermediate tensor, so some ten times as many bytes
 
 
@@ -43,7 +45,7 @@ def scan(columns: Tensor, counts: Tensor, rows: Tensor, moves: Moves, numbers: T
 
 
 def find(counts: Tensor, rows: Tensor, chunks: Tensor, levels: Tensor, ranks: Tensor, chunk_size: int) -> Tensor:
-    """The support's row that comes ranks[n]-th among those at levels[n] in chunk chunks[n], for counts[rows[n]]: [N]."""
+    """The support's row that comes ranks[n]-th among those at levels[n] in chunks[n], for counts[rows[n]]: [N]."""
     found = torch.empty_like(rows)
     offsets = torch.arange(min(chunk_size, counts.shape[1]), device=counts.device)
     draws_at_once = max(1, _ELEMENTS_AT_ONCE // len(offsets))
