@@ -50,7 +50,8 @@ def best_level(histogram: Tensor) -> Tensor:
 
 def level_weights(gamma: float, negligible: float, most: int) -> list[float]:
     """1, γ^-1, γ^-2, … above `negligible`, at most `most`; divided one by one, as the cpu engine does."""
-    weights, weight = [], 1.0
+    weights: list[float] = []
+    weight = 1.0
     while weight > negligible and len(weights) < most:
         weights.append(weight)
         weight /= gamma

@@ -107,9 +107,9 @@ def columns_of(support: NDArray[np.unsignedinteger], device: torch.device) -> Te
 
 
 def bytes_per_row(num_rows: int, length: int) -> int:
-    """Device memory that one row of a batch takes in a part of `num_rows` rows: counts, and numbers by chunk."""
+    """Device memory that one row of a batch takes in a part of `num_rows` rows: counts; numbers and sums by chunk."""
     chunks = -(-num_rows // _chunk_size(num_rows, length))
-    return _whole_blocks(num_rows) * _count_type(length).itemsize + 4 * chunks * (length + 1)
+    return _whole_blocks(num_rows) * _count_type(length).itemsize + 12 * chunks * (length + 1)
 
 
 def _padded(num_lines: int, num_rows: int, dtype: torch.dtype, device: torch.device) -> Tensor:

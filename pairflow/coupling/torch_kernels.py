@@ -2,7 +2,7 @@
 
 Shapes and types: `columns` [D, M] tokens and `counts` [B, M] match counts in the integers that `tensor_part` chooses,
 each line a whole number of blocks of ROWS_PER_BLOCK elements behind the one before, so that vector instructions may
-read what lies behind row M; `numbers` [R, chunks, D+1] int32, how many rows of each chunk of the support are at each level.
+read what lies behind row M; `numbers` [R, chunks, D+1] int32, how many of each chunk's rows are at each level.
 """
 
 import torch

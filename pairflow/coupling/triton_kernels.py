@@ -6,11 +6,12 @@ counted in what Triton compiles for sm_90, which needs none; an H200 can issue 1
 
 - First counts: B·M·D = 5·10^11 comparisons of 6 instructions, 3·10^12 in all: 0.1 to 0.2 s. A program holds 16 states
   against 512 rows, so a column is read B/16 times, from the L2 cache, where all 4 MB of columns stay.
-- A step reads and writes each count once, 2·B·M = 32 GB, in 20 steps 0.6 TB: 0.13 s at 4.8 TB/s. It costs 50 instructions
-  a count for the histogram (`tl.histogram`: votes of a warp, bit by bit, without atomics) and 10 more for each of the 1.6
-  moves a row and step: 3.2·10^11 counts in all steps, 2·10^13 instructions, 0.7 to 1.4 s: the largest part by far.
-- Recounting at each step instead would cost D·6 = 192 instructions a count in place of 16, some 3 s more, and would save
-  B·M = 16 GB of memory, which smaller batches save as well.
+- A step reads and writes each count once, 2·B·M = 32 GB, in 20 steps 0.6 TB: 0.13 s at 4.8 TB/s. It costs 50
+  instructions a count for the histogram (`tl.histogram`: votes of a warp, bit by bit, without atomics) and 10 more for
+  each of the 1.6 moves a row and step: 3.2·10^11 counts in all steps, 2·10^13 instructions, 0.7 to 1.4 s. This is the
+  largest part by far.
+- Recounting at each step instead would cost D·6 = 192 instructions a count in place of 16, some 3 s more, and would
+  save B·M = 16 GB of memory, which smaller batches save as well.
 - A draw reads one chunk of 4,096 counts: 120 draws a row, 0.06 TB in all.
 
 Every number is written by one program, so results do not depend on the order in which programs run.
