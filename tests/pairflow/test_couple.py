@@ -143,7 +143,7 @@ def test_progress_adds_up():
         ({"sample_ids": [0, 1]}, r"expected integers of shape \(3,\)"),
         ({"sample_ids": [0, 1, -2]}, "got -2, expected no negative"),
         ({"sample_ids": [0.0, 1.0, 2.0]}, "got float64"),
-        ({"engine": "gpu"}, "got 'gpu', expected 'auto' or one of cpu, dense"),
+        ({"engine": "gpu"}, "got 'gpu', expected 'auto' or one of cpu, cuda, dense"),
         ({"num_threads": 0}, "num_threads: got 0"),
     ],
 )
