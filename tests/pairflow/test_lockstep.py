@@ -1,5 +1,7 @@
 """The walk in lockstep, against a support in parts of every kind: the cpu engine's bytes, and the dense one's law."""
 
+import subprocess
+import sys
 from itertools import cycle, islice
 
 import numpy as np
@@ -65,7 +67,7 @@ def test_draws_are_those_of_the_library(seed):
 
 
 @given(st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_number_of_parts_gives_the_bytes_of_the_cpu_engine(data):
     """At τ ≠ 1 a difference in the last bit of a sum would show with a probability of some 10^-15 a draw."""
     vocab_size = data.draw(st.sampled_from([2, 3, 43, 256, 257, 5_000, 70_000]))
@@ -151,7 +153,7 @@ def test_the_gpu_engine_on_a_cpu(rows_per_batch, temperature):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device: see tests/gpu")
 def test_without_a_gpu_the_error_says_what_to_do():
     assert engine_version("cuda") == "cuda/1"
-    with pytest.raises(SpecError, match="needs a CUDA device .* use engine='cpu'"):
+    with pytest.raises(SpecError, match=r"needs a CUDA device .* use engine='cpu'"):
         couple(np.zeros((3, 2), np.uint8), vocab_size=5, spec=CouplingSpec(), engine="cuda")
 
 
@@ -201,6 +203,23 @@ class Broken:
 def test_kernels_that_miscount_are_found_before_they_are_used(name, found):
     support = noisy_copies(np.random.default_rng(4), 43, 6_000, 14)
     assert disagreement(Broken(name), torch_kernels, support, CPU) == found
+
+
+def test_the_engines_need_no_pydantic_and_load_nothing_before_they_are_used():
+    """So that they run on a bare machine with a GPU, and `import pairflow` stays quick."""
+    code = """
+import sys
+sys.modules["pydantic"] = None  # an import of it fails
+from types import SimpleNamespace
+import numpy as np
+from pairflow.coupling import couple, resolve_engine
+print(sorted({"torch", "triton", "numba"} & set(sys.modules)))
+import pairflow.coupling.cuda, pairflow.coupling.kernel_check
+spec = SimpleNamespace(kind="closed_form", num_steps=3, seed=0, temperature=1.0, epsilon=0.0, support_size=None)
+print(couple(np.zeros((3, 2), np.uint8), vocab_size=2, spec=spec, engine="cpu").shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "(3, 2)"]
 
 
 @pytest.mark.parametrize(("num_rows", "num_parts"), [(1, 1), (1, 5), (7, 3), (100, 100), (100, 7)])
