@@ -31,7 +31,7 @@ class FlowParameters(Spec):
     """What every flow wants to know."""
 
     dataset: DatasetSpec = Field(default_factory=lambda: DatasetSpec(), description="Which data.")
-    engine: Literal["auto", "cpu", "dense"] = Field(
+    engine: Literal["auto", "cpu", "cuda", "dense"] = Field(
         "auto", description="Coupling engine: auto picks the fastest exact one; dense is the oracle, for small data."
     )
     store: str | None = Field(

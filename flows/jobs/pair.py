@@ -148,8 +148,9 @@ class _Work:
             self.parameters.coupling,
             engine=self.engine,
             cpus_per_task=self.settings.cpus_per_task,
-            gpus_per_task=self.settings.gpus_per_task,
+            gpus_per_task=self.settings.gpus_per_task or float(self.engine == "cuda"),
             num_workers=self.parameters.num_workers or self.settings.num_workers,
+            support_parts=self.settings.support_parts,
             on_shard=on_shard,
         )
         return made

@@ -22,7 +22,7 @@ class NumbaPart:
         self._length, self._num_rows = columns.shape
         self._counts = np.empty((0, self._num_rows), np.uint8 if self._length < 256 else np.uint16)
         self._rows = np.empty(0, np.int64)
-        self._numbers = np.empty((0, self._length + 1, 0), np.int64)
+        self._numbers = np.empty((0, self._length + 1, 0), np.uint16)  # at most FIND_BLOCK
 
     def start(self, states: Array) -> NDArray[np.int64]:
         """See `SupportPart`."""
@@ -36,11 +36,11 @@ class NumbaPart:
         """See `SupportPart`."""
         self._rows = np.asarray(rows)
         num_blocks = -(-self._num_rows // FIND_BLOCK)
-        self._numbers = np.zeros((len(self._rows), self._length + 1, num_blocks), np.int64)
+        self._numbers = np.zeros((len(self._rows), self._length + 1, num_blocks), np.uint16)
         old, new = self._tokens(moves.old), self._tokens(moves.new)
         offsets, positions = np.asarray(moves.offsets), np.asarray(moves.positions)
         _scan(self._columns, self._counts, self._rows, offsets, positions, old, new, self._numbers)
-        return self._numbers.sum(2)
+        return self._numbers.sum(2, dtype=np.int64)
 
     def tokens(self, draws: Draws) -> NDArray[np.int64]:
         """See `SupportPart`."""
