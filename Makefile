@@ -6,7 +6,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --constraint constraints.txt
+# On a terminal pip shows its progress; in a log it would be hundreds of lines.
+PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet --disable-pip-version-check --constraint constraints.txt
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 
 .PHONY: help demo test check format clean
@@ -19,11 +20,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PairFlow needs Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV) (2 to 4 minutes the first time)"
-	$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --editable '.[dev]'
+	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Pair, train and compare both models on real digits, in under 12 minutes on 2 cores.

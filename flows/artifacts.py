@@ -35,7 +35,9 @@ class ProgressArtifact:
         elif progress.done < progress.total and now - self._updated < _SECONDS_BETWEEN_UPDATES:
             return
         else:
-            update_progress_artifact(artifact_id=self._ids[progress.description], progress=percent)
+            update_progress_artifact(
+                artifact_id=self._ids[progress.description], progress=percent, description=str(progress)
+            )
         self._updated = now
 
 

@@ -61,7 +61,7 @@ def pair(
     engine: opt.Engine = "auto",
     store: opt.Store = None,
     format: opt.Format = "zarr",
-    shard_size: opt.ShardSize = 1000,
+    shard_size: opt.ShardSize = None,
     workers: opt.Workers = None,
     json: opt.Json = False,
 ) -> None:
@@ -170,7 +170,7 @@ def pipeline(
     engine: opt.Engine = "auto",
     store: opt.Store = None,
     format: opt.Format = "zarr",
-    shard_size: opt.ShardSize = 1000,
+    shard_size: opt.ShardSize = None,
     workers: opt.Workers = None,
     json: opt.Json = False,
 ) -> None:

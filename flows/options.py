@@ -32,7 +32,12 @@ Engine = Annotated[
     Literal["auto", "cpu", "cuda", "dense"], typer.Option(help="Coupling engine; dense is the slow oracle.")
 ]
 Format = Annotated[Literal["zarr", "parquet"], typer.Option(help="File format of the pairs.", rich_help_panel=_WHERE)]
-ShardSize = Annotated[int, typer.Option(min=1, help="Rows a shard; never changes the pairs.", rich_help_panel=_WHERE)]
+ShardSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Rows a shard; never changes the pairs; default about two seconds' work.", rich_help_panel=_WHERE
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Shards coupled at once; default what the CPUs allow.", rich_help_panel=_WHERE),

@@ -41,7 +41,11 @@ class FlowParameters(Spec):
 
 class _Sharded(Spec):
     format: Literal["zarr", "parquet"] = Field("zarr", description="File format of the coupled pairs.")
-    shard_size: int = Field(1000, ge=1, description="Rows a shard (1 or more); never changes the content.")
+    shard_size: int | None = Field(
+        None,
+        ge=1,
+        description="Rows a shard (1 or more); never changes the content; default about two seconds' work of one core.",
+    )
     num_workers: int | None = Field(
         None, ge=1, description="Shards coupled at once (1 or more); default as many as the cluster's CPUs allow."
     )

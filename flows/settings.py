@@ -121,6 +121,8 @@ class Settings(BaseSettings):
             "PAIRFLOW_SUPPORT_PARTS": str(self.support_parts),
             # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
             "OMP_WAIT_POLICY": "PASSIVE",
+            # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.
+            "RAY_task_oom_retries": "3",
             **_QUIET,
         }
         for name in ("num_workers", "threads_per_job"):

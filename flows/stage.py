@@ -115,7 +115,7 @@ def run_job(name: str, parameters: Spec, result_type: type[R], *, store: str | N
         artifact.show(progress)
         if time.monotonic() - logged > _SECONDS_BETWEEN_LOG_LINES:
             logged = time.monotonic()
-            on_log(logging.INFO, f"{progress.description}: {progress.done:,} of {progress.total:,} {progress.unit}")
+            on_log(logging.INFO, str(progress))
 
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         num_gpus = cluster.settings.gpus_per_job if on_gpu else 0

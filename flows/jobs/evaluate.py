@@ -12,7 +12,7 @@ import numpy as np
 
 from flows.jobs import inputs, pictures, runs
 from flows.jobs.machine import use_threads
-from flows.jobs.protocol import JobContext, ProgressReporter, main
+from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.jobs.scoring import METRICS_VERSION, score
 from flows.lineage import Lineage
 from flows.parameters import LABELS, Coupling, EvaluateParameters, recipe
@@ -80,7 +80,7 @@ class _Evaluation:
     def evaluator(self) -> metrics.Evaluator:
         """Prepared when the first model is scored; for images it trains a classifier."""
         use_threads(self.settings.threads_per_job)
-        return metrics.evaluator(self.data.whole, progress=False)
+        return metrics.evaluator(self.data.whole, progress=ProgressLines)
 
     def trained(self, kind: Coupling) -> TrainResult:
         """What training left of one kind of model.
@@ -158,8 +158,10 @@ class _Evaluation:
         evaluator = self.evaluator
         per_sample = sum(network_calls(num_steps, spec.final_step) for num_steps in spec.steps)
         total = per_sample * spec.num_samples * spec.num_trials
-        bar = ProgressReporter(f"evaluate {self.data.spec.name} {trained.coupling}", total, "network calls")
-        scored = score(load_model(trained.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.advance)
+        with ProgressLines(
+            desc=f"evaluate {self.data.spec.name} {trained.coupling}", total=total, unit="network calls"
+        ) as bar:
+            scored = score(load_model(trained.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
         folder.mkdir(parents=True, exist_ok=True)
         kept: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
         np.savez_compressed(folder / "samples.npz", **kept)

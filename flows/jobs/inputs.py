@@ -6,6 +6,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 import storage
+from flows.jobs.protocol import ProgressLines
 from flows.parameters import Coupling, EvaluateParameters, TrainParameters, recipe, with_coupling
 from flows.provenance import Input
 from flows.settings import Settings
@@ -58,7 +59,7 @@ def load(spec: DatasetSpec, settings: Settings) -> Data:
     Raises:
         DatasetError: it cannot be found, downloaded, read, tokenised or split.
     """
-    return Data(spec, datasets.load(spec, data_dir=settings.data_dir, progress=False))
+    return Data(spec, datasets.load(spec, data_dir=settings.data_dir, progress=ProgressLines))
 
 
 def pairs_fingerprint(spec: CouplingSpec, train: TokenDataset, engine: str) -> tuple[str, str]:

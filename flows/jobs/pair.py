@@ -13,8 +13,8 @@ from pydantic import JsonValue
 
 import storage
 from flows.jobs import inputs, pictures
-from flows.jobs.protocol import JobContext, ProgressReporter, main
-from flows.jobs.shards import ShardStatistics, couple_shards
+from flows.jobs.protocol import JobContext, ProgressLines, main
+from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
 from flows.lineage import Lineage
 from flows.parameters import PairParameters
 from flows.results import PairResult
@@ -47,7 +47,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         num_rows=len(train) * parameters.coupling.sources_per_target,
         length=train.length,
         vocab_size=train.vocab_size,
-        shard_size=parameters.shard_size,
+        shard_size=parameters.shard_size or default_shard_size(len(train), train.length),
         spec=parameters.coupling.model_dump(mode="json"),
         dataset=inputs.provenance(data),
         engine=engine_version,
@@ -134,25 +134,25 @@ class _Work:
         if not shards:
             return made
         ray.init(address="auto", logging_level=logging.WARNING)
-        bar = ProgressReporter(f"pair {self.data.spec.name}", rows, "rows")
+        with ProgressLines(desc=f"pair {self.data.spec.name}", total=rows, unit="rows") as bar:
 
-        def on_shard(statistics: ShardStatistics) -> None:
-            made.append(statistics)
-            bar.advance(statistics.rows)
+            def on_shard(statistics: ShardStatistics) -> None:
+                made.append(statistics)
+                bar.update(statistics.rows)
 
-        couple_shards(
-            self.url,
-            header,
-            self.data.train,
-            shards,
-            self.parameters.coupling,
-            engine=self.engine,
-            cpus_per_task=self.settings.cpus_per_task,
-            gpus_per_task=self.settings.gpus_per_task or float(self.engine == "cuda"),
-            num_workers=self.parameters.num_workers or self.settings.num_workers,
-            support_parts=self.settings.support_parts,
-            on_shard=on_shard,
-        )
+            couple_shards(
+                self.url,
+                header,
+                self.data.train,
+                shards,
+                self.parameters.coupling,
+                engine=self.engine,
+                cpus_per_task=self.settings.cpus_per_task,
+                gpus_per_task=self.settings.gpus_per_task or float(self.engine == "cuda"),
+                num_workers=self.parameters.num_workers or self.settings.num_workers,
+                support_parts=self.settings.support_parts,
+                on_shard=on_shard,
+            )
         return made
 
 

@@ -41,6 +41,7 @@ def coupling(manifest: Manifest, path: Path) -> None:
     left.step(distances, independent.pmf(distances), where="mid", color=blue, label="independent coupling")
     left.set_xlabel("Hamming distance of source and target (tokens)")
     left.set_ylabel("fraction of pairs")
+    left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
     left.set_title(f"Distance: mean {summary['mean_hamming']:.1f} of {length} tokens", fontsize="medium")
     right.plot(np.arange(length), kept, color=orange, marker="." if length <= 100 else "", label="these pairs")
     right.axhline(1 / vocab_size, color=blue, label="independent coupling")

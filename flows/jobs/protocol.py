@@ -7,20 +7,21 @@
 Progress travels as marked lines of the job's log, so following a job costs no polling of the store.
 """
 
+import io
 import json
 import logging
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
 import fsspec
 from pydantic import ConfigDict, ValidationError
+from tqdm import tqdm
 
 from pairflow.errors import JobFailedError, PairFlowError, StoreError
 from pairflow.spec import Spec
@@ -52,6 +53,15 @@ class Progress(Spec):
     done: int
     total: int
     unit: str
+    rate: float | None = None
+    """Units a second of late; None before the first."""
+
+    def __str__(self) -> str:
+        text = f"{self.description}: {self.done:,} of {self.total:,} {self.unit}"
+        if not self.rate or self.done >= self.total:
+            return text
+        remaining = tqdm.format_interval((self.total - self.done) / self.rate)
+        return f"{text}, {self.rate:,.3g} {self.unit}/s, {remaining} left"
 
 
 class JobError(Spec):
@@ -129,27 +139,33 @@ class JobFolder:
         return document
 
 
-class ProgressReporter:
-    """Prints progress lines, at most two a second, and always the first and the last."""
+class ProgressLines(tqdm):
+    """A tqdm that draws no bar but prints progress lines for the flow, at most two a second.
 
-    def __init__(self, description: str, total: int, unit: str) -> None:
-        self._description, self._total, self._unit = description, total, unit
-        self._done, self._last = 0, 0.0
-        self.reach(0)
+    The library takes it where it would draw a bar of its own (`pairflow.progress`).
+    """
 
-    def advance(self, count: int = 1) -> None:
-        """`count` more units are done."""
-        self.reach(self._done + count)
+    def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
+        # It writes an empty line when it closes; nobody needs to read that.
+        super().__init__(
+            iterable, **options | {"file": io.StringIO(), "mininterval": _SECONDS_BETWEEN_REPORTS, "miniters": 1}
+        )
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Prints where it stands; without a total there is no saying."""
+        if self.total:
+            progress = Progress(
+                description=self.desc,
+                done=int(self.n),
+                total=int(self.total),
+                unit=self.unit.strip(),
+                rate=self.format_dict["rate"] or (self.n - self.initial) / max(self.format_dict["elapsed"], 1e-3),
+            )
+            print(_PROGRESS_MARK + progress.model_dump_json(), flush=True)
 
     def reach(self, done: int) -> None:
         """`done` units are done in all."""
-        self._done = done
-        now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_REPORTS and done < self._total:
-            return
-        self._last = now
-        progress = Progress(description=self._description, done=done, total=self._total, unit=self._unit)
-        print(_PROGRESS_MARK + progress.model_dump_json(), flush=True)
+        self.update(done - self.n)
 
 
 def parse_line(line: str) -> Progress | tuple[int, str]:

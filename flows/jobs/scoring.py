@@ -37,7 +37,7 @@ def score(
     spec: EvaluationSpec,
     *,
     kept: int,
-    on_calls: Callable[[int], None],
+    on_calls: Callable[[int], object],
 ) -> Scored:
     """Draws `spec.num_samples` samples a trial for each number of steps, and measures them.
 

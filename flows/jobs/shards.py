@@ -20,6 +20,16 @@ from storage import PairsHeader, ShardPlan
 _MAX_RETRIES = 3
 # Shards at a time when the support is in parts: one thinks while the parts work for the other.
 _IN_FLIGHT_IN_PARTS = 2
+# A row costs about 8e-11 s of a core for every token of the support, so this is some two seconds: long beside the
+# writing of a shard (tens of milliseconds, most of it fsync), short beside the whole, so that workers end together.
+_TOKENS_PER_SHARD = 2.5e10
+_SHARD_ROWS = (1000, 16_384)
+
+
+def default_shard_size(support_size: int, length: int) -> int:
+    """Rows a shard where nobody asks for a number: a function of M and D alone."""
+    fewest, most = _SHARD_ROWS
+    return min(most, max(fewest, round(_TOKENS_PER_SHARD / (support_size * length))))
 
 
 @dataclass(frozen=True, eq=False)

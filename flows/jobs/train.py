@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.jobs import inputs, runs
 from flows.jobs.machine import use_threads
-from flows.jobs.protocol import JobContext, ProgressReporter, main
+from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.lineage import Lineage, StageRun
 from flows.parameters import TrainParameters, recipe
 from flows.results import TrainResult
@@ -101,7 +101,6 @@ def run(parameters: TrainParameters, context: JobContext) -> TrainResult:
 def _fit(preset: Preset, data: inputs.Data, pairs: Pairs | None, folder: Path, stage: StageRun) -> FitResult:
     """Trains with live curves in MLflow and progress on the job's output."""
     num_steps = preset.training.num_steps
-    bar = ProgressReporter(f"train {data.spec.name} {preset.training.coupling}", num_steps, "steps")
 
     def on_step(metrics: StepMetrics) -> None:
         bar.reach(metrics.step)
@@ -116,21 +115,22 @@ def _fit(preset: Preset, data: inputs.Data, pairs: Pairs | None, folder: Path, s
         stage.log(curves, step=metrics.step)
 
     target = data.train.tokens if pairs is None else np.asarray(pairs.target)
-    return fit(
-        preset.model,
-        preset.training,
-        target,
-        None if pairs is None else np.asarray(pairs.source),
-        vocab_size=data.train.vocab_size,
-        image_shape=data.train.image_shape,
-        checkpoint_dir=folder,
-        checkpoint_every=max(1, num_steps // _CHECKPOINTS),
-        log_every=max(1, num_steps // _REPORTS),
-        validate_every=max(1, num_steps // _VALIDATIONS),
-        on_step=on_step,
-        validation=None if data.test is None else data.test.tokens[:_VALIDATION_ROWS],
-        progress=False,
-    )
+    with ProgressLines(desc=f"train {data.spec.name} {preset.training.coupling}", total=num_steps, unit="steps") as bar:
+        return fit(
+            preset.model,
+            preset.training,
+            target,
+            None if pairs is None else np.asarray(pairs.source),
+            vocab_size=data.train.vocab_size,
+            image_shape=data.train.image_shape,
+            checkpoint_dir=folder,
+            checkpoint_every=max(1, num_steps // _CHECKPOINTS),
+            log_every=max(1, num_steps // _REPORTS),
+            validate_every=max(1, num_steps // _VALIDATIONS),
+            on_step=on_step,
+            validation=None if data.test is None else data.test.tokens[:_VALIDATION_ROWS],
+            progress=False,
+        )
 
 
 if __name__ == "__main__":

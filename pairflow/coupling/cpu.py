@@ -10,7 +10,7 @@ step only needs rows drawn from the posterior, for the few positions with u < c_
 - A move of one position changes the counts by one comparison with one column of the support; nothing is recounted.
 
 All passes over the support are branch-free loops over bytes that LLVM turns into vector instructions. For τ ≠ 1 the
-marginals are needed after all; they are summed over the rows whose weight can change a float64 sum.
+marginals are needed after all: the matches of the rows at each level are counted position by position, in bytes.
 """
 
 from collections.abc import Callable
@@ -52,6 +52,7 @@ def couple_rows(
     """
     num_rows, length = target.shape
     columns = np.ascontiguousarray(support.T)
+    points = np.ascontiguousarray(support if spec.temperature != 1 else support[:0])
     num_steps = spec.num_steps
     gammas, ceilings = np.ones(num_steps), np.empty(num_steps)
     for k, t in enumerate(backward_times(num_steps)):
@@ -70,6 +71,7 @@ def couple_rows(
         walk_rows(
             source[rows],
             columns,
+            points,
             np.uint64(vocab_size),
             gammas,
             ceilings,

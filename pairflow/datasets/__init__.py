@@ -13,6 +13,7 @@ from pairflow.datasets.base import DatasetInfo, DatasetReport, TokenDataset
 from pairflow.datasets.files import Sources
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
+from pairflow.progress import Progress
 from pairflow.spec import DatasetSpec
 
 __all__ = ["DatasetInfo", "DatasetReport", "TokenDataset", "Vocabulary", "load", "names"]
@@ -104,7 +105,7 @@ def load(
     *,
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    progress: bool = True,
+    progress: Progress = True,
 ) -> TokenDataset:
     """Loads a data set: local copies first, else a verified download; checked, cut to `max_rows` and split.
 
@@ -116,7 +117,7 @@ def load(
         spec: which data, how much of it, how split.
         data_dir: folder of local copies; $PAIRFLOW_DATA_DIR by default, read now.
         cache_dir: folder for downloads and prepared rows; `downloads` in $PAIRFLOW_HOME (~/.pairflow) by default.
-        progress: bars on downloads and on what takes longer than a second.
+        progress: bars on downloads and on what takes longer than a second; see `pairflow.progress`.
 
     Raises:
         DatasetError: the data cannot be found, downloaded, read, tokenised or split.

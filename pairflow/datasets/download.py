@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pairflow.errors import DatasetError
+from pairflow.progress import Progress, bar
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class RemoteFile:
     checksum: str
 
 
-def fetch(remote: RemoteFile, cache_dir: Path, *, progress: bool = True) -> Path:
+def fetch(remote: RemoteFile, cache_dir: Path, *, progress: Progress = True) -> Path:
     """Path of the verified file in `cache_dir`, downloaded unless it is there already.
 
     Raises:
@@ -95,7 +96,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 class _ResumingDownload:
     """Downloader for pooch: streams to a part file, goes on with Range, then hands the whole file over."""
 
-    def __init__(self, part: Path, progress: bool) -> None:
+    def __init__(self, part: Path, progress: Progress) -> None:
         self.part = part
         self.progress = progress
 
@@ -137,22 +138,21 @@ class _ResumingDownload:
     def _receive(self, response: Any, start: int) -> None:
         """Appends the body to the part from byte `start` on."""
         import urllib3
-        from tqdm import tqdm
 
         size = response.headers.get("Content-Length")
         total = None if size is None else start + int(size)
-        bar = tqdm(
+        shown = bar(
             desc=self.part.stem,
             total=total,
             initial=start,
             unit="B",
             unit_scale=True,
-            disable=not self.progress,
+            progress=self.progress,
         )
-        with bar, self.part.open("ab" if start else "wb") as stream:
+        with shown, self.part.open("ab" if start else "wb") as stream:
             try:
                 for block in response.raw.stream(_BLOCK_BYTES, decode_content=False):
                     stream.write(block)
-                    bar.update(len(block))
+                    shown.update(len(block))
             except urllib3.exceptions.HTTPError as error:
                 raise _BrokenOffError(f"the transfer broke off ({error})") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pairflow.datasets.download import RemoteFile, fetch
 from pairflow.errors import DatasetError
+from pairflow.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class Sources:
     Attributes:
         data_dir: folder of local copies, or None.
         cache_dir: folder for downloads and prepared rows; made when first needed.
-        progress: whether bars are shown.
+        progress: whether, and by what, bars are shown.
     """
 
     data_dir: Path | None
     cache_dir: Path
-    progress: bool
+    progress: Progress
 
     def find(self, *names: str) -> Path | None:
         """The first of these files that lies in `data_dir`.

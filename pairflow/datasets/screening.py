@@ -16,6 +16,7 @@ import numpy as np
 
 from pairflow.datasets.files import file_sha256
 from pairflow.datasets.smiles_files import read_smiles
+from pairflow.progress import Progress, bar
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Screened:
     verdicts: np.ndarray
 
 
-def screen(path: Path, *, treatment: Treatment, cache_dir: Path, progress: bool) -> Screened:
+def screen(path: Path, *, treatment: Treatment, cache_dir: Path, progress: Progress) -> Screened:
     """Reads a file of SMILES and marks the rows that RDKit does not read.
 
     Args:
@@ -60,7 +61,7 @@ def screen(path: Path, *, treatment: Treatment, cache_dir: Path, progress: bool)
         treatment: "published" keeps a readable row's text, "canonical" writes RDKit's canonical SMILES,
             "standardised" first cleans the molecule up (rdMolStandardize) and takes its largest fragment.
         cache_dir: the result is kept in its folder `prepared`, by the file's SHA-256.
-        progress: whether a bar is shown.
+        progress: whether, and by what, a bar is shown.
 
     Raises:
         DatasetError: the file cannot be read.
@@ -78,13 +79,14 @@ def screen(path: Path, *, treatment: Treatment, cache_dir: Path, progress: bool)
     return found
 
 
-def _screen_rows(rows: list[str], judge: Callable[[str], tuple[str, Verdict]], name: str, progress: bool) -> Screened:
+def _screen_rows(
+    rows: list[str], judge: Callable[[str], tuple[str, Verdict]], name: str, progress: Progress
+) -> Screened:
     from rdkit import rdBase
-    from tqdm import tqdm
 
-    bar = tqdm(rows, desc=f"reading {name}", unit=" molecules", disable=not progress, delay=1)
+    shown = bar(rows, desc=f"reading {name}", unit=" molecules", progress=progress, delay=1)
     with rdBase.BlockLogs():  # its line for each bad row: we count and report them
-        judged = [judge(smiles) if smiles else (smiles, Verdict.EMPTY) for smiles in bar]
+        judged = [judge(smiles) if smiles else (smiles, Verdict.EMPTY) for smiles in shown]
     return Screened([text for text, _ in judged], np.array([verdict for _, verdict in judged], dtype=np.uint8))
 
 

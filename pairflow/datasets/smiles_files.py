@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pairflow.datasets.files import read_text, reading
 from pairflow.errors import DatasetError
+from pairflow.progress import Progress, bar
 
 
-def read_smiles(path: Path, *, progress: bool) -> list[str]:
+def read_smiles(path: Path, *, progress: Progress) -> list[str]:
     """One SMILES a row, as published, from a .smi, .csv or QM9 .tar.bz2 file (.gz of the first two as well).
 
     Raises:
@@ -34,17 +35,15 @@ def _read_csv(text: str, path: Path) -> list[str]:
         raise DatasetError(f"{path}, line {rows.line_num}, is not CSV: {error}") from error
 
 
-def _read_qm9_archive(path: Path, progress: bool) -> list[str]:
+def _read_qm9_archive(path: Path, progress: Progress) -> list[str]:
     """SMILES of the relaxed geometries from the published archive, one extended XYZ file a molecule.
 
     Such a file (Ramakrishnan et al., Scientific Data 1, 140022, 2014, table 2) has the number of atoms, the
     properties, one line an atom, the frequencies, and then "SMILES of GDB-17 <tab> SMILES of the relaxed geometry".
     """
-    from tqdm import tqdm
-
     smiles = []
     with reading(path), tarfile.open(path, "r|bz2") as archive:
-        for member in tqdm(archive, desc=path.name, unit=" molecules", disable=not progress, delay=1):
+        for member in bar(archive, desc=path.name, unit=" molecules", progress=progress, delay=1):
             stream = archive.extractfile(member)
             if stream is None:
                 continue

@@ -11,6 +11,7 @@ import numpy as np
 
 from pairflow.datasets.base import TokenDataset
 from pairflow.errors import SpecError
+from pairflow.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,32 @@ class Evaluator(Protocol):
         """Metrics of samples [N, D], integers."""
 
 
-def _molecules(dataset: TokenDataset, device: str, progress: bool) -> Evaluator:
+def _molecules(dataset: TokenDataset, device: str, progress: Progress) -> Evaluator:
     from pairflow.metrics.molecules import MoleculeEvaluator
 
     return MoleculeEvaluator(dataset, progress=progress)
 
 
-def _images(dataset: TokenDataset, device: str, progress: bool) -> Evaluator:
+def _images(dataset: TokenDataset, device: str, progress: Progress) -> Evaluator:
     from pairflow.metrics.images import ImageEvaluator
 
     return ImageEvaluator(dataset, device=device, progress=progress)
 
 
-def _tokens(dataset: TokenDataset, device: str, progress: bool) -> Evaluator:
+def _tokens(dataset: TokenDataset, device: str, progress: Progress) -> Evaluator:
     from pairflow.metrics.tokens import TokenEvaluator
 
     return TokenEvaluator(dataset)
 
 
-EVALUATORS: dict[str, Callable[[TokenDataset, str, bool], Evaluator]] = {
+EVALUATORS: dict[str, Callable[[TokenDataset, str, Progress], Evaluator]] = {
     "molecules": _molecules,
     "images": _images,
     "tokens": _tokens,
 }
 
 
-def evaluator(dataset: TokenDataset, *, device: str = "auto", progress: bool = True) -> Evaluator:
+def evaluator(dataset: TokenDataset, *, device: str = "auto", progress: Progress = True) -> Evaluator:
     """Prepares the evaluator of a dataset: canonical training SMILES, a trained classifier, or marginals.
 
     Args:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import nn
-from tqdm import tqdm
 
 from pairflow import metrics
 from pairflow.datasets.base import TokenDataset
 from pairflow.devices import resolve_device
 from pairflow.errors import DatasetError
 from pairflow.metrics.frechet import Gaussian, frechet_distance
+from pairflow.progress import Progress, bar
 
 _NUM_FEATURES = 32
 _STEPS = 500
@@ -93,7 +93,7 @@ class ImageEvaluator:
     held-out accuracy.
     """
 
-    def __init__(self, dataset: TokenDataset, *, device: str = "auto", progress: bool = True) -> None:
+    def __init__(self, dataset: TokenDataset, *, device: str = "auto", progress: Progress = True) -> None:
         if dataset.image_shape is None:
             raise DatasetError(f"dataset '{dataset.name}' has kind 'images' but no image_shape")
         self._dataset = dataset
@@ -140,7 +140,7 @@ def to_images(tokens: np.ndarray, dataset: TokenDataset, device: torch.device) -
     return torch.from_numpy(scaled).view(-1, *(dataset.image_shape or ())).to(device)
 
 
-def train_classifier(train: TokenDataset, *, device: torch.device, progress: bool = True) -> Classifier:
+def train_classifier(train: TokenDataset, *, device: torch.device, progress: Progress = True) -> Classifier:
     """Trains the classifier on the labels of `train`, always from the same seed: 500 steps of 128.
 
     Raises:
@@ -154,7 +154,7 @@ def train_classifier(train: TokenDataset, *, device: torch.device, progress: boo
         network = Classifier(train.image_shape, int(train.labels.max()) + 1).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-        for batch in tqdm(rows, desc="train classifier", unit="step", disable=not progress):
+        for batch in bar(rows, desc="train classifier", unit=" steps", progress=progress):
             images = to_images(train.tokens[batch], train, device)
             labels = torch.from_numpy(train.labels[batch].astype(np.int64)).to(device)
             optimizer.zero_grad(set_to_none=True)

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from rdkit import Chem, rdBase
-from tqdm import tqdm
 
 from pairflow import metrics
 from pairflow.datasets.base import TokenDataset
+from pairflow.progress import Progress, bar
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class TrainingMolecules:
         progress: show a progress bar.
     """
 
-    def __init__(self, smiles: Iterable[str], *, progress: bool = True) -> None:
+    def __init__(self, smiles: Iterable[str], *, progress: Progress = True) -> None:
         rows = list(smiles)
         with rdBase.BlockLogs():
-            bar = tqdm(rows, desc="canonical training SMILES", unit="row", disable=not progress)
-            self._known = frozenset(filter(None, map(canonical, bar)))
+            shown = bar(rows, desc="canonical training SMILES", unit=" rows", progress=progress)
+            self._known = frozenset(filter(None, map(canonical, shown)))
 
     def __len__(self) -> int:
         return len(self._known)
@@ -79,7 +79,7 @@ class MoleculeEvaluator:
 
     headline = metrics.Headline("num_valid", "valid molecules", higher_is_better=True)
 
-    def __init__(self, dataset: TokenDataset, *, progress: bool = True) -> None:
+    def __init__(self, dataset: TokenDataset, *, progress: Progress = True) -> None:
         self._dataset = dataset
         train = dataset.part("train")
         self._known = TrainingMolecules(train.decode(train.tokens), progress=progress)

@@ -163,4 +163,4 @@ def test_ctrl_c_stops_the_job(served_environment: dict[str, str], ray_cluster: L
     assert "Traceback" not in rest
     stopped = [job for job in client.list_jobs() if job.submission_id not in before]
     assert [job.status.value for job in stopped] == ["STOPPED"]
-    assert not list(tmp_path.glob("pairs/*/manifest.json"))
+    assert not list(tmp_path.glob("pairs/*/_manifest.json"))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from flows import listings, stage
 from flows.jobs import pictures
-from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressReporter, check_store, main, parse_line
+from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressLines, check_store, main, parse_line
 from flows.parameters import LABELS, PairParameters, PipelineParameters, recipe, validated, with_overrides
 from flows.results import NUM_SAMPLES, EvaluateResult, Headline, ModelScores, Score, StepScores
 from flows.settings import Settings, prepare_environment
@@ -78,11 +78,17 @@ class TestProtocol:
         assert parse_line("WARNING | slow") == (logging.WARNING, "slow")
         assert parse_line("a | b") == (logging.INFO, "a | b")
         assert parse_line("@progress {broken") == (logging.INFO, "@progress {broken")
-        bar = ProgressReporter("pair", total=3, unit="rows")
-        bar.advance(2)
-        bar.advance(1)
+        with ProgressLines(desc="pair", total=3, unit="rows") as bar:
+            bar.update(2)
+            bar.update(1)
         said = [parse_line(line) for line in capsys.readouterr().out.splitlines()]
         assert [each.done for each in said if isinstance(each, Progress)] == [0, 3]  # the 2 came too soon after the 0
+
+    def test_progress_in_words(self) -> None:
+        progress = Progress(description="pair qm9", done=1000, total=4600, unit="rows", rate=60.0)
+        assert str(progress) == "pair qm9: 1,000 of 4,600 rows, 60 rows/s, 01:00 left"
+        assert str(progress.model_copy(update={"done": 4600})) == "pair qm9: 4,600 of 4,600 rows"
+        assert str(progress.model_copy(update={"rate": None})) == "pair qm9: 1,000 of 4,600 rows"
 
     def test_store_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
