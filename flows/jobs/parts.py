@@ -9,11 +9,10 @@ flight find their counts gone and start anew, and as all draws are keyed the pai
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import ray
-import torch
 from ray.actor import ActorHandle
 
 from pairflow.coupling import couple_in_parts, support_rows
@@ -21,6 +20,9 @@ from pairflow.coupling.parts import Draws, Moves, SupportPart, part_slices, sele
 from pairflow.coupling.result import Coupled
 from pairflow.errors import JobFailedError, SpecError
 from pairflow.spec import CouplingSpec
+
+if TYPE_CHECKING:  # only the tasks that walk load it, and actors on a GPU
+    from torch import Tensor
 
 _MAX_RESTARTS = 3  # of an actor whose process or node dies
 _MAX_ATTEMPTS = 4  # at a shard
@@ -158,14 +160,14 @@ class _RemoteParts:
         self.num_rows = support.num_rows
         self._actors, self._name = support.actors, name
 
-    def start(self, states: torch.Tensor) -> torch.Tensor:
+    def start(self, states: "Tensor") -> "Tensor":
         return self._ask_all("start", states.numpy())
 
-    def scan(self, rows: torch.Tensor, moves: Moves) -> torch.Tensor:
+    def scan(self, rows: "Tensor", moves: Moves) -> "Tensor":
         columns = (moves.offsets, moves.positions, moves.old, moves.new)
         return self._ask_all("scan", rows.numpy(), Moves(*(column.numpy() for column in columns)))
 
-    def tokens(self, parts: torch.Tensor, draws: Draws) -> torch.Tensor:
+    def tokens(self, parts: "Tensor", draws: Draws) -> "Tensor":
         asked = {part: np.flatnonzero(parts.numpy() == part) for part in parts.unique().tolist()}
         columns = (draws.rows, draws.levels, draws.ranks, draws.positions)
         arrays = Draws(*(column.numpy() for column in columns))
@@ -178,20 +180,26 @@ class _RemoteParts:
         tokens = np.empty(len(parts), np.int64)
         for where, answer in zip(asked.values(), answers, strict=True):
             tokens[where] = answer
-        return torch.from_numpy(tokens)
+        return _tensor(tokens)
 
-    def agreement(self, states: torch.Tensor, powers: torch.Tensor) -> torch.Tensor:
+    def agreement(self, states: "Tensor", powers: "Tensor") -> "Tensor":
         return self._ask_all("agreement", states.numpy(), powers.numpy())
 
     def forget(self) -> None:
         """Frees the counts in all actors."""
         ray.get([actor.forget.remote(self._name) for actor in self._actors])
 
-    def _ask_all(self, question: str, *arguments: Any) -> torch.Tensor:
+    def _ask_all(self, question: str, *arguments: Any) -> "Tensor":
         answers: list[np.ndarray] = ray.get(
             [actor.ask.remote(self._name, question, *arguments) for actor in self._actors]
         )
-        return torch.from_numpy(np.stack(answers))
+        return _tensor(np.stack(answers))
+
+
+def _tensor(array: np.ndarray) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(array)
 
 
 @ray.remote
@@ -212,7 +220,7 @@ class _Part:
         if name not in self._parts:
             raise _LostCountsError(name)
         answer = getattr(self._parts[name], question)(*arguments)
-        return answer.cpu().numpy() if isinstance(answer, torch.Tensor) else answer
+        return answer if isinstance(answer, np.ndarray) else answer.cpu().numpy()
 
     def forget(self, name: str) -> None:
         """Frees the counts for `name`."""
@@ -226,6 +234,8 @@ def _on_cpu(rows: np.ndarray) -> Callable[[], SupportPart]:
 
 
 def _on_gpu(rows: np.ndarray) -> Callable[[], SupportPart]:
+    import torch
+
     from pairflow.coupling.cuda import choose_kernels
     from pairflow.coupling.tensor_part import TensorPart, columns_of
 

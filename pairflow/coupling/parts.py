@@ -10,10 +10,11 @@ At τ ≠ 1 a part adds sums of weights, floats: there the number of parts shows
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a process with a part of numba's has no use for torch
+    import torch
+    from torch import Tensor
 
 # What a part takes and returns: numpy arrays or tensors, so that a part may live in a process without torch.
 Array = Any
@@ -76,16 +77,16 @@ class SplitSupport(Protocol):
     def num_rows(self) -> int:
         """M, rows of all parts."""
 
-    def start(self, states: Tensor) -> Tensor:
+    def start(self, states: "Tensor") -> "Tensor":
         """As `SupportPart.start`, of every part: [P, B, D+1]."""
 
-    def scan(self, rows: Tensor, moves: Moves) -> Tensor:
+    def scan(self, rows: "Tensor", moves: Moves) -> "Tensor":
         """As `SupportPart.scan`, of every part: [P, R, D+1]."""
 
-    def tokens(self, parts: Tensor, draws: Draws) -> Tensor:
+    def tokens(self, parts: "Tensor", draws: Draws) -> "Tensor":
         """As `SupportPart.tokens`; `parts` [N] says which part is asked for each draw."""
 
-    def agreement(self, states: Tensor, powers: Tensor) -> Tensor:
+    def agreement(self, states: "Tensor", powers: "Tensor") -> "Tensor":
         """As `SupportPart.agreement`, of every part: [P, R, D]."""
 
 
@@ -98,20 +99,22 @@ class LocalParts:
         device: where answers are wanted.
     """
 
-    def __init__(self, parts: Sequence[SupportPart], num_rows: int, device: torch.device):
+    def __init__(self, parts: Sequence[SupportPart], num_rows: int, device: "torch.device"):
         self.num_rows = num_rows
         self._parts, self._device = parts, device
 
-    def start(self, states: Tensor) -> Tensor:
+    def start(self, states: "Tensor") -> "Tensor":
         """See `SplitSupport`."""
         return self._stack([part.start(states) for part in self._parts])
 
-    def scan(self, rows: Tensor, moves: Moves) -> Tensor:
+    def scan(self, rows: "Tensor", moves: Moves) -> "Tensor":
         """See `SplitSupport`."""
         return self._stack([part.scan(rows, moves) for part in self._parts])
 
-    def tokens(self, parts: Tensor, draws: Draws) -> Tensor:
+    def tokens(self, parts: "Tensor", draws: Draws) -> "Tensor":
         """See `SplitSupport`."""
+        import torch
+
         tokens = torch.empty_like(draws.positions)
         for part, asked in enumerate(self._parts):
             chosen = (parts == part).nonzero()[:, 0]
@@ -119,11 +122,13 @@ class LocalParts:
                 tokens[chosen] = torch.as_tensor(asked.tokens(select(draws, chosen)), device=self._device)
         return tokens
 
-    def agreement(self, states: Tensor, powers: Tensor) -> Tensor:
+    def agreement(self, states: "Tensor", powers: "Tensor") -> "Tensor":
         """See `SplitSupport`."""
         return self._stack([part.agreement(states, powers) for part in self._parts])
 
-    def _stack(self, answers: list[Array]) -> Tensor:
+    def _stack(self, answers: list[Array]) -> "Tensor":
+        import torch
+
         return torch.stack([torch.as_tensor(answer, device=self._device) for answer in answers])
 
 
