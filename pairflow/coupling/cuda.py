@@ -30,7 +30,7 @@ VERSION = 1  # a change of any pair's content needs a new number: it is part of 
 _MAX_BATCH = 32_768  # rows; more would not keep a GPU busier, and would report progress less often
 _SHARE_OF_FREE = 0.8  # of the device's memory, so that a neighbour may still breathe
 _WORKING_BYTES = 2**30  # intermediate tensors of the walk, whose size does not grow with the batch
-_BYTES_PER_TOKEN = 200  # likewise, those that do: states, masks and histograms in int64
+_BYTES_PER_TOKEN = 400  # likewise, those that do: states, masks and histograms in int64
 _LEAST_CAPABILITY = (7, 0)  # what Triton compiles for
 
 _logger = logging.getLogger("pairflow.coupling")
@@ -64,6 +64,7 @@ def couple_rows(
         )
     device = torch.device("cuda", torch.cuda.current_device())
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps for itself
     rows_per_batch = batch_size(len(support), target.shape[1], support.itemsize, free)
     return couple_on(
         device,
@@ -145,7 +146,11 @@ def choose_kernels(device: "torch.device", support: NDArray[np.unsignedinteger])
 
     if support.shape[1] > triton_kernels.MAX_LENGTH:
         return torch_kernels
-    if (found := disagreement(triton_kernels, torch_kernels, support, device)) is not None:
-        _logger.warning("Triton's kernels miscount on %s (%s): torch's are used, which are slower", device, found)
-        return torch_kernels
-    return triton_kernels
+    try:
+        found = disagreement(triton_kernels, torch_kernels, support, device)
+    except Exception as error:  # of Triton's compiler, which wants a C compiler among other things, or of the driver
+        found = f"{type(error).__name__}: {error}"
+    if found is None:
+        return triton_kernels
+    _logger.warning("Triton's kernels fail on %s (%s): torch's are used, which are slower", device, found)
+    return torch_kernels

@@ -19,6 +19,7 @@ from pairflow.coupling.parts import Array, Draws, Moves
 from pairflow.coupling.torch_kernels import ROWS_PER_BLOCK
 
 _LEAST_CHUNK = 4096  # rows of the support; small enough to find a row in, and a power of 2
+_MOST_CHUNKS = 65_535  # programs along the second axis of a CUDA grid
 # numpy's unsigned tokens -> torch's type of as many bytes: only equality matters, so 65,535 may be called −1
 _TOKEN_TYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 _DRAWS_AT_ONCE = 1 << 22
@@ -42,7 +43,7 @@ class TensorPart:
 
     def start(self, states: Array) -> Tensor:
         """See `SupportPart`."""
-        states = self._integers(states)
+        states = self._tensor(states)
         self._counts = self._numbers = torch.empty(0)  # frees the batch before
         self._counts = _padded(len(states), self._num_rows, _count_type(self._length), self._columns.device)
         self._kernels.count_matches(self._columns, self._tokens(states), self._counts)
@@ -54,12 +55,12 @@ class TensorPart:
 
     def scan(self, rows: Array, moves: Moves) -> Tensor:
         """See `SupportPart`."""
-        self._rows = self._integers(rows)
+        self._rows = self._tensor(rows)
         moves = Moves(
-            self._integers(moves.offsets),
-            self._integers(moves.positions),
-            self._tokens(self._integers(moves.old)),
-            self._tokens(self._integers(moves.new)),
+            self._tensor(moves.offsets),
+            self._tensor(moves.positions),
+            self._tokens(self._tensor(moves.old)),
+            self._tokens(self._tensor(moves.new)),
         )
         shape = (len(self._rows), self._num_chunks, self._length + 1)
         self._numbers = torch.empty(shape, dtype=torch.int32, device=self._columns.device)
@@ -68,8 +69,8 @@ class TensorPart:
 
     def tokens(self, draws: Draws) -> Tensor:
         """See `SupportPart`."""
-        rows, levels = self._integers(draws.rows), self._integers(draws.levels)
-        ranks, positions = self._integers(draws.ranks), self._integers(draws.positions)
+        rows, levels = self._tensor(draws.rows), self._tensor(draws.levels)
+        ranks, positions = self._tensor(draws.ranks), self._tensor(draws.positions)
         chunks, inside = torch.empty_like(rows), torch.empty_like(ranks)
         draws_at_once = max(1, _DRAWS_AT_ONCE // self._num_chunks)
         for start in range(0, len(rows), draws_at_once):
@@ -83,11 +84,14 @@ class TensorPart:
 
     def agreement(self, states: Array, powers: Array) -> Tensor:
         """See `SupportPart`."""
-        states = self._tokens(self._integers(states))
-        powers = torch.as_tensor(powers, device=self._columns.device)
-        return self._kernels.agreement(self._columns, self._counts, self._rows, states, powers, self._chunk_size)
+        states = self._tokens(self._tensor(states))
+        return self._kernels.agreement(
+            self._columns, self._counts, self._rows, states, self._tensor(powers), self._chunk_size
+        )
 
-    def _integers(self, array: Array) -> Tensor:
+    def _tensor(self, array: Array) -> Tensor:
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
+            array = array.copy()  # from another process; torch warns of arrays that it must not write to
         return torch.as_tensor(array, device=self._columns.device)
 
     def _tokens(self, tokens: Tensor) -> Tensor:
@@ -131,6 +135,6 @@ def _count_type(length: int) -> torch.dtype:
 def _chunk_size(num_rows: int, length: int) -> int:
     """Rows a chunk, a power of 2: so many that the numbers of its levels are few beside its counts."""
     chunk_size = _LEAST_CHUNK
-    while chunk_size < min(16 * (length + 1), num_rows):
+    while chunk_size < min(16 * (length + 1), num_rows) or chunk_size * _MOST_CHUNKS < num_rows:
         chunk_size *= 2
     return chunk_size

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,5 +154,5 @@ def test_bad_input_says_what_was_expected(arguments, message):
         couple(**(usual | arguments))
 
 
-def test_auto_is_the_cpu_engine():
-    assert resolve_engine("auto", SPEC) == "cpu"
+def test_auto_is_the_cpu_engine_where_no_gpu_is():
+    assert resolve_engine("auto", SPEC) == ("cuda" if torch.cuda.is_available() else "cpu")
