@@ -17,6 +17,7 @@ The manifest is written last and is never changed: a coupling with a manifest is
 docs/format.md describes every file. Nothing here reads pickles, lists folders, or keeps credentials.
 """
 
+from storage.batches import PairBatch, PairReader
 from storage.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -35,7 +36,9 @@ __all__ = [
     "FORMAT_VERSION",
     "BadShard",
     "Manifest",
+    "PairBatch",
     "PairColumn",
+    "PairReader",
     "Pairs",
     "PairsHeader",
     "ShardPlan",

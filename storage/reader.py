@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pairflow.errors import ShardCorruptError, StoreError
-from storage.content import Columns, column_dtype, column_shape
+from pairflow.errors import ShardCorruptError, SpecError, StoreError
+from storage.content import COLUMNS, Columns, column_dtype, column_shape
 from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import Folder, open_folder
 from storage.layout import REMEDY, fault_of, layout_of, read_object
@@ -68,13 +68,24 @@ class Pairs:
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.url = folder.url
         self.manifest = manifest
-        objects = _ObjectCache(folder, manifest)
+        self._objects = objects = _ObjectCache(folder, manifest)
         self.source = PairColumn(objects, "source")
         self.target = PairColumn(objects, "target")
         self.sample_id = PairColumn(objects, "sample_id")
 
     def __len__(self) -> int:
         return self.manifest.num_rows
+
+    def shard(self, index: int, columns: tuple[str, ...] = COLUMNS) -> Columns:
+        """Columns of one shard, read now and not kept: for those who read a coupling once, shard by shard.
+
+        Raises:
+            SpecError: there is no such shard or column.
+            ShardCorruptError: a file is not what was written; names its path and shard.
+        """
+        if unknown := set(columns) - set(COLUMNS):
+            raise SpecError(f"pairs have the columns {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
+        return self._objects.read(self._objects.header.shard(index).index, columns)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.target.shape))
@@ -205,9 +216,7 @@ class _ObjectCache:
             if wanted in self._decoded:
                 self._decoded.move_to_end(wanted)
                 return self._decoded[wanted][name]
-        record = self._shards[index]
-        described = next(each for each in record.objects if each.name == wanted)
-        columns = read_object(self.folder, self.header, record, described)
+        columns = self._read(index, wanted)
         with self._lock:
             if wanted not in self._decoded:  # else another thread read it meanwhile
                 self._decoded[wanted] = columns
@@ -215,6 +224,19 @@ class _ObjectCache:
             while self._num_bytes > _CACHE_BYTES and len(self._decoded) > 1:
                 self._num_bytes -= _num_bytes(self._decoded.popitem(last=False)[1])
         return columns[name]
+
+    def read(self, index: int, names: tuple[str, ...]) -> Columns:
+        """Some columns of one shard, from the store and not kept."""
+        columns: Columns = {}
+        for object_name, held in self._layout.objects(self.header, index).items():
+            if set(held) & set(names):
+                columns |= self._read(index, object_name)
+        return {name: columns[name] for name in names}
+
+    def _read(self, index: int, object_name: str) -> Columns:
+        record = self._shards[index]
+        described = next(each for each in record.objects if each.name == object_name)
+        return read_object(self.folder, self.header, record, described)
 
 
 def _num_bytes(columns: Columns) -> int:

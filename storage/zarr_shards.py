@@ -15,6 +15,7 @@ from storage.manifest import PairsHeader, ShardPlan
 
 if TYPE_CHECKING:
     from zarr.core.array import Array
+    from zarr.core.metadata import ArrayV3Metadata
     from zarr.storage import MemoryStore
 
 _CHUNK_ROWS = 1024
@@ -52,7 +53,7 @@ def encode(header: PairsHeader, shard: ShardPlan, columns: Columns) -> dict[str,
     encoded: dict[str, bytes] = {}
     for name, (column,) in objects(header, shard.index).items():
         contents: dict[str, Any] = {}
-        array = _open(header, column, contents, "r+")
+        array = _open(header, column, contents)
         array[shard.start : shard.stop] = columns[column]
         encoded[name] = contents[name].to_bytes()
     return encoded
@@ -64,21 +65,30 @@ def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes) -> Col
 
     (column,) = objects(header, shard.index)[name]
     contents = {name: default_buffer_prototype().buffer.from_bytes(data)}
-    return {column: np.asarray(_open(header, column, contents, "r")[shard.start : shard.stop])}
+    return {column: np.asarray(_open(header, column, contents)[shard.start : shard.stop])}
 
 
-def _open(header: PairsHeader, column: str, contents: dict[str, Any], mode: Any) -> "Array[Any]":
-    """One array of the coupling, over the objects in `contents`."""
+def _open(header: PairsHeader, column: str, contents: dict[str, Any]) -> "Array[Any]":
+    """One array of the coupling, over the objects in `contents`.
+
+    Put together from its parsed description rather than with zarr.open_array, which would parse it for every object.
+    """
     import zarr
-    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import StorePath
 
-    name = f"{column}/zarr.json"
-    described = _array_metadata(header.num_rows, header.length, header.dtype, header.shard_size)[name]
-    contents[name] = default_buffer_prototype().buffer.from_bytes(described)
+    described = _parsed_metadata(header.num_rows, header.length, header.dtype, header.shard_size)[column]
     # Chunks of zeros are stored like any other: a shard is complete or missing, never absent on purpose.
-    # (open_array's own `config` is ignored for an array that exists, as of zarr 3.1.6.)
-    array = zarr.open_array(_memory(contents), path=column, mode=mode)
-    return array.with_config({"write_empty_chunks": True})
+    path = StorePath(_memory(contents), column)
+    return zarr.Array(zarr.AsyncArray(described, path, config={"write_empty_chunks": True}))
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed_metadata(num_rows: int, length: int, dtype: str, shard_size: int) -> dict[str, "ArrayV3Metadata"]:
+    """What zarr makes of the zarr.json of the three arrays."""
+    from zarr.core.metadata import ArrayV3Metadata
+
+    described = _array_metadata(num_rows, length, dtype, shard_size)
+    return {name: ArrayV3Metadata.from_dict(json.loads(described[f"{name}/zarr.json"])) for name in COLUMNS}
 
 
 @functools.lru_cache(maxsize=8)
