@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pairflow.errors import SpecError
 from storage.reader import PairColumn, Pairs
-from storage.shuffle import Rows, Shuffle
+from storage.shuffle import BatchPlan, Rows, Shuffle
 
 _STATE_VERSION = 1
 _WINDOW_BYTES = 256 * 1024 * 1024
@@ -99,12 +99,13 @@ class PairReader:
         self.placement: Literal["resident", "streamed"] = (
             "resident" if len(pairs) * row_bytes <= resident_bytes else "streamed"
         )
-        self._used = len(pairs) - (len(pairs) % batch_size if drop_last else 0)
-        if self._used == 0:
+        used = len(pairs) - (len(pairs) % batch_size if drop_last else 0)
+        if used == 0:
             raise SpecError(
                 f"batch_size {batch_size} leaves no whole batch of {len(pairs)} pairs; take a smaller one, or keep the "
                 "short batch with drop_last=False"
             )
+        self._plan = BatchPlan(self.shuffle, used, batch_size, rank, world_size)
         self._epoch = 0
         self._step = 0
         self._resident: tuple[Array, Array] | None = None
@@ -121,7 +122,7 @@ class PairReader:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self._used // self.batch_size)
+        return self._plan.num_steps
 
     def __len__(self) -> int:
         """Batches left in this epoch."""
@@ -143,7 +144,7 @@ class PairReader:
         for rows in reader.rows():
             x_0 = source[torch.from_numpy(rows).to("cuda")]
         """
-        for (rows,) in self._cut((rows,) for rows in self._visits()):
+        for (rows,) in self._cut((rows,) for rows in self._plan.visits(self._epoch, self._step)):
             yield rows
 
     def _from_memory(self) -> Iterator[PairBatch]:
@@ -156,7 +157,7 @@ class PairReader:
     def _from_store(self) -> Iterator[PairBatch]:
         """Each window is put in order as it is read, so that a batch is a slice of it."""
         with ThreadPoolExecutor(1, thread_name_prefix="pairs") as reading_ahead:
-            visits = self._visits()
+            visits = self._plan.visits(self._epoch, self._step)
 
             def begin() -> Future[tuple[Array, ...]] | None:
                 rows = next(visits, None)
@@ -171,21 +172,6 @@ class PairReader:
             for rows, source, target in self._cut(windows()):
                 yield PairBatch(rows, source, target)
 
-    def _visits(self) -> Iterator[Rows]:
-        """Row numbers that are this rank's, window after window, from where the reader stands to the epoch's end."""
-        epoch, begin = self._epoch, self._step * self.batch_size
-        for window in self.shuffle.windows(epoch):
-            start, stop = max(begin, window.start), min(self._used, window.stop)
-            if start < stop:
-                rows = self.shuffle.rows(epoch, window)[start - window.start : stop - window.start]
-                yield rows if self.world_size == 1 else rows[self._are_mine(start, stop)]
-
-    def _are_mine(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Which positions of the epoch's order are in this rank's part of their batch: `_share`, for many at once."""
-        first, place = np.divmod(np.arange(start, stop, dtype=np.int64), self.batch_size)
-        size = np.minimum(self.batch_size, self._used - first * self.batch_size)
-        return (size * self.rank // self.world_size <= place) & (place < size * (self.rank + 1) // self.world_size)
-
     def _cut(self, stretches: Iterator[tuple[Array, ...]]) -> Iterator[tuple[Array, ...]]:
         """Consecutive rows, which come in stretches of any length, as this rank's parts of the batches."""
         epoch, step = self._epoch, self._step
@@ -196,7 +182,7 @@ class PairReader:
                     f"the reader was moved to epoch {self._epoch}, step {self._step} while it was iterated at epoch "
                     f"{epoch}, step {step}; iterate it anew after load_state_dict, and in one loop at a time"
                 )
-            start, stop = self._share(step)
+            start, stop = self._plan.share(step)
             parts = [tuple(array[done : done + stop - start] for array in held)]
             missing = stop - start - len(parts[0][0])
             done += len(parts[0][0])
@@ -269,12 +255,6 @@ class PairReader:
         if not self.shuffle.is_one_window:
             key |= {"window_rows": self.shuffle.window_rows, "shard_size": self.shuffle.shard_size}
         return key
-
-    def _share(self, step: int) -> tuple[int, int]:
-        """Positions `start` to `stop` of the epoch's order that are this rank's part of a batch."""
-        first = step * self.batch_size
-        size = min(self.batch_size, self._used - first)
-        return first + size * self.rank // self.world_size, first + size * (self.rank + 1) // self.world_size
 
 
 def _check(name: str, value: Any, low: int, below: int) -> None:

@@ -5,6 +5,7 @@ as a whole; so a reader that streams needs one window in memory, and one that ho
 A coupling of no more rows than a window is one window, and its order does not depend on how it is cut into shards.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,6 +59,51 @@ class Shuffle:
     def is_one_window(self) -> bool:
         """Whether every epoch is one shuffle of all rows."""
         return self.num_rows <= self.window_rows
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the order of an epoch is cut into batches, and these into parts for ranks.
+
+    Attributes:
+        shuffle: the order.
+        used: positions of an epoch that are handed out: N, or less where a short last batch is left out.
+        batch_size: B, rows of a batch over all ranks.
+        rank: whose parts.
+        world_size: number of ranks.
+    """
+
+    shuffle: Shuffle
+    used: int
+    batch_size: int
+    rank: int
+    world_size: int
+
+    @property
+    def num_steps(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.used // self.batch_size)
+
+    def share(self, step: int) -> tuple[int, int]:
+        """Positions `start` to `stop` (exclusive) of the epoch's order that are this rank's part of a batch."""
+        first = step * self.batch_size
+        size = min(self.batch_size, self.used - first)
+        return first + size * self.rank // self.world_size, first + size * (self.rank + 1) // self.world_size
+
+    def visits(self, epoch: int, step: int) -> Iterator[Rows]:
+        """Row numbers that are this rank's, window after window, from a step to the epoch's end."""
+        begin = step * self.batch_size
+        for window in self.shuffle.windows(epoch):
+            start, stop = max(begin, window.start), min(self.used, window.stop)
+            if start < stop:
+                rows = self.shuffle.rows(epoch, window)[start - window.start : stop - window.start]
+                yield rows if self.world_size == 1 else rows[self._are_mine(start, stop)]
+
+    def _are_mine(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which positions are in this rank's part of their batch: `share`, for many at once."""
+        step, place = np.divmod(np.arange(start, stop, dtype=np.int64), self.batch_size)
+        size = np.minimum(self.batch_size, self.used - step * self.batch_size)
+        return (size * self.rank // self.world_size <= place) & (place < size * (self.rank + 1) // self.world_size)
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""PairReader: its order, compared unsorted, for every world size, batch size and resume point; resident and streamed."""
+"""PairReader: its order, compared unsorted, for every world size, batch size, resume point; resident and streamed."""
 
 import itertools
 import json
