@@ -23,6 +23,7 @@ docs/format.md describes every file. Nothing here reads pickles or keeps credent
 from storage.batches import PairBatch, PairReader
 from storage.commit import commit_pairs
 from storage.export import export_pairs
+from storage.filesystem import Folder, open_folder
 from storage.garbage import Garbage, find_garbage, remove
 from storage.inventory import Inventory, StoredCoupling, StoredJob, take_inventory
 from storage.manifest import (
@@ -52,6 +53,7 @@ from storage.verify import BadShard, VerifyReport, verify_pairs
 __all__ = [
     "FORMAT_VERSION",
     "BadShard",
+    "Folder",
     "Garbage",
     "Inventory",
     "Manifest",
@@ -74,6 +76,7 @@ __all__ = [
     "find_manifest",
     "has_manifest",
     "missing_shards",
+    "open_folder",
     "open_pairs",
     "pairs_url",
     "plan_shards",

@@ -18,7 +18,10 @@ from typing import Any
 from pairflow.errors import StoreError
 
 _SECRET_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2"})
+"""fsspec's names of filesystems with buckets, in which there are no folders to make."""
 _REMEDIES = {
+    errno.ENOENT: "make the bucket or folder that it lies in, or choose another store",
     errno.ENOSPC: "free some space and run again: finished shards are kept",
     errno.EDQUOT: "free some of the quota and run again: finished shards are kept",
     errno.EACCES: "choose a store that this user may write, or change the permissions",
@@ -148,6 +151,9 @@ class RemoteFolder(Folder):
                 "fsspec knows and whose package is installed (s3:// needs s3fs, gs:// gcsfs)"
             ) from error
 
+        protocols = self._filesystem.protocol
+        self._has_buckets = not _OBJECT_STORES.isdisjoint([protocols] if isinstance(protocols, str) else protocols)
+
     def path(self, name: str) -> str:
         return f"{self.url}/{name}"
 
@@ -176,13 +182,13 @@ class RemoteFolder(Folder):
 
     def create(self, name: str, data: bytes) -> bool:
         # Atomic where fsspec's filesystem has a conditional put (S3 does); elsewhere a look, then a put.
+        if self.size(name) is not None:
+            return False
         with _reported("write", self.path(name), remote=True):
-            if self._filesystem.exists(self._key(name)):
-                return False
             try:
                 self._pipe(name, data, mode="create")
             except FileExistsError:
-                if not self._filesystem.exists(self._key(name)):
+                if self.size(name) is None:
                     raise
                 return False
             return True
@@ -190,7 +196,9 @@ class RemoteFolder(Folder):
     def _pipe(self, name: str, data: bytes, **options: Any) -> None:
         try:
             self._filesystem.pipe_file(self._key(name), data, **options)
-        except FileNotFoundError:  # a filesystem with real folders, unlike an object store
+        except FileNotFoundError:
+            if self._has_buckets:  # it would make the bucket: one that is not there is a mistake in the URL
+                raise
             self._filesystem.makedirs(self._filesystem._parent(self._key(name)), exist_ok=True)
             self._filesystem.pipe_file(self._key(name), data, **options)
 
@@ -243,7 +251,8 @@ def _reported(verb: str, path: str, *, remote: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = error.errno or (errno.EEXIST if isinstance(error, FileExistsError) else None)
+        implied = {FileExistsError: errno.EEXIST, FileNotFoundError: errno.ENOENT}  # fsspec's often have no number
+        code = error.errno or implied.get(type(error))
         remedy = _REMEDIES.get(code or 0, "check that the store can be reached and written")
         raise StoreError(f"cannot {verb} {path}: {error.strerror or error}; {remedy}") from error
     except Exception as error:
