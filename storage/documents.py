@@ -16,7 +16,7 @@ HEADER = "_header.json"
 MANIFEST = "_manifest.json"
 
 D = TypeVar("D", bound=Spec)
-_KINDS: dict[type[Spec], str] = {
+KINDS: dict[type[Spec], str] = {
     PairsHeader: "pairs-header",
     ShardRecord: "pairs-record",
     Manifest: "pairs-manifest",
@@ -37,7 +37,7 @@ def render(document: Spec) -> bytes:
     """
     fields = document.model_dump(mode="json") | {
         "format_version": FORMAT_VERSION,
-        "kind": _KINDS[type(document)],
+        "kind": KINDS[type(document)],
         "document_sha256": _NO_HASH,
     }
     text = json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
@@ -64,8 +64,8 @@ def parse_document(document_type: type[D], data: bytes, path: str) -> D:
             "release that wrote it, or make the pairs again with `pairflow pair`"
         )
     kind = fields.pop("kind", None)
-    if kind != _KINDS[document_type] or version is None:
-        raise ShardCorruptError(f"{path} should be a {_KINDS[document_type]}, but is a {kind}; {_REMEDY}")
+    if kind != KINDS[document_type] or version is None:
+        raise ShardCorruptError(f"{path} should be a {KINDS[document_type]}, but is a {kind}; {_REMEDY}")
     try:
         return document_type.model_validate(fields)
     except (ValidationError, SpecError) as error:

@@ -154,6 +154,8 @@ def test_another_format_version_is_refused(format, url, name):
         {"shards": []},
         {"kind": "pairs-header"},
         {"dtype": "uint16"},
+        {"metadata": [{"name": "../../secret", "num_bytes": 0, "sha256": "0" * 64}]},
+        {"metadata": [{"name": "/etc/passwd", "num_bytes": 0, "sha256": "0" * 64}]},
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(url, change):
