@@ -149,7 +149,8 @@ class PairReader:
 
     def _from_memory(self) -> Iterator[PairBatch]:
         if self._resident is None:
-            self._resident = self.pairs.source[:], self.pairs.target[:]
+            columns = self.pairs.read(("source", "target"))
+            self._resident = columns["source"], columns["target"]
         source, target = self._resident
         for rows in self.rows():
             yield PairBatch(rows, source.take(rows, axis=0), target.take(rows, axis=0))

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pairflow.errors import ShardCorruptError, SpecError, StoreError
@@ -47,6 +47,7 @@ def commit_pairs(
     content = ContentHash(header)
     shards = tuple(_read_in_order(folder, header, content, progress))
     manifest = assemble_manifest(header, shards, put_metadata(folder, header), content.hexdigest(), summary)
+    folder.settle(names_of(manifest))
     if not folder.create(MANIFEST, render(manifest)):
         committed = read_document(Manifest, folder, MANIFEST)
     return committed or manifest
@@ -73,6 +74,14 @@ def assemble_manifest(
         summary=summary,
         created_by=created_by or _created_by(),
     )
+
+
+def names_of(manifest: Manifest) -> Iterator[str]:
+    """The files of a coupling but for its header and the manifest itself."""
+    for record in manifest.shards:
+        yield record_name(manifest, record.index)
+        yield from (each.name for each in record.objects)
+    yield from (each.name for each in manifest.metadata)
 
 
 def _read_in_order(folder: Folder, header: PairsHeader, content: ContentHash, progress: bool) -> list[ShardRecord]:

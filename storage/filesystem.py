@@ -1,8 +1,9 @@
 """One folder on any filesystem, with the few operations that the store's guarantees rest on.
 
 Every write is of a whole file and atomic: a name holds its old bytes or its new ones, never a part. On local disks that
-is a temporary file, fsync, rename, and fsync of the folder; on the rest it is the put of the object store. There is no
-operation to list a folder, so nothing depends on listings being consistent.
+is a temporary file, fsync, rename; on the rest it is the put of the object store. `settle` syncs the folders: once
+for all files of a coupling before its manifest, which must not outlive their names. There is no operation to list a
+folder, so nothing depends on listings being consistent.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,6 +65,10 @@ class Folder(ABC):
     def delete(self, name: str) -> None:
         """Removes a file; none to remove is fine."""
 
+    @abstractmethod
+    def settle(self, names: Iterable[str]) -> None:
+        """Sees to it that a power cut does not take back the names of files that were written."""
+
 
 def open_folder(url: str | os.PathLike[str]) -> Folder:
     """The folder at a plain path or fsspec URL; nothing is touched yet.
@@ -115,7 +120,6 @@ class LocalFolder(Folder):
         path = self._root / name
         with _reported("write", str(path)), _temporary(path, data) as temporary:
             os.replace(temporary, path)
-            _sync_folder(path.parent)
 
     def create(self, name: str, data: bytes) -> bool:
         path = self._root / name
@@ -134,6 +138,11 @@ class LocalFolder(Folder):
     def delete(self, name: str) -> None:
         with _reported("delete", self.path(name)):
             (self._root / name).unlink(missing_ok=True)
+
+    def settle(self, names: Iterable[str]) -> None:
+        for parent in sorted({(self._root / name).parent for name in names}):
+            with _reported("write", str(parent)):
+                _sync_folder(parent)
 
 
 class RemoteFolder(Folder):
@@ -205,6 +214,9 @@ class RemoteFolder(Folder):
     def delete(self, name: str) -> None:
         with _reported("delete", self.path(name), remote=True), contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._key(name))
+
+    def settle(self, names: Iterable[str]) -> None:
+        pass  # a put that has returned lasts
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pairflow.errors import ManifestVersionError, ShardCorruptError, StoreError
-from storage.documents import HEADER, MANIFEST, read_document, record_name
+from storage.commit import names_of
+from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import LocalFolder, join, open_folder
 from storage.manifest import Manifest, PairsHeader
 
@@ -177,9 +178,7 @@ def _coupling(store_url: str, name: str, files: Files) -> StoredCoupling:
     stray: tuple[str, ...] = ()
     if manifest is not None and header is not None:
         state = "complete"
-        known = {HEADER, MANIFEST, *(each.name for each in manifest.metadata)}
-        for record in manifest.shards:
-            known |= {record_name(header, record.index), *(each.name for each in record.objects)}
+        known = {HEADER, MANIFEST, *names_of(manifest)}
         below = {file.removeprefix(f"{name}/"): file for file in files}
         stray = tuple(file for short, file in below.items() if short not in known and not is_temporary(file))
     written = sum(file.startswith(f"{name}/_records/") and not is_temporary(file) for file in files)

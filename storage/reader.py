@@ -4,6 +4,7 @@ import operator
 import os
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from storage.content import COLUMNS, Columns, column_dtype, column_shape
 from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import Folder, open_folder
 from storage.layout import REMEDY, fault_of, layout_of, read_object
-from storage.manifest import Manifest, PairsHeader
+from storage.manifest import Manifest, PairsHeader, ShardPlan
 from storage.records import partial_state
 from storage.store import missing_shards
 
@@ -76,6 +77,26 @@ class Pairs:
     def __len__(self) -> int:
         return self.manifest.num_rows
 
+    def read(self, columns: tuple[str, ...] = COLUMNS) -> Columns:
+        """Whole columns, every file read once, by as many threads as there are cores.
+
+        Raises:
+            SpecError: there is no such column.
+            ShardCorruptError: a file is not what was written; names its path and shard.
+        """
+        _check_columns(columns)
+        header = self._objects.header
+        whole = {name: np.empty(column_shape(header, name, len(self)), column_dtype(header, name)) for name in columns}
+
+        def fill(plan: ShardPlan) -> None:
+            for name, rows in self.shard(plan.index, columns).items():
+                whole[name][plan.start : plan.stop] = rows
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(fill, header.plan()):
+                pass
+        return whole
+
     def shard(self, index: int, columns: tuple[str, ...] = COLUMNS) -> Columns:
         """Columns of one shard, read now and not kept: for those who read a coupling once, shard by shard.
 
@@ -83,8 +104,7 @@ class Pairs:
             SpecError: there is no such shard or column.
             ShardCorruptError: a file is not what was written; names its path and shard.
         """
-        if unknown := set(columns) - set(COLUMNS):
-            raise SpecError(f"pairs have the columns {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
+        _check_columns(columns)
         return self._objects.read(self._objects.header.shard(index).index, columns)
 
     def __repr__(self) -> str:
@@ -237,6 +257,11 @@ class _ObjectCache:
         record = self._shards[index]
         described = next(each for each in record.objects if each.name == object_name)
         return read_object(self.folder, self.header, record, described)
+
+
+def _check_columns(names: tuple[str, ...]) -> None:
+    if unknown := set(names) - set(COLUMNS):
+        raise SpecError(f"pairs have the columns {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
 
 
 def _num_bytes(columns: Columns) -> int:

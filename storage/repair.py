@@ -161,4 +161,5 @@ def _read_if_sound(folder: Folder, header: PairsHeader, record: ShardRecord) -> 
 def _put(folder: Folder, name: str, data: bytes, done: Restoration) -> None:
     if folder.read(name) != data:
         folder.write(name, data)
+        folder.settle([name])
         done.restored.append(folder.path(name))
