@@ -67,6 +67,9 @@ class PairParameters(_Sharded, FlowParameters):
     coupling: CouplingSpec = Field(
         default_factory=lambda: CouplingSpec(), description="How every row gets its source point."
     )
+    expected_fingerprint: str | None = Field(
+        None, description="Stop before any work if the pairs would be others; `pairflow verify --repair` sets it."
+    )
 
 
 class _OnPairs(Spec):
