@@ -37,7 +37,7 @@ def score_rows(result: EvaluateResult) -> list[dict[str, object]]:
         {
             "model": model.label,
             "sampling steps": step.num_steps,
-            "network calls": step.num_network_calls,
+            "network calls": f"{step.num_network_calls:g}",
             **{name.replace("_", " "): score.mean for name, score in step.scores.items()},
             "samples/s": step.samples_per_second,
         }

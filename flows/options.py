@@ -16,7 +16,7 @@ from pairflow.spec import DatasetName, DatasetSpec, PresetName, parse
 _DATA = "Data"
 _WHERE = "Where and how"
 
-Preset = Annotated[PresetName, typer.Option(help="demo: minutes on a laptop. paper: the authors' settings.")]
+Preset = Annotated[PresetName, typer.Option(help="demo: minutes. laptop: longer. paper: the authors' settings.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(

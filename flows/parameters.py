@@ -53,7 +53,7 @@ class _Sharded(Spec):
 
 class _FromPreset(Spec):
     preset: PresetName = Field(
-        "demo", description="Where what is not given below comes from: demo (a laptop, minutes) or paper."
+        "demo", description="Where what is not given below comes from: demo (minutes), laptop (longer) or paper."
     )
     coupling: CouplingSpec | None = Field(None, description="How sources are coupled; default by preset.")
     model: ModelSpec | None = Field(None, description="The denoiser; default by preset.")
@@ -107,7 +107,7 @@ def recipe(parameters: TrainParameters | EvaluateParameters | PipelineParameters
         SpecError: the preset has no settings for this dataset.
     """
     base = preset(parameters.preset, parameters.dataset.name)
-    given = {name: spec for name in Preset.model_fields if (spec := getattr(parameters, name)) is not None}
+    given = {name: spec for name in Preset.model_fields if (spec := getattr(parameters, name, None)) is not None}
     return base.model_copy(update=given)
 
 
@@ -118,7 +118,8 @@ def with_overrides(parameters: P, assignments: Mapping[str, Any]) -> P:
         SpecError: a name that does not exist, or a value that does not fit.
     """
     data = parameters.model_dump(mode="json")
-    defaults = {"dataset": data["dataset"], **recipe(parameters).model_dump(mode="json")}
+    groups = recipe(parameters).model_dump(mode="json", include=set(type(parameters).model_fields))
+    defaults = {"dataset": data["dataset"], **groups}
     for name, value in assignments.items():
         group, _, field = name.partition(".")
         if group not in defaults or not field:

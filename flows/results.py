@@ -66,7 +66,8 @@ class StepScores(Spec):
     """What one model reaches with one number of sampling steps."""
 
     num_steps: int
-    num_network_calls: int
+    num_network_calls: float
+    """Network evaluations a sample, on average: a cache may answer some."""
     scores: dict[str, Score]
     samples_per_second: float
 

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     NOISE = 2
     DROPOUT = 3
     VALIDATION = 4
+    TIMES = 5
 
 
 def stream_seed(seed: int, stream: Stream, index: int = 0) -> int:

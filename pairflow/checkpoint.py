@@ -1,6 +1,6 @@
 """Atomic checkpoints: one folder a step, with safetensors and a JSON state, and never a pickle.
 
-    <checkpoint_dir>/step-00001500/tensors.safetensors    model.*, ema.*, optimizer.*
+    <checkpoint_dir>/step-00001500/tensors.safetensors    model.*, ema.*, optimizer.*, and teacher.* of a distillation
     <checkpoint_dir>/step-00001500/state.json             what made it, and the SHA-256 of tensors.safetensors
 
 A folder is written under a temporary name and renamed when it is complete, so a folder called step-N is
@@ -25,7 +25,9 @@ from torch import nn
 from pairflow.devices import resolve_device
 from pairflow.errors import CheckpointError, PairFlowError
 from pairflow.models import ImageShape, build
-from pairflow.spec import ModelSpec, TrainingSpec, parse
+from pairflow.processes import Process
+from pairflow.processes import build as build_process
+from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec, parse
 
 FORMAT_VERSION = 1
 KEEP_LAST = 2
@@ -44,6 +46,8 @@ class LoadedModel:
         length: D.
         image_shape: (C, H, W) for images.
         training: how it was trained.
+        process: its noise process, for the sampler.
+        distillation: how it was distilled after that, if it was.
         step: optimiser steps done.
         state: the checkpoint's whole JSON state (data digest, loss, validation NLL, seconds, …).
         path: the checkpoint's folder.
@@ -55,6 +59,8 @@ class LoadedModel:
     length: int
     image_shape: ImageShape | None
     training: TrainingSpec
+    process: Process
+    distillation: DistillationSpec | None
     step: int
     state: Mapping[str, Any]
     path: Path
@@ -111,12 +117,12 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         content = (path / _TENSORS).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {_TENSORS}: {error}") from None
+        raise CheckpointError(f"checkpoint {path}: cannot read {_TENSORS}: {error}; {_remedy(path)}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != state.get("sha256"):
         raise CheckpointError(
             f"checkpoint {path}: {_TENSORS} is damaged: its SHA-256 is {digest}, {_STATE} says "
-            f"{state.get('sha256')}; remove this folder to go on from the checkpoint before it"
+            f"{state.get('sha256')}; {_remedy(path)}"
         )
     try:
         return load(content), state
@@ -133,7 +139,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / _STATE).read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}") from None
+        raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}; {_remedy(path)}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint {path}: format_version is {version}, this release reads {FORMAT_VERSION}")
@@ -200,14 +206,32 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
         model_spec, training = parse(ModelSpec, state["model"]), parse(TrainingSpec, state["training"])
         image_shape = None if state["image_shape"] is None else tuple(state["image_shape"])
         vocab_size, length, step = state["vocab_size"], state["length"], state["step"]
-        model = build(model_spec, vocab_size=vocab_size, length=length, image_shape=image_shape)
+        distilled = state.get("distillation")
+        distillation = None if distilled is None else parse(DistillationSpec, distilled)
+        process = build_process(training.process, vocab_size)
+        model = build(
+            model_spec,
+            vocab_size=vocab_size,
+            num_states=process.num_states,
+            length=length,
+            image_shape=image_shape,
+        )
     except KeyError as error:
         raise CheckpointError(f"checkpoint {folder}: {_STATE} has no field {error}") from None
     except PairFlowError as error:
         raise CheckpointError(f"checkpoint {folder}: {_STATE} describes no model: {error}") from None
     load_weights(model, tensors, "ema." if ema else "model.", folder)
     model = model.to(resolve_device(device)).eval().requires_grad_(False)
-    return LoadedModel(model, model_spec, vocab_size, length, image_shape, training, step, state, folder)
+    return LoadedModel(
+        model, model_spec, vocab_size, length, image_shape, training, process, distillation, step, state, folder
+    )
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a damaged checkpoint: there may be an older one beside it."""
+    before = [folder.name for _, folder in steps(path.parent) if folder.name < path.name]
+    then = f"go on from {before[-1]}, the one before it" if before else "start again: there is none before it"
+    return f"remove this folder to {then}"
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

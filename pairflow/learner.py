@@ -6,19 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pairflow import checkpoint, models, processes
-from pairflow.batches import Batches, Stream, stratified_times, stream_seed
+from pairflow.batches import Stream, stream_seed
 from pairflow.devices import autocast
 from pairflow.errors import CheckpointError, TrainingError
 from pairflow.models.ema import Ema
-from pairflow.spec import ModelSpec, TrainingSpec
+from pairflow.objectives import Network, Objective
+from pairflow.replicas import Replica
+from pairflow.spec import ModelSpec, OptimizerSpec
+from pairflow.spikes import SpikeGuard
 
 _BETAS = (0.9, 0.999)
 _LOSS_SMOOTHING = 0.98  # of the running mean that is reported as the final loss
+_OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
-def learning_rate(spec: TrainingSpec, step: int) -> float:
+def learning_rate(spec: OptimizerSpec, step: int) -> float:
     """Learning rate of a step (from 0): linear warm-up, then constant, or a cosine that ends at `min_learning_rate`."""
     if step < spec.warmup_steps:
         return spec.learning_rate * (step + 1) / spec.warmup_steps
@@ -31,15 +36,27 @@ def learning_rate(spec: TrainingSpec, step: int) -> float:
 
 @dataclass
 class Learner:
-    """The moving state of a training: everything that a checkpoint holds."""
+    """The moving state of a training: everything that a checkpoint holds.
 
-    spec: TrainingSpec
+    Attributes:
+        spec: optimiser, number of steps and seed.
+        identity: what makes this run this run; every checkpoint says it and is refused by another run.
+        model: the network that is trained; `shared` averages its gradients over the replicas, and `network` is how it
+            is called, compiled or not.
+        replica: this process's place among those that train together.
+    """
+
+    spec: OptimizerSpec
     identity: dict[str, Any]
     device: torch.device
-    model: torch.nn.Module
+    model: nn.Module
     ema: Ema
     optimizer: torch.optim.AdamW
     process: processes.Process
+    network: Network
+    shared: nn.Module
+    guard: SpikeGuard
+    replica: Replica
     step: int = 0
     loss: float = math.nan
     validation_nll: float | None = None
@@ -49,64 +66,104 @@ class Learner:
 
     @classmethod
     def start(
-        cls, model_spec: ModelSpec, spec: TrainingSpec, identity: dict[str, Any], device: torch.device
+        cls,
+        model_spec: ModelSpec,
+        spec: OptimizerSpec,
+        process: processes.Process,
+        identity: dict[str, Any],
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        spike_factor: float | None = None,
+        replica: Replica | None = None,
     ) -> "Learner":
+        """A learner at step 0, its weights drawn from torch's global generator."""
+        replica = Replica() if replica is None else replica
+        replica.check(spec.batch_size, spec.accumulate)
         shape = identity["image_shape"]
         model = models.build(
             model_spec,
-            vocab_size=identity["vocab_size"],
+            vocab_size=process.vocab_size,
+            num_states=process.num_states,
             length=identity["length"],
             image_shape=None if shape is None else tuple(shape),
         ).to(device)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=spec.learning_rate, betas=_BETAS, weight_decay=0.0, fused=True
         )
-        process = processes.build("uniform", identity["vocab_size"])
-        return cls(spec, identity, device, model.train(), Ema(model, spec.ema_decay), optimizer, process)
+        shared = replica.wrap(model, device)
+        network = torch.compile(shared) if compiled else shared
+        guard = SpikeGuard(spike_factor, floor=math.log(process.vocab_size), first_step=spec.warmup_steps)
+        ema = Ema(model, spec.ema_decay)
+        return cls(spec, identity, device, model.train(), ema, optimizer, process, network, shared, guard, replica)
 
-    def advance(self, batches: Batches) -> None:
+    def take_weights(self, weights: nn.Module) -> None:
+        """Starts from another model's weights, which must fit."""
+        for own in (self.model, self.ema.model):
+            own.load_state_dict(weights.state_dict())
+
+    def advance(self, objective: Objective) -> None:
         """One optimiser step; its loss is read later, by `drain`, so that a GPU need not wait for it."""
         step, seed = self.step, self.spec.seed
-        torch.manual_seed(stream_seed(seed, Stream.DROPOUT, step))
+        objective.begin(self)
+        torch.manual_seed(stream_seed(seed, Stream.DROPOUT, step) + self.replica.rank)
         generator = torch.Generator(self.device).manual_seed(stream_seed(seed, Stream.NOISE, step))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, step)
-        target, source = batches.batch(step)
-        t = stratified_times(len(target), self.spec.time_epsilon, generator)
-        if source is None:
-            source = self.process.draw_source((target.shape[0], target.shape[1]), generator)
-        x_t = self.process.corrupt(source, target, t, generator)
-        with autocast(self.device):
-            logits = self.model(x_t, t)
-        loss = self.process.loss(logits, x_t, target, t).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        rows = [self.replica.share(tensor) for tensor in objective.draw(step, generator)]
+        parts = list(zip(*(tensor.chunk(self.spec.accumulate) for tensor in rows), strict=True))
+        loss = torch.zeros((), device=self.device)
+        for number, part in enumerate(parts, start=1):
+            with self.replica.gradients(self.shared, last=number == len(parts)):
+                share = objective.loss(self._call, *part).mean() / len(parts)
+                share.backward()
+            loss += share.detach()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.gradient_clip)
         self.optimizer.step()
         self.ema.update(step)
-        self._pending.append((loss.detach(), grad_norm))
+        self._pending.append((loss, grad_norm))
         self.step += 1
 
+    def _call(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device):
+            return self.network(x_t, t)
+
     def drain(self, directory: Path) -> float:
-        """Reads the losses since the last call, checks them, and returns their mean."""
-        losses, grad_norms = (torch.stack(column).tolist() for column in zip(*self._pending, strict=True))
+        """Reads the losses since the last call, checks them, and returns their mean.
+
+        Raises:
+            TrainingError: a loss or gradient that is not finite, or a spike.
+        """
+        columns = [torch.stack(column) for column in zip(*self._pending, strict=True)]
+        losses, grad_norms = self.replica.mean(columns[0]).tolist(), columns[1].tolist()
         first = self.step - len(losses)
         self._pending.clear()
         for step, (loss, grad_norm) in enumerate(zip(losses, grad_norms, strict=True), start=first + 1):
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            fault = self.guard.fault(step, loss, grad_norm)
+            if fault is not None:
                 last_good = checkpoint.latest(directory)
                 raise TrainingError(
-                    f"training diverged at step {step}: loss {loss}, gradient norm {grad_norm}; last good checkpoint: "
-                    f"{last_good or 'none'}; try a smaller learning_rate or a longer warm-up"
+                    f"{fault}; last good checkpoint: {last_good or 'none'}; try a smaller learning_rate or a longer "
+                    "warm-up"
                 )
             self.loss = loss if step == 1 else _LOSS_SMOOTHING * self.loss + (1 - _LOSS_SMOOTHING) * loss
         self.last_grad_norm = grad_norms[-1]
         return sum(losses) / len(losses)
 
-    def save(self, directory: Path) -> None:
-        """Writes a checkpoint of everything that the next step depends on; call `drain` first."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"ema.{name}": value for name, value in self.ema.model.state_dict().items()}
+    def save(self, directory: Path, objective: Objective) -> None:
+        """Writes a checkpoint of everything that the next step depends on; call `drain` first.
+
+        With replicas the first one writes, and the others wait for it.
+        """
+        if self.replica.rank == 0:
+            self._write(directory, objective)
+        self.replica.wait()
+
+    def _write(self, directory: Path, objective: Objective) -> None:
+        tensors: dict[str, torch.Tensor] = {}
+        for prefix, module in self._modules(objective):
+            tensors |= {f"{prefix}{name}": value for name, value in module.state_dict().items()}
         for name, weight in self.model.named_parameters():
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{key}.{name}"] = value
@@ -118,17 +175,17 @@ class Learner:
         }
         checkpoint.save(directory, tensors, {**progress, **self.identity})
 
-    def resume(self, directory: Path) -> None:
+    def resume(self, directory: Path, objective: Objective) -> None:
         """Takes over the last checkpoint of the folder, if there is one."""
         path = checkpoint.latest(directory)
         if path is None:
             return
         checkpoint.check_state(path, checkpoint.read_state(path), self.identity)
         tensors, state = checkpoint.read(path)
-        checkpoint.load_weights(self.model, tensors, "model.", path)
-        checkpoint.load_weights(self.ema.model, tensors, "ema.", path)
+        for prefix, module in self._modules(objective):
+            checkpoint.load_weights(module, tensors, prefix, path)
         for name, weight in self.model.named_parameters():
-            for key in ("step", "exp_avg", "exp_avg_sq"):
+            for key in _OPTIMIZER_STATE:
                 stored = tensors.get(f"optimizer.{key}.{name}")
                 if stored is None or (key != "step" and stored.shape != weight.shape):
                     raise CheckpointError(
@@ -137,3 +194,8 @@ class Learner:
                 self.optimizer.state[weight][key] = stored.to(self.device)
         self.step, self.loss = state["step"], state["loss"]
         self.validation_nll, self.seconds = state["validation_nll"], state["seconds"]
+
+    def _modules(self, objective: Objective) -> list[tuple[str, nn.Module]]:
+        """(prefix of its tensors, network) of all networks in a checkpoint."""
+        others = [(f"{name}.", module) for name, module in objective.modules.items()]
+        return [("model.", self.model), ("ema.", self.ema.model), *others]

@@ -1,18 +1,47 @@
-"""Named settings: `demo` runs on a laptop in minutes, `paper` is the authors' (method.md §3)."""
+"""Named settings: `demo` takes minutes, `laptop` longer, `paper` is the authors' (method.md §3 and §5)."""
 
 from typing import get_args
 
 from pairflow.errors import SpecError
-from pairflow.spec import CouplingSpec, DatasetName, EvaluationSpec, ModelSpec, PresetName, Spec, TrainingSpec
+from pairflow.spec import (
+    CouplingSpec,
+    DatasetName,
+    DistillationSpec,
+    EvaluationSpec,
+    ModelSpec,
+    PresetName,
+    RediSpec,
+    Spec,
+    TrainingSpec,
+)
+
+# Networks for a machine without a GPU, by architecture; the paper's are in `_paper`.
+SIZES: dict[str, dict[str, ModelSpec]] = {
+    "dit": {
+        "tiny": ModelSpec(hidden_size=96, num_layers=4, num_heads=4, cond_size=64),
+        "small": ModelSpec(hidden_size=128, num_layers=4, num_heads=4, cond_size=128),
+    },
+    "unet": {
+        "tiny": ModelSpec(architecture="unet", hidden_size=32, channel_mults=(1, 1), num_res_blocks=1, cond_size=64),
+        "small": ModelSpec(architecture="unet", hidden_size=48, channel_mults=(1, 2), num_res_blocks=1, cond_size=128),
+    },
+}
 
 
 class Preset(Spec):
-    """All of a comparison but the data; train with `coupling` both 'paired' and 'independent' to compare."""
+    """All of a comparison but the data; train with `coupling` both 'paired' and 'independent' to compare.
+
+    `distillation` (DCD), `redi` and `redi_training` (ReDi's pairs, and the fine-tuning on them) are the same for every
+    model that they start from.
+    """
 
     coupling: CouplingSpec
     model: ModelSpec
     training: TrainingSpec
     evaluation: EvaluationSpec
+    distillation: DistillationSpec
+    redi: RediSpec
+    redi_training: TrainingSpec
 
 
 def preset(name: PresetName, dataset_name: DatasetName) -> Preset:
@@ -31,8 +60,41 @@ def preset(name: PresetName, dataset_name: DatasetName) -> Preset:
     return by_dataset[dataset_name]
 
 
-def _preset(model: ModelSpec, training: TrainingSpec, evaluation: EvaluationSpec, num_steps: int = 20) -> Preset:
-    return Preset(coupling=CouplingSpec(num_steps=num_steps), model=model, training=training, evaluation=evaluation)
+def _preset(
+    model: ModelSpec,
+    training: TrainingSpec,
+    evaluation: EvaluationSpec,
+    *,
+    distillation: tuple[int, int],
+    redi: RediSpec,
+    learning_rates: tuple[float, float] = (6e-5, 1e-4),
+    tuning_steps: int | None = None,
+) -> Preset:
+    """A preset whose DCD takes (steps, steps a round), and whose ReDi fine-tunes for `tuning_steps`, or for as many.
+
+    `learning_rates` are those of DCD (the authors') and of ReDi's fine-tuning (ours: method.md gives none).
+    """
+    num_steps, update_teacher_every = distillation
+    return Preset(
+        coupling=CouplingSpec(num_steps=20),
+        model=model,
+        training=training,
+        evaluation=evaluation,
+        distillation=DistillationSpec(
+            num_steps=num_steps,
+            update_teacher_every=update_teacher_every,
+            batch_size=training.batch_size,
+            learning_rate=learning_rates[0],
+        ),
+        redi=redi,
+        redi_training=TrainingSpec(
+            num_steps=tuning_steps or num_steps,
+            batch_size=training.batch_size,
+            learning_rate=learning_rates[1],
+            lr_schedule="constant",
+            warmup_steps=0,
+        ),
+    )
 
 
 def _paper_dit() -> ModelSpec:
@@ -54,6 +116,8 @@ def _paper() -> dict[str, Preset]:
                 ema_decay=0.9999,
             ),
             molecules,
+            distillation=(10_000, 2000),
+            redi=RediSpec(num_pairs=20_000),
         ),
         "zinc-250k": _preset(
             _paper_dit(),
@@ -66,6 +130,8 @@ def _paper() -> dict[str, Preset]:
                 ema_decay=0.9999,
             ),
             molecules,
+            distillation=(30_000, 5000),
+            redi=RediSpec(num_pairs=20_000),
         ),
         "mnist-binary": _preset(
             ModelSpec(
@@ -85,6 +151,8 @@ def _paper() -> dict[str, Preset]:
                 ema_decay=0.9999,
             ),
             EvaluationSpec(steps=(1, 2, 4, 8, 16), num_samples=10_000),
+            distillation=(5000, 1000),
+            redi=RediSpec(num_pairs=10_000),
         ),
         "cifar-10": _preset(
             ModelSpec(
@@ -104,31 +172,57 @@ def _paper() -> dict[str, Preset]:
                 ema_decay=0.9999,
             ),
             EvaluationSpec(steps=(8, 16, 32, 64, 128, 256, 512, 1024), num_samples=50_000),
+            distillation=(50_000, 10_000),
+            redi=RediSpec(num_pairs=10_000),
         ),
+    }
+
+
+def _laptop() -> dict[str, Preset]:
+    """Small networks, trained until a comparison shows: method.md §6 has what a prototype of the QM9 one reached."""
+    training = TrainingSpec(num_steps=2600, batch_size=128, learning_rate=1e-3, warmup_steps=200)
+    return {
+        "digits": _brief(SIZES["unet"]["small"], training, (1, 2, 4, 8, 16)),
+        "qm9": _brief(SIZES["dit"]["small"], training, (1, 2, 4, 8, 16, 32), num_trials=3),
     }
 
 
 def _demo() -> dict[str, Preset]:
     """Sized so that one model trains in about two minutes on two cores: small nets, few steps, a high learning rate."""
     steps = (1, 2, 4, 8, 16)
-    unet = ModelSpec(architecture="unet", hidden_size=24, channel_mults=(1, 1), num_res_blocks=1, cond_size=64)
-    wide_unet = unet.model_copy(update={"hidden_size": 32})
+    unet, strings = SIZES["unet"]["tiny"], SIZES["dit"]["tiny"]
     deep_unet = unet.model_copy(update={"hidden_size": 16, "channel_mults": (1, 2, 2)})
-    strings = ModelSpec(hidden_size=96, num_layers=4, num_heads=4, cond_size=64)
 
-    def training(num_steps: int, batch_size: int, learning_rate: float = 2e-3) -> TrainingSpec:
-        return TrainingSpec(num_steps=num_steps, batch_size=batch_size, learning_rate=learning_rate)
+    def training(num_steps: int, batch_size: int) -> TrainingSpec:
+        return TrainingSpec(num_steps=num_steps, batch_size=batch_size, learning_rate=2e-3)
 
     return {
-        "digits": _preset(wide_unet, training(1500, 128), EvaluationSpec(steps=steps)),
-        "nci": _preset(strings, training(600, 64), EvaluationSpec(steps=(*steps, 32))),
-        "patches": _preset(wide_unet, training(1000, 64), EvaluationSpec(steps=(*steps, 32))),
-        "qm9": _preset(strings, training(900, 64), EvaluationSpec(steps=(*steps, 32))),
-        "zinc-250k": _preset(strings, training(400, 64), EvaluationSpec(steps=(*steps, 32))),
-        "mnist-binary": _preset(deep_unet, training(400, 64), EvaluationSpec(steps=steps, num_samples=512)),
-        "cifar-10": _preset(deep_unet, training(300, 16), EvaluationSpec(steps=(8, 16, 32), num_samples=128)),
-        "tokens": _preset(strings, training(600, 64), EvaluationSpec(steps=(*steps, 32))),
+        "digits": _brief(unet, training(1500, 128), steps),
+        "nci": _brief(strings, training(600, 64), (*steps, 32)),
+        "patches": _brief(unet, training(1000, 64), (*steps, 32)),
+        "qm9": _brief(strings, training(900, 64), (*steps, 32)),
+        "zinc-250k": _brief(strings, training(400, 64), (*steps, 32)),
+        "mnist-binary": _brief(deep_unet, training(400, 64), steps, num_samples=512),
+        "cifar-10": _brief(deep_unet, training(300, 16), (8, 16, 32), num_samples=128),
+        "tokens": _brief(strings, training(600, 64), (*steps, 32)),
     }
 
 
-_PRESETS: dict[str, dict[str, Preset]] = {"demo": _demo(), "paper": _paper()}
+def _brief(model: ModelSpec, training: TrainingSpec, steps: tuple[int, ...], **evaluation: int) -> Preset:
+    """DCD for a fifth of the training, in five rounds, and ReDi for three, at rates that so few steps need.
+
+    On `digits` ReDi helped at one step after that, and did not after a fifth; its pairs take 64 steps each.
+    """
+    round_steps = max(1, training.num_steps // 25)
+    return _preset(
+        model,
+        training,
+        EvaluationSpec(steps=steps, **evaluation),
+        distillation=(5 * round_steps, round_steps),
+        redi=RediSpec(num_pairs=2048, num_steps=64),
+        learning_rates=(training.learning_rate / 4, training.learning_rate / 4),
+        tuning_steps=training.num_steps * 3 // 5,
+    )
+
+
+_PRESETS: dict[str, dict[str, Preset]] = {"demo": _demo(), "laptop": _laptop(), "paper": _paper()}

@@ -1,27 +1,26 @@
 """Frozen specifications: everything scientific about a run, and its fingerprint.
 
 A spec is at the same time the Prefect parameter, the CLI's target, the Ray job's request, the manifest's provenance
-and the MLflow parameters. Operations (addresses, workers, shard size, format, retries) never enter a spec.
+and the MLflow parameters. Operations (addresses, workers, shard size, format, retries) never enter a spec. Data,
+coupling and network are here; training, distillation and sampling in `pairflow.spec_learning`; import all from here.
 """
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from pairflow.errors import SpecError
+from pairflow.spec_base import Seed, Spec, canonical_json, fingerprint, parse
+from pairflow.spec_learning import (
+    DistillationSpec,
+    EvaluationSpec,
+    OptimizerSpec,
+    RediSpec,
+    SamplingSpec,
+    TrainingSpec,
+)
 
 DatasetName = Literal["digits", "nci", "patches", "qm9", "zinc-250k", "mnist-binary", "cifar-10", "tokens"]
-PresetName = Literal["demo", "paper"]
-S = TypeVar("S", bound="Spec")
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Spec(BaseModel):
-    """Base of all specs: immutable, and an unknown field is an error rather than ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+PresetName = Literal["demo", "laptop", "paper"]
 
 
 class DatasetSpec(Spec):
@@ -129,72 +128,21 @@ class ModelSpec(Spec):
         return self
 
 
-class TrainingSpec(Spec):
-    """How the denoiser is trained (method.md §3)."""
-
-    coupling: Literal["paired", "independent"] = Field(
-        "paired",
-        description="paired: each row's stored source (PairFlow). independent: a fresh one (UDLM).",
-    )
-    num_steps: int = Field(1500, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(128, ge=1, description="Rows a step.")
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
-    lr_schedule: Literal["cosine", "constant"] = Field("cosine", description="After the warm-up.")
-    min_learning_rate: float = Field(3e-6, ge=0, description="Where the cosine ends.")
-    warmup_steps: int = Field(100, ge=0, description="Linear warm-up steps.")
-    gradient_clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights.")
-    time_epsilon: float = Field(1e-3, gt=0, lt=0.5, description="t is drawn from [ε, 1 − ε].")
-    seed: Seed = Field(0, description="Seed of weights, data order, times and noise.")
-
-
-class EvaluationSpec(Spec):
-    """What is sampled and measured, by number of sampling steps."""
-
-    steps: tuple[int, ...] = Field(
-        (1, 2, 4, 8, 16, 32), description="Numbers of sampling steps to compare (1 to 1,024 each)."
-    )
-    num_samples: int = Field(1024, ge=2, description="Samples a trial.")
-    num_trials: int = Field(1, ge=1, le=100, description="Trials; the table shows mean and deviation.")
-    final_step: Literal["ancestral", "greedy"] = Field(
-        "greedy", description="Last update: ancestral, or argmax of p_θ (one more network call)."
-    )
-    seed: Seed = Field(0, description="Seed of all sampling draws.")
-
-    @model_validator(mode="after")
-    def _steps_in_range(self) -> Self:
-        if not self.steps or any(not 1 <= step <= 1024 for step in self.steps):
-            raise ValueError(f"steps must be numbers from 1 to 1,024, got {list(self.steps)}")
-        return self
-
-
-def parse(spec_type: type[S], data: Any) -> S:
-    """Validates `data` (a mapping or a spec) into `spec_type`.
-
-    Raises:
-        SpecError: one line per field that does not fit, with what was given.
-    """
-    try:
-        return spec_type.model_validate(data)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, item['loc'])) or spec_type.__name__}: {item['msg']}"
-            + (f" (got {item['input']!r})" if item["loc"] else "")
-            for item in error.errors()
-        ]
-        raise SpecError("; ".join(lines)) from None
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def fingerprint(spec: Spec, **inputs: str) -> str:
-    """SHA-256 (64 hex digits) of a spec and of what it was applied to.
-
-    `inputs` are digests and versions, such as `dataset=train.digest, engine="cpu/1"`. The same spec on the same
-    inputs always has the same fingerprint; a changed result needs a changed fingerprint.
-    """
-    document = {"spec": {type(spec).__name__: spec.model_dump(mode="json")}, "inputs": inputs}
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+__all__ = [
+    "CouplingSpec",
+    "DatasetName",
+    "DatasetSpec",
+    "DistillationSpec",
+    "EvaluationSpec",
+    "ModelSpec",
+    "OptimizerSpec",
+    "PresetName",
+    "RediSpec",
+    "SamplingSpec",
+    "Seed",
+    "Spec",
+    "TrainingSpec",
+    "canonical_json",
+    "fingerprint",
+    "parse",
+]

@@ -14,7 +14,7 @@ _BATCH_SIZE = 256
 
 
 class Validator:
-    """Measures the loss on held-out rows, always of the independent coupling.
+    """Measures the loss on held-out rows, always of the independent coupling of the model's process.
 
     Held-out rows have no stored source, and uniform sources make the figure the same bound for every
     coupling, so that models trained on different couplings can be compared.
@@ -41,6 +41,6 @@ class Validator:
             source = process.draw_source((target.shape[0], target.shape[1]), generator)
             x_t = process.corrupt(source, target, t, generator)
             with autocast(self._device):
-                logits = model(x_t, t)
+                logits = model(x_t, process.network_time(t))
             total += process.loss(logits, x_t, target, t).double().sum().item()
         return total / self._rows.numel()

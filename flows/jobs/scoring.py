@@ -48,34 +48,36 @@ def score(
         evaluator: of the dataset.
         spec: what to draw.
         kept: samples of the first trial to keep for pictures.
-        on_calls: told the network calls (times samples) that are done.
+        on_calls: told the network calls (times samples) that are done; a cached one counts as done.
     """
     steps, samples = [], {}
     for num_steps in spec.steps:
         calls = network_calls(num_steps, spec.final_step)
         trials: list[dict[str, float]] = []
+        spent: list[float] = []
         seconds = 0.0
         for trial in range(spec.num_trials):
             started = time.perf_counter()
-            tokens = sample(
+            drawn = sample(
                 loaded.model,
+                loaded.process,
+                spec,
                 num_samples=spec.num_samples,
                 num_steps=num_steps,
-                final_step=spec.final_step,
-                seed=(spec.seed + trial * _SEEDS_PER_TRIAL) % _MAX_SEED,
-                vocab_size=loaded.vocab_size,
                 length=loaded.length,
+                seed=(spec.seed + trial * _SEEDS_PER_TRIAL) % _MAX_SEED,
                 progress=False,
             )
             seconds += time.perf_counter() - started
+            spent.append(drawn.network_calls)
             if trial == 0:
-                samples[num_steps] = tokens[:kept]
-            trials.append(evaluator.measure(tokens))
+                samples[num_steps] = drawn.tokens[:kept]
+            trials.append(evaluator.measure(drawn.tokens))
             on_calls(calls * spec.num_samples)
         steps.append(
             StepScores(
                 num_steps=num_steps,
-                num_network_calls=calls,
+                num_network_calls=float(np.mean(spent)),
                 scores={name: _over_trials([each[name] for each in trials]) for name in trials[0]},
                 samples_per_second=spec.num_trials * spec.num_samples / seconds,
             )

@@ -21,9 +21,9 @@ class Dit(nn.Module):
     The last layer starts at zero: the initial prediction is uniform over the vocabulary.
     """
 
-    def __init__(self, spec: ModelSpec, *, vocab_size: int, length: int, absolute_positions: bool = False) -> None:
+    def __init__(self, spec: ModelSpec, *, vocab_size: int, num_states: int, length: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, spec.hidden_size)
+        self.embedding = nn.Embedding(num_states, spec.hidden_size)
         nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
         self.positions = (
             nn.Parameter(_EMBEDDING_STD * torch.randn(length, spec.hidden_size)) if spec.absolute_positions else None

@@ -28,12 +28,11 @@ class Unet(nn.Module):
     what is learned, and the last convolution has C·F channels rather than C·K.
 
     Raises:
-        SpecError: `num_heads` does not divide the channels where attention is used, or an attention
-        resolution that
+        SpecError: `num_heads` does not divide the channels where attention is used, or an attention resolution that
             the network does not have.
     """
 
-    def __init__(self, spec: ModelSpec, *, vocab_size: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, spec: ModelSpec, *, vocab_size: int, num_states: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.image_shape = image_shape
         channels, height, width = image_shape
@@ -43,7 +42,7 @@ class Unet(nn.Module):
         _check_attention(spec, heights)
 
         token_features = min(vocab_size, _TOKEN_FEATURES)
-        self.embedding = nn.Embedding(vocab_size, token_features)
+        self.embedding = nn.Embedding(num_states, token_features)
         self.time = TimeEmbedding(spec.cond_size)
         self.conv_in = nn.Conv2d(channels * token_features, spec.hidden_size, 3, padding=1)
 
@@ -71,7 +70,9 @@ class Unet(nn.Module):
         self.conv_out = _zero_conv(here, channels * num_features)
         self.table = nn.Parameter(intensity_features(vocab_size, num_features))
         with torch.no_grad():
-            self.embedding.weight.copy_(intensity_features(vocab_size, token_features))
+            # a mask is no intensity: it starts at zero, where no intensity is
+            self.embedding.weight.zero_()
+            self.embedding.weight[:vocab_size] = intensity_features(vocab_size, token_features)
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """x_t int64 [B, D] (channel-major image), t float [B] -> logits of x_1 [B, D, K]."""

@@ -3,40 +3,31 @@
 Written with t = 0 at the source and t = 1 at the data: κ_t here is α of the paper's reversed time.
 """
 
+import numpy as np
 import torch
 
-from pairflow.errors import SpecError
+from pairflow.processes.base import Process
+from pairflow.rng import uniform_tokens
 from pairflow.schedule import d_kappa, kappa
 
 
-class UniformProcess:
+class UniformProcess(Process):
     """x_t^i = x_1^i with probability κ_t, else x_0^i, where x_0 is uniform over all K tokens."""
 
+    name = "uniform"
+    time_free = False
+
     def __init__(self, vocab_size: int) -> None:
-        if vocab_size < 2:
-            raise SpecError(f"vocab_size: got {vocab_size}, expected at least 2 tokens")
-        self.vocab_size = vocab_size
+        super().__init__(vocab_size)
+        self.num_states = vocab_size
 
     def draw_source(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
         """Uniform source points x_0: int64 [B, D], on the generator's device."""
         return torch.randint(self.vocab_size, shape, generator=generator, device=generator.device)
 
-    def corrupt(
-        self, source: torch.Tensor, target: torch.Tensor, t: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
-        """x_t on the path from `source` to `target`, each position independently of the others.
-
-        Args:
-            source: x_0, int64 [B, D].
-            target: x_1, int64 [B, D].
-            t: times in [0, 1], float [B].
-            generator: on the tensors' device; the only randomness used.
-
-        Returns:
-            x_t, int64 [B, D].
-        """
-        draws = torch.rand(target.shape, generator=generator, device=generator.device)
-        return torch.where(draws < kappa(t)[:, None], target, source)
+    def keyed_source(self, seed: int, sample_ids: np.ndarray, length: int) -> np.ndarray:
+        """Uniform source points, each a pure function of (seed, sample): int64 [B, D]."""
+        return uniform_tokens(seed, sample_ids, length, self.vocab_size)
 
     def loss(self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Continuous-time negative ELBO of the uniform process (UDLM Eq. 18; method.md §3), per token.
@@ -106,3 +97,31 @@ class UniformProcess:
         joint = marginal * ((1 - stay) / K)
         joint.scatter_add_(-1, x_t[..., None], stay * here)
         return joint / joint.sum(dim=-1, keepdim=True)
+
+    def denoiser(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """p_{1|t} of method.md §2 from a network's prediction, by bringing in the evidence of the own token.
+
+        A trained pθ^i is the posterior given the other positions (see `loss`). By Bayes' rule p_{1|t}(a | x_t) is
+        proportional to pθ^i(a)·q(x_t^i | x_1^i = a), and the likelihoods of the own token and of any other one have the
+        odds γ_t: p_{1|t}(a) = pθ(a)·γ^{1[a = x_t]} / (1 + (γ−1)·pθ(x_t)).
+
+        Args:
+            probs: pθ(x_1 | x_t), [B, D, K], summing to one over K.
+            x_t: int64 [B, D].
+            t: times in [0, 1), [B].
+
+        Returns:
+            [B, D, K] in the dtype of `probs`, summing to one over K.
+        """
+        kappa_t = kappa(t.to(probs.dtype))[:, None, None]
+        odds = self.vocab_size * kappa_t / (1 - kappa_t)  # γ − 1
+        here = probs.gather(-1, x_t[..., None])
+        return probs.scatter_add(-1, x_t[..., None], odds * here) / (1 + odds * here)
+
+    def noise(self, like: torch.Tensor) -> torch.Tensor:
+        """Uniform: [K]."""
+        return like.new_full((self.num_states,), 1 / self.vocab_size)
+
+    def undetermined(self, x_t: torch.Tensor) -> torch.Tensor:
+        """All positions: any token may be noise."""
+        return torch.ones_like(x_t, dtype=torch.bool)

@@ -59,10 +59,27 @@ def test_one_flipped_bit_is_found(copy):
     content[-5] ^= 1
     path.write_bytes(content)
     for use in (lambda: load_model(copy), lambda: train(copy)):
-        with pytest.raises(CheckpointError, match=r"step-00000012: tensors.safetensors is damaged: its SHA-256"):
+        with pytest.raises(
+            CheckpointError, match=r"step-00000012: tensors.safetensors is damaged: its SHA-256"
+        ) as caught:
             use()
+        assert "remove this folder to go on from step-00000010, the one before it" in str(caught.value)
     shutil.rmtree(path.parent)
     assert load_model(copy).step == 10
+    (copy / "step-00000010" / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"cannot read state.json: .*to start again: there is none before it"):
+        train(copy)
+
+
+def test_a_damaged_last_state_names_the_checkpoint_before_it_and_training_goes_on_from_there(copy, finished):
+    (copy / "step-00000012" / "state.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot read state.json: .*to go on from step-00000010, the one before"):
+        train(copy)
+    shutil.rmtree(copy / "step-00000012")
+    expected, got = (
+        load_file(path / "tensors.safetensors") for path in (finished[1].checkpoint, train(copy).checkpoint)
+    )
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from pairflow.errors import SpecError
-from pairflow.presets import Preset, preset
-from pairflow.spec import DatasetName, ModelSpec
+from pairflow.presets import SIZES, Preset, preset
+from pairflow.spec import DatasetName, ModelSpec, PresetName
+
+PAPER = ("qm9", "zinc-250k", "mnist-binary", "cifar-10")
 
 
 @pytest.mark.parametrize("dataset", get_args(DatasetName))
@@ -47,12 +49,54 @@ def test_paper_is_the_authors_table(dataset, batch_size, num_steps, learning_rat
         assert (paper.model.hidden_size, paper.model.channel_mults, paper.model.num_res_blocks) == (128, mults, 2)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "num_steps", "update_teacher_every", "num_pairs"),
+    [
+        ("qm9", 10_000, 2000, 20_000),
+        ("zinc-250k", 30_000, 5000, 20_000),
+        ("mnist-binary", 5000, 1000, 10_000),
+        ("cifar-10", 50_000, 10_000, 10_000),
+    ],
+)
+def test_paper_distils_as_the_authors_do(dataset, num_steps, update_teacher_every, num_pairs):
+    paper = preset("paper", dataset)
+    dcd, redi = paper.distillation, paper.redi
+    assert (dcd.num_steps, dcd.update_teacher_every, dcd.num_intervals) == (num_steps, update_teacher_every, 64)
+    assert (dcd.learning_rate, dcd.lr_schedule, dcd.warmup_steps, dcd.ema_decay) == (6e-5, "constant", 0, 0.999)
+    assert (dcd.gamma_noisiest, dcd.gamma_cleanest, dcd.states) == (-1.0, -4.0, "gaussian")
+    assert (redi.num_pairs, redi.num_steps, redi.sampling.sampler, redi.sampling.final_step) == (
+        num_pairs,
+        256,
+        "euler",
+        "greedy",
+    )
+    tuning = paper.redi_training
+    assert (tuning.coupling, tuning.process, tuning.num_steps) == ("paired", "uniform", num_steps)
+    assert dcd.batch_size == tuning.batch_size == paper.training.batch_size
+
+
+@pytest.mark.parametrize("name", get_args(PresetName))
+def test_every_preset_distils_in_whole_rounds(name):
+    for dataset in get_args(DatasetName):
+        if name != "demo" and dataset not in {"laptop": ("digits", "qm9")}.get(name, PAPER):
+            continue
+        dcd = preset(name, dataset).distillation
+        assert dcd.num_steps % dcd.update_teacher_every == 0
+        assert dcd.num_steps // dcd.update_teacher_every in (5, 6)
+
+
+def test_sizes_are_ordered():
+    for sizes in SIZES.values():
+        assert list(sizes) == ["tiny", "small"]
+        assert sizes["tiny"].hidden_size < sizes["small"].hidden_size
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(
         SpecError, match=r"'paper' has no settings for dataset 'digits'; .* qm9, zinc-250k, mnist-binary"
     ):
         preset("paper", "digits")
-    with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, paper"):
+    with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, laptop, paper"):
         preset("huge", "qm9")
 
 

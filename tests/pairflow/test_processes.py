@@ -1,24 +1,22 @@
-"""The uniform process against float64 code written from its definition: transition matrices and Bayes' rule."""
-
-import itertools
+"""The processes against float64 code written from their definition: transition matrices and Bayes' rule."""
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from pairflow import processes
 from pairflow.batches import stratified_times
 from pairflow.errors import SpecError
-from pairflow.processes import UniformProcess
-from pairflow.sampling import draw_categorical
+from pairflow.processes import AbsorbingProcess, UniformProcess
 
 TIMES = (1e-3, 0.05, 0.3, 0.7, 0.95, 0.999)
 
 
-def bayes_posterior(start: np.ndarray, z: int, t: float, s: float) -> np.ndarray:
-    """P(x_s | x_t = z) when x_1 ~ `start` [K], by transition matrices of the linear schedule, float64."""
+def bayes_posterior(start: np.ndarray, z: int, t: float, s: float, name: str = "uniform") -> np.ndarray:
+    """P(x_s | x_t = z) when x_1 ~ `start` [num_states], by transition matrices of the linear schedule, float64."""
     K = len(start)
-    noise = np.full((K, K), 1 / K)
+    noise = np.full((K, K), 1 / K) if name == "uniform" else np.tile(np.eye(K)[-1], (K, 1))
     clean_to_s = s * np.eye(K) + (1 - s) * noise
     s_to_t = (t / s) * np.eye(K) + (1 - t / s) * noise
     joint = (start @ clean_to_s) * s_to_t[:, z]
@@ -55,6 +53,24 @@ def discretised_kl(probs: np.ndarray, z: int, x_1: int, t: float, s: float) -> f
     p = bayes_posterior(probs, z, t, s)
     excess = (p - q) / q
     return float((q * (excess - np.log1p(excess))).sum())
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_the_absorbing_loss_is_the_limit_of_the_discretised_kl(time):
+    """As above, for every x_1 and every state that it can be in: its own token, or the mask."""
+    rng, K = np.random.default_rng(5), 4
+    process = AbsorbingProcess(K)
+    step = 1e-6 * min(time, 1 - time)
+    for x_1, z in [(token, state) for token in range(K) for state in (token, process.mask)]:
+        probs = random_probs(rng, (K,), 2.0)
+        own = np.eye(K + 1)[x_1]
+        predicted = np.append(probs, 0.0) if z == process.mask else own  # SUBS: never the mask, and copies
+        q, p = (bayes_posterior(start, z, time, time + step, "absorbing") for start in (own, predicted))
+        expected = stats.entropy(q, p) / step
+        arguments = (torch.from_numpy(np.log(probs))[None, None], torch.tensor([[z]]), torch.tensor([[x_1]]))
+        loss = process.loss(*arguments, torch.tensor([time])).item()
+        assert loss == pytest.approx(expected, rel=1e-4, abs=1e-9)
+        assert (loss > 0) == (z == process.mask)
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -95,24 +111,18 @@ def test_posterior_is_bayes_rule_and_sums_to_one(t, s):
         np.testing.assert_allclose(posterior[row, position], expected, rtol=1e-12)
 
 
-def test_chained_posteriors_reproduce_the_forward_marginals():
-    """With the true x_1 as the prediction, P(x_s = x_1) = κ_s + (1 − κ_s)/K at every step.
-
-    8 two-sided z-tests at |z| < 4.5: a correct chain fails for 1 in 18,000 seeds.
-    """
-    num_rows, vocab_size, grid = 40_000, 3, np.linspace(0, 1, 9)
-    process = UniformProcess(vocab_size)
-    generator = torch.Generator().manual_seed(0)
-    x_1 = torch.zeros(num_rows, 1, dtype=torch.int64)
-    probs = torch.nn.functional.one_hot(x_1, vocab_size).double()
-    x_t = process.draw_source((num_rows, 1), generator)
-    for t, s in itertools.pairwise(grid):
-        times = (torch.full((num_rows,), time, dtype=torch.float64) for time in (t, s))
-        draws = torch.rand(num_rows, 1, generator=generator, dtype=torch.float64)
-        x_t = draw_categorical(process.posterior(probs, x_t, *times), draws)
-        expected = s + (1 - s) / vocab_size
-        deviation = max(np.sqrt(expected * (1 - expected) / num_rows), 1e-12)
-        assert abs((x_t == x_1).double().mean().item() - expected) < 4.5 * deviation
+@pytest.mark.parametrize(("t", "s"), [(0.0, 0.1), (0.0, 1.0), (0.3, 0.4), (0.9, 1.0)])
+def test_the_absorbing_posterior_is_bayes_rule_copies_tokens_and_sums_to_one(t, s):
+    rng, K = np.random.default_rng(1), 4
+    process = AbsorbingProcess(K)
+    probs = random_probs(rng, (1, K + 1, K), 2.0)
+    x_t = torch.arange(K + 1)[None]
+    times = (torch.full((1,), time, dtype=torch.float64) for time in (t, s))
+    posterior = process.posterior(torch.from_numpy(probs), x_t, *times)[0].numpy()
+    np.testing.assert_array_equal(posterior[:K], np.eye(K + 1)[:K])
+    expected = bayes_posterior(np.append(probs[0, K], 0.0), K, t, s, "absorbing")
+    np.testing.assert_allclose(posterior[K], expected, rtol=1e-12)
+    assert posterior[K].sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_corrupt_keeps_the_target_with_probability_kappa():
@@ -141,7 +151,8 @@ def test_times_have_one_draw_in_each_stratum(batch_size):
 
 def test_registry_builds_by_name_and_names_what_it_has():
     assert isinstance(processes.build("uniform", 4), UniformProcess)
-    with pytest.raises(SpecError, match=r"got 'gaussian', expected one of uniform"):
+    assert isinstance(processes.build("absorbing", 4), AbsorbingProcess)
+    with pytest.raises(SpecError, match=r"got 'gaussian', expected one of absorbing, uniform"):
         processes.build("gaussian", 4)
     with pytest.raises(SpecError, match=r"vocab_size: got 1"):
         UniformProcess(1)

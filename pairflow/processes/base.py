@@ -1,0 +1,109 @@
+"""What training and sampling ask of a noise process, and the reverse steps that all processes share."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+
+from pairflow.errors import SpecError
+from pairflow.schedule import kappa
+
+
+class Process(ABC):
+    """A path x_t^i = x_1^i with probability κ_t, else noise, each position independently of the others.
+
+    Attributes:
+        name: in the registry and in `TrainingSpec.process`.
+        vocab_size: K, the data's tokens 0 … K−1, which a network predicts.
+        num_states: the tokens that x_t can hold, which a network reads: K, or K + 1 with a mask.
+        time_free: whether the best prediction depends on x_t alone. The network is then always asked at the same
+            time, and its answer holds until a token changes.
+    """
+
+    name: str
+    num_states: int
+    time_free: bool
+
+    def __init__(self, vocab_size: int) -> None:
+        if vocab_size < 2:
+            raise SpecError(f"vocab_size: got {vocab_size}, expected at least 2 tokens")
+        self.vocab_size = vocab_size
+
+    @abstractmethod
+    def draw_source(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+        """Source points x_0 of the independent coupling: int64 [B, D], on the generator's device."""
+
+    @abstractmethod
+    def keyed_source(self, seed: int, sample_ids: np.ndarray, length: int) -> np.ndarray:
+        """The source points of samples, each a pure function of (seed, sample): int64 [B, D]."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The continuous-time negative ELBO's integrand at `t`, in nats per token: float32 [B, D]."""
+
+    @abstractmethod
+    def denoiser(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """p_{1|t}(x_1 | x_t) over all states, which a network's `probs` [B, D, K] stand for: [B, D, num_states]."""
+
+    @abstractmethod
+    def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Distribution of x_s given x_t, s > t towards the data, for a network's `probs`: [B, D, num_states]."""
+
+    @abstractmethod
+    def noise(self, like: torch.Tensor) -> torch.Tensor:
+        """Distribution of one token of x_0: [num_states], with the dtype and device of `like`."""
+
+    @abstractmethod
+    def undetermined(self, x_t: torch.Tensor) -> torch.Tensor:
+        """Where a prediction is of use, as x_t does not settle x_1 by itself: bool [B, D]."""
+
+    def network_time(self, t: torch.Tensor) -> torch.Tensor:
+        """The time that the network is told, [B]."""
+        return torch.zeros_like(t) if self.time_free else t
+
+    def corrupt(
+        self, source: torch.Tensor, target: torch.Tensor, t: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """x_t on the path from `source` to `target`.
+
+        Args:
+            source: x_0, int64 [B, D].
+            target: x_1, int64 [B, D].
+            t: times in [0, 1], float [B].
+            generator: on the tensors' device; the only randomness used.
+
+        Returns:
+            x_t, int64 [B, D].
+        """
+        draws = torch.rand(target.shape, generator=generator, device=generator.device)
+        return torch.where(draws < kappa(t)[:, None], target, source)
+
+    def euler(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Flow matching's step from t to s > t: a position jumps to a draw of p_{1|t}, or stays.
+
+        The forward velocity is κ̇/(1−κ)·(p_{1|t} − δ_{x_t}) (method.md §2). With p_{1|t} held fixed from t to s a
+        position jumps with probability (κ_s − κ_t)/(1 − κ_t), which never exceeds 1; for the linear schedule this is
+        h·κ̇/(1−κ), the first-order step itself. Given the exact p_{1|t}, every position's own marginal stays exact.
+
+        Returns:
+            Probabilities of x_s, [B, D, num_states] in the dtype of `probs`.
+        """
+        kappa_t, kappa_s = (kappa(time.to(probs.dtype))[:, None, None] for time in (t, s))
+        jump = (kappa_s - kappa_t) / (1 - kappa_t)
+        step = jump * self.denoiser(probs, x_t, t)
+        return step.scatter_add_(-1, x_t[..., None], (1 - jump).expand(*x_t.shape, 1))
+
+    def renoised(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """A draw of p_{1|t} brought back to time s: Σ_a p_{1|t}(a)·q(x_s | x_1 = a), [B, D, num_states]."""
+        kappa_s = kappa(s.to(probs.dtype))[:, None, None]
+        return kappa_s * self.denoiser(probs, x_t, t) + (1 - kappa_s) * self.noise(probs)
+
+    def corrected(
+        self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        """The Ψ step (arXiv 2602.21185): the posterior mixed with renoised predictions, by `weight` in [0, 1].
+
+        Given x_1, q(x_s | x_t, x_1) averaged over x_t is q(x_s | x_1), and q(x_s | x_1) does not depend on x_t: any
+        mixture of both keeps the marginals. Renoising lets a token that was drawn badly be drawn again.
+        """
+        return (1 - weight) * self.posterior(probs, x_t, t, s) + weight * self.renoised(probs, x_t, t, s)

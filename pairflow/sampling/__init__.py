@@ -1,0 +1,151 @@
+"""Few-step sampling: steps over a uniform grid, then an ancestral or a greedy end (method.md §4).
+
+`SAMPLERS` is the registry of step rules and `sample` its dispatcher. Every draw is keyed by (seed, sample, step,
+position), so a sample does not depend on the batch it is drawn in. The one caveat: a network's forward pass may round
+differently for another batch size or device, and a draw that falls within such a rounding of a boundary then picks
+another token.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from pairflow.devices import resolve_device
+from pairflow.errors import SpecError
+from pairflow.processes import Process
+from pairflow.rng import uniform_draws
+from pairflow.sampling.draws import draw_categorical, nucleus
+from pairflow.sampling.predictor import Predictor
+from pairflow.spec import SamplingSpec
+
+FinalStep = Literal["ancestral", "greedy"]
+# (process, pθ [B, D, K], x_t [B, D], t [B], s [B], corrections a step) -> probabilities of x_s [B, D, num_states]
+StepRule = Callable[[Process, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+
+MAX_STEPS = 1024
+_MAX_CELLS = 2**23  # float64 probabilities held at once for the draws: 64 MiB
+
+SAMPLERS: dict[str, StepRule] = {
+    "ancestral": lambda process, probs, x_t, t, s, _: process.posterior(probs, x_t, t, s),
+    "euler": lambda process, probs, x_t, t, s, _: process.euler(probs, x_t, t, s),
+    "psi": lambda process, probs, x_t, t, s, rate: process.corrected(probs, x_t, t, s, min(1.0, rate)),
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was drawn, and what it cost.
+
+    Attributes:
+        tokens: [N, D], in the smallest unsigned dtype that holds K − 1.
+        network_calls: network evaluations (NFE) a sample, on average; fewer than steps where a cache answered.
+    """
+
+    tokens: np.ndarray
+    network_calls: float
+
+
+def network_calls(num_steps: int, final_step: FinalStep) -> int:
+    """Network calls (NFE) that one sample costs at most: a greedy end is one more than the number of steps."""
+    return num_steps + (final_step == "greedy")
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    process: Process,
+    spec: SamplingSpec | None = None,
+    *,
+    num_samples: int,
+    num_steps: int,
+    length: int,
+    seed: int = 0,
+    start: int = 0,
+    batch_size: int = 256,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> Samples:
+    """Draws samples `start` … `start` + N − 1 of a seed from a trained denoiser.
+
+    `num_steps` steps of the spec's sampler lead from a source at t = 0 to t = 1 over the grid 0, 1/T, …, 1. A greedy
+    end then replaces every token that x_t leaves open by the argmax of pθ given the result, which removes what
+    factorised draws left inconsistent. The absorbing process leaves none open: both ends are the same there, and cost
+    the same.
+
+    Args:
+        model: x_t int64 [B, D], t float [B] -> logits [B, D, K]; used in evaluation mode and left as it was.
+        process: that the model was trained on, such as `LoadedModel.process`.
+        spec: sampler, end, nucleus; the default is ancestral steps and a greedy end.
+        num_samples: N.
+        num_steps: T, 1 to 1,024.
+        length: D.
+        seed: of all draws, sources included.
+        start: number of the first sample; slices of one seed fit together.
+        batch_size: samples at a time; only speed and memory depend on it.
+        device: 'auto', 'cpu', 'cuda', …; the model is moved there.
+        progress: show a progress bar.
+
+    Raises:
+        SpecError: a number out of its range.
+    """
+    spec = SamplingSpec() if spec is None else spec
+    for name, value in (("num_samples", num_samples), ("num_steps", num_steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise SpecError(f"{name}: got {value}, expected at least 1")
+    if num_steps > MAX_STEPS:
+        raise SpecError(f"num_steps: got {num_steps}, expected at most {MAX_STEPS}")
+    if start < 0:
+        raise SpecError(f"start: got {start}, expected the number of a sample, from 0")
+    place = resolve_device(device)
+    was_training = model.training
+    model = model.to(place).eval()
+    tokens = np.empty((num_samples, length), np.min_scalar_type(process.vocab_size - 1))
+    calls = 0
+    total = num_steps * num_samples
+    with tqdm(total=total, desc=f"sample, {num_steps} steps", unit="step", disable=not progress) as bar:
+        for first in range(0, num_samples, batch_size):
+            rows = np.arange(first, min(first + batch_size, num_samples))
+            predictor = Predictor(model, process)
+            sample_ids = rows + start
+            x_t = torch.from_numpy(process.keyed_source(seed, sample_ids, length)).to(place)
+            for step in range(num_steps):
+                draws = torch.from_numpy(uniform_draws(seed, sample_ids, step, length)).to(place)
+                logits = predictor.logits(x_t, step / num_steps)
+                x_t = _step(process, spec, logits, x_t, step, num_steps, draws)
+                bar.update(len(rows))
+            if spec.final_step == "greedy" and bool((open_ := process.undetermined(x_t)).any()):
+                x_t = torch.where(open_, predictor.logits(x_t, 1.0).argmax(dim=-1), x_t)
+            tokens[rows] = x_t.cpu().numpy()
+            calls += predictor.calls
+    model.train(was_training)
+    return Samples(tokens, calls / num_samples)
+
+
+def _step(
+    process: Process,
+    spec: SamplingSpec,
+    logits: torch.Tensor,
+    x_t: torch.Tensor,
+    step: int,
+    num_steps: int,
+    draws: torch.Tensor,
+) -> torch.Tensor:
+    """x_s [B, D] from x_t by the uniform `draws` in [0, 1), float64 [B, D]; a few rows at a time, for memory."""
+    B, D, K = logits.shape
+    rule = SAMPLERS[spec.sampler]
+    rows = max(1, _MAX_CELLS // (D * K))
+    parts = []
+    for part in (slice(first, first + rows) for first in range(0, B, rows)):
+        t, s = (draws.new_full((len(x_t[part]),), time / num_steps) for time in (step, step + 1))
+        probs = nucleus(logits[part].double().softmax(dim=-1), spec.top_p)
+        chances = rule(process, probs, x_t[part], t, s, (spec.corrections or 0.0) / num_steps)
+        parts.append(draw_categorical(chances, draws[part]))
+    return torch.cat(parts)
+
+
+__all__ = ["SAMPLERS", "Samples", "draw_categorical", "network_calls", "nucleus", "sample"]

@@ -1,0 +1,50 @@
+"""The base of all specs: frozen, strict, read with clear errors, and known by a fingerprint."""
+
+import hashlib
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pairflow.errors import SpecError
+
+S = TypeVar("S", bound="Spec")
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Spec(BaseModel):
+    """Base of all specs: immutable, and an unknown field is an error rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def parse(spec_type: type[S], data: Any) -> S:
+    """Validates `data` (a mapping or a spec) into `spec_type`.
+
+    Raises:
+        SpecError: one line per field that does not fit, with what was given.
+    """
+    try:
+        return spec_type.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, item['loc'])) or spec_type.__name__}: {item['msg']}"
+            + (f" (got {item['input']!r})" if item["loc"] else "")
+            for item in error.errors()
+        ]
+        raise SpecError("; ".join(lines)) from None
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(spec: Spec, **inputs: str) -> str:
+    """SHA-256 (64 hex digits) of a spec and of what it was applied to.
+
+    `inputs` are digests and versions, such as `dataset=train.digest, engine="cpu/1"`. The same spec on the same
+    inputs always has the same fingerprint; a changed result needs a changed fingerprint.
+    """
+    document = {"spec": {type(spec).__name__: spec.model_dump(mode="json")}, "inputs": inputs}
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""A training and a distillation as one of several processes: `python replica_worker.py FOLDER RANK WORLD_SIZE`."""
+
+import json
+import sys
+
+import numpy as np
+import torch
+from torch import distributed
+
+from pairflow.distillation.dcd import distill
+from pairflow.replicas import Replica
+from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec
+from pairflow.training import fit
+
+MODEL = ModelSpec(hidden_size=16, num_layers=1, num_heads=2, cond_size=8)
+TARGET, SOURCE = (np.random.default_rng(seed).integers(5, size=(20, 6), dtype=np.uint8) for seed in (0, 1))
+SIZES = {"num_steps": 12, "batch_size": 8, "accumulate": 2, "learning_rate": 1e-2}
+
+
+def curve(folder: str, *, stop: int | None = None) -> list[float]:
+    """The losses of both, up to a step of the training at which it is interrupted."""
+    losses = []
+
+    def on_step(metrics):
+        if metrics.step == stop:
+            raise KeyboardInterrupt
+        losses.append(metrics.loss)
+
+    options = {"vocab_size": 5, "checkpoint_every": 5, "log_every": 1, "device": "cpu", "progress": False}
+    options |= {"on_step": on_step, "replica": Replica.current()}
+    try:
+        fit(MODEL, TrainingSpec(warmup_steps=3, **SIZES), TARGET, SOURCE, checkpoint_dir=f"{folder}/fit", **options)
+        spec = DistillationSpec(update_teacher_every=5, **SIZES)
+        distill(spec, f"{folder}/fit", TARGET, checkpoint_dir=f"{folder}/distill", **options)
+    except KeyboardInterrupt:
+        pass
+    return losses
+
+
+if __name__ == "__main__":
+    _, folder, rank, world_size = sys.argv
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=int(rank), world_size=int(world_size))
+    whole, cut = curve(f"{folder}/whole"), curve(f"{folder}/cut", stop=8)
+    place = Replica.current()
+    print(json.dumps({"place": [place.rank, place.world_size], "whole": whole, "resumed": curve(f"{folder}/cut")}))
+    assert cut == whole[:7]
+    distributed.destroy_process_group()

@@ -1,0 +1,85 @@
+"""Samplers: draws, nucleus, dtypes, and settings that do not fit."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from exact_denoiser import LENGTH, VOCAB_SIZE, exact_model
+from pydantic import ValidationError
+from torch import nn
+
+from pairflow.errors import SpecError
+from pairflow.processes import UniformProcess
+from pairflow.sampling import draw_categorical, nucleus, sample
+from pairflow.spec import EvaluationSpec, SamplingSpec
+
+
+def draw(**changes):
+    process = UniformProcess(VOCAB_SIZE)
+    settings = {"num_samples": 64, "num_steps": 4, "length": LENGTH, "device": "cpu", "progress": False}
+    return sample(exact_model(process), process, **{**settings, **changes})
+
+
+def test_draws_follow_the_inverse_cdf_and_never_pick_probability_zero():
+    probs = torch.tensor([[[0.0, 0.25, 0.0, 0.75, 0.0]]], dtype=torch.float64)
+    levels = {0.0: 1, 0.2499: 1, 0.25: 3, 0.9: 3, math.nextafter(1, 0): 3}
+    for level, token in levels.items():
+        assert draw_categorical(probs, torch.tensor([[level]], dtype=torch.float64)).item() == token
+
+
+def test_the_nucleus_is_the_fewest_likeliest_tokens():
+    probs = torch.tensor([[[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]]], dtype=torch.float64)
+    expected = {
+        0.4: [[0, 1, 0, 0], [0.5, 0.5, 0, 0]],
+        0.5: [[0, 4 / 7, 0, 3 / 7], [0.5, 0.5, 0, 0]],
+        0.71: [[0, 4 / 9, 2 / 9, 3 / 9], [1 / 3, 1 / 3, 1 / 3, 0]],
+        1.0: probs[0].tolist(),
+    }
+    for top_p, kept in expected.items():
+        torch.testing.assert_close(nucleus(probs, top_p)[0], torch.tensor(kept, dtype=torch.float64))
+
+
+def test_tokens_come_in_the_smallest_dtype():
+    class Flat(nn.Module):
+        def forward(self, x_t, t):
+            return torch.zeros(*x_t.shape, 300)
+
+    settings = {"num_samples": 2, "num_steps": 1, "length": 2, "device": "cpu", "progress": False}
+    assert sample(Flat(), UniformProcess(300), **settings).tokens.dtype == np.uint16
+    assert draw(num_samples=2).tokens.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "num_steps: got 0, expected at least 1"),
+        ({"num_steps": 1025}, "num_steps: got 1025, expected at most 1024"),
+        ({"num_samples": 0}, "num_samples: got 0"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"start": -1}, "start: got -1"),
+        ({"device": "cuda:99"}, "device: got 'cuda:99'"),
+        ({"device": "gpu!"}, "device: got 'gpu!'"),
+        ({"device": "meta"}, "only 'cpu' and 'cuda'"),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(SpecError, match=message):
+        draw(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": "heun"}, "'ancestral', 'euler' or 'psi'"),
+        ({"final_step": "best"}, "'ancestral' or 'greedy'"),
+        ({"top_p": 0.0}, "greater than 0"),
+        ({"top_p": 1.1}, "less than or equal to 1"),
+        ({"sampler": "psi"}, "sampler 'psi' needs corrections"),
+        ({"corrections": 1.0}, "sampler 'ancestral' takes no corrections"),
+    ],
+)
+def test_samplers_that_do_not_exist_are_refused(changes, message):
+    for spec_type in (SamplingSpec, EvaluationSpec):
+        with pytest.raises(ValidationError, match=message):
+            spec_type(**changes)
