@@ -83,14 +83,17 @@ def _header(name: str, arrays: Arrays, vocab_size: int, format: str, shard_size:
 
 
 def _write(root: Path, header: storage.PairsHeader, arrays: Arrays) -> None:
-    """The shards and their records: what the workers of a coupling do, one after the other."""
+    """The shards and their records, as many at a time as there are cores, which is what a coupling's workers do."""
     url = storage.pairs_url(root, header.fingerprint, header.format)
     storage.begin_pairs(url, header)
-    for shard in header.plan():
-        rows = slice(shard.start, shard.stop)
-        storage.write_shard(
-            url, header, shard.index, *(arrays[name][rows] for name in ("source", "target", "sample_id"))
-        )
+
+    def write(shard: storage.ShardPlan) -> None:
+        columns = (arrays[name][shard.start : shard.stop] for name in ("source", "target", "sample_id"))
+        storage.write_shard(url, header, shard.index, *columns)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(write, header.plan()):
+            pass
 
 
 def _save(root: Path, arrays: Arrays, *, synced: bool) -> None:
