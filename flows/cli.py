@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import learning_commands
+from flows import housekeeping, learning_commands
 from flows import options as opt
 from flows.parameters import PairParameters
 from flows.running import run_flow
@@ -108,12 +108,15 @@ learning_commands.add_to(app)
 
 @app.command()
 def verify(
-    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")], json: opt.Json = False
+    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Put back what is damaged; make bad shards again.")] = False,
+    json: opt.Json = False,
 ) -> None:
-    """Recompute the hashes of stored pairs; exit code 1 if a shard is damaged, and which."""
-    from flows import listings
+    """Recompute the hashes of stored pairs, and repair them; exit code 1 if a file is damaged (still), and which."""
+    from flows import verification
 
-    if not listings.verification(absolute_url(url), as_json=json):
+    remake = (lambda parameters: run_flow("pair", parameters)) if repair else None
+    if not verification.verify(absolute_url(url), remake, as_json=json):
         raise typer.Exit(1)
 
 
@@ -127,6 +130,9 @@ def inspect(
     from flows import listings
 
     listings.pairs(absolute_url(url), num_rows=rows, as_json=json)
+
+
+housekeeping.add_to(app)
 
 
 def main() -> None:

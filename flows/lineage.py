@@ -190,7 +190,8 @@ class Lineage:
             return copy
         try:
             self.client.get_logged_model(model_id)
-            with tempfile.TemporaryDirectory(dir=_made(folder), prefix=f".{model_id}-") as partial:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=f".{model_id}-") as partial:
                 found = download_artifacts(
                     artifact_uri=f"models:/{model_id}", dst_path=partial, tracking_uri=self._settings.tracking_uri
                 )
@@ -276,8 +277,3 @@ class Lineage:
             order_by=["start_time DESC"],
         )
         return runs[0] if runs else None
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

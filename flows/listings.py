@@ -137,27 +137,6 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def verification(url: str, *, as_json: bool) -> bool:
-    """Whether every shard of stored pairs is what its hash says; names those that are not."""
-    import storage
-
-    found = storage.verify_pairs(url, progress=sys.stderr.isatty())
-    if as_json:
-        bad = [{"index": each.index, "reason": each.reason, "path": each.path} for each in found.bad]
-        print(json.dumps({"url": found.url, "num_shards": found.num_shards, "ok": found.ok, "bad": bad}))
-    elif found.ok:
-        print(f"all {found.num_shards} shards are whole: {found.url}")
-    else:
-        for each in found.bad:
-            print(f"error: shard {each.index} is bad: {each.reason} ({each.path})", file=sys.stderr)
-        print(
-            f"error: {len(found.bad)} of {found.num_shards} shards are bad; `pairflow pair` with the same options "
-            "makes them again",
-            file=sys.stderr,
-        )
-    return found.ok
-
-
 def pairs(url: str, *, num_rows: int, as_json: bool) -> None:
     """The manifest's summary, and the first pairs; molecules as text."""
     import storage

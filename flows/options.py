@@ -28,7 +28,9 @@ Set = Annotated[
 Pairs = Annotated[
     str | None, typer.Option(help="URL of the pairs of the paired model; default this coupling's in the store.")
 ]
-Engine = Annotated[Literal["auto", "cpu", "dense"], typer.Option(help="Coupling engine; dense is the slow oracle.")]
+Engine = Annotated[
+    Literal["auto", "cpu", "cuda", "dense"], typer.Option(help="Coupling engine; dense is the slow oracle.")
+]
 Format = Annotated[Literal["zarr", "parquet"], typer.Option(help="File format of the pairs.", rich_help_panel=_WHERE)]
 ShardSize = Annotated[
     int | None,

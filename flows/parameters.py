@@ -36,7 +36,7 @@ class FlowParameters(Spec):
     """What every flow wants to know."""
 
     dataset: DatasetSpec = Field(default_factory=lambda: DatasetSpec(), description="Which data.")
-    engine: Literal["auto", "cpu", "dense"] = Field(
+    engine: Literal["auto", "cpu", "cuda", "dense"] = Field(
         "auto", description="Coupling engine: auto picks the fastest exact one; dense is the oracle, for small data."
     )
     store: str | None = Field(
@@ -81,6 +81,10 @@ class PairParameters(_Sharded, FlowParameters):
     redi: RediSpec | None = Field(None, description="ReDi, in place of a coupling: how base_model makes its own pairs.")
     base_model: str | None = Field(
         None, description="For ReDi: a checkpoint's folder, a training's fingerprint, or an MLflow model id m-…."
+    )
+
+    expected_fingerprint: str | None = Field(
+        None, description="Stop before any work if the pairs would be others; `pairflow verify --repair` sets it."
     )
 
     @model_validator(mode="after")

@@ -60,7 +60,15 @@ class Settings(BaseSettings):
         None, ge=1, description="Shards coupled at once; default as many as the cluster's CPUs allow."
     )
     cpus_per_task: float = Field(1, gt=0, description="CPUs that Ray reserves for one shard.")
-    gpus_per_task: float = Field(0, ge=0, description="GPUs that Ray reserves for one shard.")
+    gpus_per_task: float = Field(
+        0, ge=0, description="GPUs that Ray reserves for one shard; default 1 for the cuda engine, else none."
+    )
+    support_parts: int = Field(
+        1,
+        ge=1,
+        description="Parts, each in a process with the CPUs and GPUs of a shard, that a support larger than a node is "
+        "split into; default 1, a copy a node. Never changes the pairs.",
+    )
     threads_per_job: int | None = Field(
         None, ge=1, description="CPU threads of a training or evaluation job; default all cores it may run on."
     )
@@ -126,6 +134,7 @@ class Settings(BaseSettings):
             "PAIRFLOW_GPUS_PER_TASK": str(self.gpus_per_task),
             "PAIRFLOW_GPUS_PER_JOB": str(self.gpus_per_job),
             "PAIRFLOW_TRAIN_WORKERS": str(self.train_workers),
+            "PAIRFLOW_SUPPORT_PARTS": str(self.support_parts),
             # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
             "OMP_WAIT_POLICY": "PASSIVE",
             # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.

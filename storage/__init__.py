@@ -12,11 +12,20 @@ the middle one may run anywhere, in any order, at the same time, and again after
     pairs = storage.open_pairs(url)                          # only ever a whole coupling
     batch = pairs.source[[5, 3, 99]], pairs.target[[5, 3, 99]]
     storage.verify_pairs(url).bad                            # every hash again, each bad shard by name
+    storage.restore_pairs(url).bad_shards                    # what sound files say is put back; the rest by number
+    for batch in storage.PairReader(pairs, batch_size=1024): ...
 
 The manifest is written last and is never changed: a coupling with a manifest is whole, one without is partial.
-docs/format.md describes every file. Nothing here reads pickles, lists folders, or keeps credentials.
+docs/format.md describes every file. Nothing here reads pickles or keeps credentials, and only housekeeping
+(`take_inventory`) lists folders.
 """
 
+from storage.batches import PairBatch, PairReader
+from storage.commit import commit_pairs
+from storage.export import export_pairs
+from storage.filesystem import Folder, open_folder
+from storage.garbage import Garbage, find_garbage, remove
+from storage.inventory import Inventory, StoredCoupling, StoredJob, take_inventory
 from storage.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -28,27 +37,54 @@ from storage.manifest import (
     token_dtype,
 )
 from storage.reader import PairColumn, Pairs, open_pairs
-from storage.store import begin_pairs, commit_pairs, find_manifest, missing_shards, pairs_url, write_shard
+from storage.repair import Restoration, restore_pairs
+from storage.store import (
+    begin_pairs,
+    find_manifest,
+    has_manifest,
+    missing_shards,
+    pairs_url,
+    read_header,
+    store_of,
+    write_shard,
+)
 from storage.verify import BadShard, VerifyReport, verify_pairs
 
 __all__ = [
     "FORMAT_VERSION",
     "BadShard",
+    "Folder",
+    "Garbage",
+    "Inventory",
     "Manifest",
+    "PairBatch",
     "PairColumn",
+    "PairReader",
     "Pairs",
     "PairsHeader",
+    "Restoration",
     "ShardPlan",
     "ShardRecord",
+    "StoredCoupling",
+    "StoredJob",
     "StoredObject",
     "VerifyReport",
     "begin_pairs",
     "commit_pairs",
+    "export_pairs",
+    "find_garbage",
     "find_manifest",
+    "has_manifest",
     "missing_shards",
+    "open_folder",
     "open_pairs",
     "pairs_url",
     "plan_shards",
+    "read_header",
+    "remove",
+    "restore_pairs",
+    "store_of",
+    "take_inventory",
     "token_dtype",
     "verify_pairs",
     "write_shard",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ HEADER = "_header.json"
 MANIFEST = "_manifest.json"
 
 D = TypeVar("D", bound=Spec)
-_KINDS: dict[type[Spec], str] = {
+KINDS: dict[type[Spec], str] = {
     PairsHeader: "pairs-header",
     ShardRecord: "pairs-record",
     Manifest: "pairs-manifest",
@@ -36,7 +37,7 @@ def render(document: Spec) -> bytes:
     """
     fields = document.model_dump(mode="json") | {
         "format_version": FORMAT_VERSION,
-        "kind": _KINDS[type(document)],
+        "kind": KINDS[type(document)],
         "document_sha256": _NO_HASH,
     }
     text = json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
@@ -53,28 +54,37 @@ def parse_document(document_type: type[D], data: bytes, path: str) -> D:
         ShardCorruptError: it is not what was written, or not this kind of document.
     """
     fields = _fields(data, path)
+    fields.pop("document_sha256", None)
+    if not states_its_hash(data):
+        raise ShardCorruptError(f"{path} is damaged: its bytes do not have the hash that it states; {_REMEDY}")
     version = fields.pop("format_version", None)
     if type(version) is int and version != FORMAT_VERSION:
         raise ManifestVersionError(
             f"{path} has format version {version}; this release reads version {FORMAT_VERSION}. Read it with the "
             "release that wrote it, or make the pairs again with `pairflow pair`"
         )
-    digest = fields.pop("document_sha256", None)
-    if (
-        not isinstance(digest, str)
-        or hashlib.sha256(data.replace(digest.encode(), _NO_HASH.encode())).hexdigest() != digest
-    ):
-        raise ShardCorruptError(f"{path} is damaged: its bytes do not have the hash that it states; {_REMEDY}")
     kind = fields.pop("kind", None)
-    if kind != _KINDS[document_type] or version is None:
-        raise ShardCorruptError(f"{path} should be a {_KINDS[document_type]}, but is a {kind}; {_REMEDY}")
+    if kind != KINDS[document_type] or version is None:
+        raise ShardCorruptError(f"{path} should be a {KINDS[document_type]}, but is a {kind}; {_REMEDY}")
     try:
         return document_type.model_validate(fields)
     except (ValidationError, SpecError) as error:
         raise ShardCorruptError(f"{path} is not a valid {kind}: {error}; {_REMEDY}") from None
 
 
-_REMEDY = "restore it from a copy, or delete it and run `pairflow pair` again"
+_REMEDY = "run `pairflow verify --repair` on these pairs, or move their folder away and run `pairflow pair` again"
+_STATED = re.compile(rb'\n  "document_sha256": "([0-9a-f]{64})"')
+
+
+def states_its_hash(data: bytes) -> bool:
+    """Whether the bytes of a document have the hash that they state: the same for all format versions."""
+    stated = _STATED.search(data)
+    if stated is None:
+        return False
+    digest = hashlib.sha256(data[: stated.start(1)])
+    digest.update(_NO_HASH.encode())
+    digest.update(memoryview(data)[stated.end(1) :])
+    return digest.hexdigest().encode() == stated[1]
 
 
 def _fields(data: bytes, path: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """One folder on any filesystem, with the few operations that the store's guarantees rest on.
 
 Every write is of a whole file and atomic: a name holds its old bytes or its new ones, never a part. On local disks that
-is a temporary file, fsync, rename, and fsync of the folder; on the rest it is the put of the object store. There is no
-operation to list a folder, so nothing depends on listings being consistent.
+is a temporary file, fsync, rename; on the rest it is the put of the object store. `settle` syncs the folders: once
+for all files of a coupling before its manifest, which must not outlive their names. There is no operation to list a
+folder, so nothing depends on listings being consistent.
 """
 
 import contextlib
@@ -11,14 +12,17 @@ import os
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pairflow.errors import StoreError
 
 _SECRET_IN_URL = re.compile(r"://[^/@]*:[^/@]*@")
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2"})
+"""fsspec's names of filesystems with buckets, in which there are no folders to make."""
 _REMEDIES = {
+    errno.ENOENT: "make the bucket or folder that it lies in, or choose another store",
     errno.ENOSPC: "free some space and run again: finished shards are kept",
     errno.EDQUOT: "free some of the quota and run again: finished shards are kept",
     errno.EACCES: "choose a store that this user may write, or change the permissions",
@@ -60,6 +64,10 @@ class Folder(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Removes a file; none to remove is fine."""
+
+    @abstractmethod
+    def settle(self, names: Iterable[str]) -> None:
+        """Sees to it that a power cut does not take back the names of files that were written."""
 
 
 def open_folder(url: str | os.PathLike[str]) -> Folder:
@@ -112,7 +120,6 @@ class LocalFolder(Folder):
         path = self._root / name
         with _reported("write", str(path)), _temporary(path, data) as temporary:
             os.replace(temporary, path)
-            _sync_folder(path.parent)
 
     def create(self, name: str, data: bytes) -> bool:
         path = self._root / name
@@ -132,6 +139,11 @@ class LocalFolder(Folder):
         with _reported("delete", self.path(name)):
             (self._root / name).unlink(missing_ok=True)
 
+    def settle(self, names: Iterable[str]) -> None:
+        for parent in sorted({(self._root / name).parent for name in names}):
+            with _reported("write", str(parent)):
+                _sync_folder(parent)
+
 
 class RemoteFolder(Folder):
     """A folder of any fsspec filesystem; object stores put atomically, and that is what is relied on."""
@@ -147,6 +159,9 @@ class RemoteFolder(Folder):
                 f"the store {self.url} cannot be opened: {error}; give a plain path, or the URL of a filesystem that "
                 "fsspec knows and whose package is installed (s3:// needs s3fs, gs:// gcsfs)"
             ) from error
+
+        protocols = self._filesystem.protocol
+        self._has_buckets = not _OBJECT_STORES.isdisjoint([protocols] if isinstance(protocols, str) else protocols)
 
     def path(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -176,13 +191,13 @@ class RemoteFolder(Folder):
 
     def create(self, name: str, data: bytes) -> bool:
         # Atomic where fsspec's filesystem has a conditional put (S3 does); elsewhere a look, then a put.
+        if self.size(name) is not None:
+            return False
         with _reported("write", self.path(name), remote=True):
-            if self._filesystem.exists(self._key(name)):
-                return False
             try:
                 self._pipe(name, data, mode="create")
             except FileExistsError:
-                if not self._filesystem.exists(self._key(name)):
+                if self.size(name) is None:
                     raise
                 return False
             return True
@@ -190,13 +205,18 @@ class RemoteFolder(Folder):
     def _pipe(self, name: str, data: bytes, **options: Any) -> None:
         try:
             self._filesystem.pipe_file(self._key(name), data, **options)
-        except FileNotFoundError:  # a filesystem with real folders, unlike an object store
+        except FileNotFoundError:
+            if self._has_buckets:  # it would make the bucket: one that is not there is a mistake in the URL
+                raise
             self._filesystem.makedirs(self._filesystem._parent(self._key(name)), exist_ok=True)
             self._filesystem.pipe_file(self._key(name), data, **options)
 
     def delete(self, name: str) -> None:
         with _reported("delete", self.path(name), remote=True), contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._key(name))
+
+    def settle(self, names: Iterable[str]) -> None:
+        pass  # a put that has returned lasts
 
 
 @contextlib.contextmanager
@@ -243,7 +263,8 @@ def _reported(verb: str, path: str, *, remote: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = error.errno or (errno.EEXIST if isinstance(error, FileExistsError) else None)
+        implied = {FileExistsError: errno.EEXIST, FileNotFoundError: errno.ENOENT}  # fsspec's often have no number
+        code = error.errno or implied.get(type(error))
         remedy = _REMEDIES.get(code or 0, "check that the store can be reached and written")
         raise StoreError(f"cannot {verb} {path}: {error.strerror or error}; {remedy}") from error
     except Exception as error:

@@ -154,7 +154,8 @@ class PairsHeader(Spec):
 class StoredObject(Spec):
     """A file of a coupling, as it was written."""
 
-    name: str = Field(description="Path below the coupling's folder.")
+    # Neither absolute nor upwards nor hidden: whatever a manifest says, nothing outside its folder is touched.
+    name: str = Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", description="Path below the coupling's folder.")
     num_bytes: int = Field(ge=0, description="Size of the file.")
     sha256: Sha256 = Field(description="Of the file's bytes.")
 

@@ -4,17 +4,18 @@ import operator
 import os
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pairflow.errors import ShardCorruptError, StoreError
-from storage.content import Columns, column_dtype, column_shape
+from pairflow.errors import ShardCorruptError, SpecError, StoreError
+from storage.content import COLUMNS, Columns, column_dtype, column_shape
 from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import Folder, open_folder
 from storage.layout import REMEDY, fault_of, layout_of, read_object
-from storage.manifest import Manifest, PairsHeader
+from storage.manifest import Manifest, PairsHeader, ShardPlan
 from storage.records import partial_state
 from storage.store import missing_shards
 
@@ -68,13 +69,43 @@ class Pairs:
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.url = folder.url
         self.manifest = manifest
-        objects = _ObjectCache(folder, manifest)
+        self._objects = objects = _ObjectCache(folder, manifest)
         self.source = PairColumn(objects, "source")
         self.target = PairColumn(objects, "target")
         self.sample_id = PairColumn(objects, "sample_id")
 
     def __len__(self) -> int:
         return self.manifest.num_rows
+
+    def read(self, columns: tuple[str, ...] = COLUMNS) -> Columns:
+        """Whole columns, every file read once, by as many threads as there are cores.
+
+        Raises:
+            SpecError: there is no such column.
+            ShardCorruptError: a file is not what was written; names its path and shard.
+        """
+        _check_columns(columns)
+        header = self._objects.header
+        whole = {name: np.empty(column_shape(header, name, len(self)), column_dtype(header, name)) for name in columns}
+
+        def fill(plan: ShardPlan) -> None:
+            for name, rows in self.shard(plan.index, columns).items():
+                whole[name][plan.start : plan.stop] = rows
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(fill, header.plan()):
+                pass
+        return whole
+
+    def shard(self, index: int, columns: tuple[str, ...] = COLUMNS) -> Columns:
+        """Columns of one shard, read now and not kept: for those who read a coupling once, shard by shard.
+
+        Raises:
+            SpecError: there is no such shard or column.
+            ShardCorruptError: a file is not what was written; names its path and shard.
+        """
+        _check_columns(columns)
+        return self._objects.read(self._objects.header.shard(index).index, columns)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.target.shape))
@@ -205,9 +236,7 @@ class _ObjectCache:
             if wanted in self._decoded:
                 self._decoded.move_to_end(wanted)
                 return self._decoded[wanted][name]
-        record = self._shards[index]
-        described = next(each for each in record.objects if each.name == wanted)
-        columns = read_object(self.folder, self.header, record, described)
+        columns = self._read(index, wanted)
         with self._lock:
             if wanted not in self._decoded:  # else another thread read it meanwhile
                 self._decoded[wanted] = columns
@@ -215,6 +244,24 @@ class _ObjectCache:
             while self._num_bytes > _CACHE_BYTES and len(self._decoded) > 1:
                 self._num_bytes -= _num_bytes(self._decoded.popitem(last=False)[1])
         return columns[name]
+
+    def read(self, index: int, names: tuple[str, ...]) -> Columns:
+        """Some columns of one shard, from the store and not kept."""
+        columns: Columns = {}
+        for object_name, held in self._layout.objects(self.header, index).items():
+            if set(held) & set(names):
+                columns |= self._read(index, object_name)
+        return {name: columns[name] for name in names}
+
+    def _read(self, index: int, object_name: str) -> Columns:
+        record = self._shards[index]
+        described = next(each for each in record.objects if each.name == object_name)
+        return read_object(self.folder, self.header, record, described)
+
+
+def _check_columns(names: tuple[str, ...]) -> None:
+    if unknown := set(names) - set(COLUMNS):
+        raise SpecError(f"pairs have the columns {', '.join(COLUMNS)}, got {', '.join(sorted(unknown))}")
 
 
 def _num_bytes(columns: Columns) -> int:

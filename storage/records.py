@@ -3,8 +3,8 @@
 from pairflow.errors import ShardConflictError, ShardCorruptError, StoreError
 from storage.documents import HEADER, parse_document, read_document, record_name
 from storage.filesystem import Folder
-from storage.layout import layout_of
-from storage.manifest import PairsHeader, ShardPlan, ShardRecord
+from storage.layout import describe, layout_of
+from storage.manifest import PairsHeader, ShardPlan, ShardRecord, StoredObject
 
 
 def stored_header(folder: Folder) -> PairsHeader:
@@ -68,3 +68,12 @@ def partial_state(header: PairsHeader, missing: list[ShardPlan]) -> str:
         f"it is partial, {done} of {header.num_shards} shards (missing: {some}); "
         "run `pairflow pair` again, which makes only what is missing"
     )
+
+
+def put_metadata(folder: Folder, header: PairsHeader) -> tuple[StoredObject, ...]:
+    """Writes the files that belong to no shard where they are not there as they should be."""
+    files = layout_of(header).metadata(header)
+    for name, data in files.items():
+        if folder.read(name) != data:
+            folder.write(name, data)
+    return tuple(describe(name, data) for name, data in files.items())

@@ -1,31 +1,21 @@
-"""Writing a coupling: begin, shards in any order, commit."""
+"""Writing a coupling: begin, then shards in any order; `storage.commit` ends it."""
 
-import importlib.metadata
-import json
 import os
-from typing import Any
+import re
 
 import numpy.typing as npt
 
-from pairflow.errors import ShardConflictError, ShardCorruptError, SpecError, StoreError
-from pairflow.spec import canonical_json
-from storage.content import COLUMNS, ContentHash, check_columns, column_dtype, column_shape, content_sha256
+from pairflow.errors import ShardConflictError, SpecError, StoreError
+from storage.content import check_columns, content_sha256
 from storage.documents import HEADER, MANIFEST, read_document, record_name, render
 from storage.filesystem import Folder, join, open_folder
-from storage.layout import describe, layout_of, read_shard
-from storage.manifest import (
-    ArrayInfo,
-    Manifest,
-    PairsFormat,
-    PairsHeader,
-    ShardPlan,
-    ShardRecord,
-    StoredObject,
-    check_fingerprint,
-)
-from storage.records import is_written, partial_state, read_record, require_header, stored_header
+from storage.layout import describe, layout_of
+from storage.manifest import Manifest, PairsFormat, PairsHeader, ShardPlan, ShardRecord, check_fingerprint
+from storage.records import is_written, put_metadata, read_record, require_header, stored_header
 
 Url = str | os.PathLike[str]
+
+_PAIRS_URL = re.compile(r"(.*)/pairs/[0-9a-f]{64}\.(?:zarr|parquet)", re.DOTALL)
 
 
 def pairs_url(store_url: Url, fingerprint: str, format: PairsFormat) -> str:
@@ -40,6 +30,21 @@ def pairs_url(store_url: Url, fingerprint: str, format: PairsFormat) -> str:
     return join(store_url, "pairs", f"{check_fingerprint(fingerprint)}.{format}")
 
 
+def store_of(url: Url) -> str:
+    """The store that a coupling lies in: `pairs_url` the other way round.
+
+    Raises:
+        StoreError: it does not lie where `pairs_url` puts couplings.
+    """
+    found = _PAIRS_URL.fullmatch(open_folder(url).url)
+    if found is None:
+        raise StoreError(
+            f"{os.fspath(url)} does not lie in a store, which would be STORE/pairs/<fingerprint>.zarr or .parquet; "
+            "move the folder there"
+        )
+    return found[1]
+
+
 def find_manifest(url: Url) -> Manifest | None:
     """The manifest of a committed coupling, or None if nothing, or only a part, is there.
 
@@ -49,6 +54,26 @@ def find_manifest(url: Url) -> Manifest | None:
         ManifestVersionError: another format version wrote it.
     """
     return read_document(Manifest, open_folder(url), MANIFEST)
+
+
+def read_header(url: Url) -> PairsHeader:
+    """The header of a coupling that was begun, committed or not.
+
+    Raises:
+        StoreError: none was, or the store cannot be read.
+        ShardCorruptError: the header is damaged.
+        ManifestVersionError: another format version wrote it.
+    """
+    return stored_header(open_folder(url))
+
+
+def has_manifest(url: Url) -> bool:
+    """Whether a coupling was committed; its manifest may be damaged since.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return open_folder(url).size(MANIFEST) is not None
 
 
 def begin_pairs(url: Url, header: PairsHeader) -> PairsHeader:
@@ -68,7 +93,7 @@ def begin_pairs(url: Url, header: PairsHeader) -> PairsHeader:
         folder.create(HEADER, render(header if committed is None else committed.header))
         stored = stored_header(folder)
     header.check_same_coupling(stored, folder.path(HEADER))
-    _put_metadata(folder, stored)
+    put_metadata(folder, stored)
     return stored
 
 
@@ -131,59 +156,6 @@ def write_shard(
     return record
 
 
-def commit_pairs(url: Url, header: PairsHeader, summary: dict[str, Any], *, progress: bool = True) -> Manifest:
-    """Reads every shard once, in order, and writes the manifest: from then on the coupling is whole.
-
-    The reading checks each shard against its record and makes the content hash of the whole, which no combination of
-    shard hashes could give for every shard size. If another writer has committed already, its manifest is returned.
-
-    Args:
-        url: of a coupling whose shards are all written.
-        header: as `begin_pairs` returned it.
-        summary: figures of the run for the manifest, as JSON: seconds, keep rate.
-        progress: shows a bar if it takes more than a second.
-
-    Raises:
-        SpecError: the summary is not JSON.
-        StoreError: shards are missing, or the store cannot be read or written.
-        ShardCorruptError: a shard is damaged; its record is removed, so that a rerun makes it again.
-        ShardConflictError: other pairs, or another plan, are there.
-    """
-    folder = open_folder(url)
-    header = require_header(folder, header)
-    summary = _as_json(summary)
-    if (committed := read_document(Manifest, folder, MANIFEST)) is not None:
-        return committed
-    if missing := missing_shards(url, header):
-        raise StoreError(f"cannot commit {folder.url}: {partial_state(header, missing)}")
-    content = ContentHash(header)
-    shards = tuple(_read_in_order(folder, header, content, progress))
-    manifest = Manifest(
-        **{name: getattr(header, name) for name in PairsHeader.model_fields},
-        arrays={
-            name: ArrayInfo(shape=column_shape(header, name, header.num_rows), dtype=column_dtype(header, name).name)
-            for name in COLUMNS
-        },
-        shards=shards,
-        metadata=_put_metadata(folder, header),
-        content_sha256=content.hexdigest(),
-        summary=summary,
-        created_by=f"pairflow {_version()}",
-    )
-    if not folder.create(MANIFEST, render(manifest)):
-        committed = read_document(Manifest, folder, MANIFEST)
-    return committed or manifest
-
-
-def _put_metadata(folder: Folder, header: PairsHeader) -> tuple[StoredObject, ...]:
-    """Writes the files that belong to no shard where they are not there as they should be."""
-    files = layout_of(header).metadata(header)
-    for name, data in files.items():
-        if folder.read(name) != data:
-            folder.write(name, data)
-    return tuple(describe(name, data) for name, data in files.items())
-
-
 def _check_no_conflict(folder: Folder, header: PairsHeader, record: ShardRecord) -> None:
     """Raises ShardConflictError if the shard is recorded with other content, or is committed with other bytes."""
     there = read_record(folder, header, header.shard(record.index))
@@ -201,39 +173,3 @@ def _check_no_conflict(folder: Folder, header: PairsHeader, record: ShardRecord)
             f"shard {record.index} of {folder.url} is committed with the same content in other bytes, as another "
             "release of the compression library makes them; write it with the release that wrote the others"
         )
-
-
-def _read_in_order(folder: Folder, header: PairsHeader, content: ContentHash, progress: bool) -> list[ShardRecord]:
-    """Feeds all shards to `content`; returns their records."""
-    from tqdm import tqdm
-
-    records = []
-    for shard in tqdm(header.plan(), "commit", unit="shard", disable=not progress, delay=1):
-        record = read_record(folder, header, shard)
-        if record is None:
-            raise StoreError(f"cannot commit {folder.url}: {partial_state(header, [shard])}")
-        try:
-            columns = read_shard(folder, header, record)
-        except ShardCorruptError as error:
-            folder.delete(record_name(header, shard.index))
-            raise ShardCorruptError(
-                f"cannot commit: {error}. It counts as missing now: run `pairflow pair` again, which makes it anew"
-            ) from error
-        content.update(columns)
-        records.append(record)
-    return records
-
-
-def _as_json(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary as it will be read back."""
-    try:
-        return dict(json.loads(canonical_json(summary)))
-    except (ValueError, TypeError) as error:
-        raise SpecError(f"the summary must be a JSON object of finite numbers and text: {error}") from None
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("pairflow")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "(not installed)"

@@ -1,25 +1,21 @@
-"""Pairs as a Zarr v3 group of three sharded arrays; zarr itself makes and reads every byte.
+"""Pairs as a Zarr v3 group of three sharded arrays.
 
-The codecs run on memory and the store moves whole objects, rather than handing zarr a filesystem: so a shard is put
-atomically and hashed whole, and both formats share one way to any disk.
+zarr itself makes the descriptions; objects are made in memory and the store moves them whole, rather than handing zarr
+a filesystem: so a shard is put atomically and hashed whole, and both formats share one way to any disk.
 """
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from storage.content import COLUMNS, Columns
+from storage.content import COLUMNS, Columns, column_dtype, column_shape
 from storage.manifest import PairsHeader, ShardPlan
-
-if TYPE_CHECKING:
-    from zarr.core.array import Array
-    from zarr.storage import MemoryStore
+from storage.sharding import ZSTD_LEVEL, decode_object, encode_object
 
 _CHUNK_ROWS = 1024
 _CHUNK_BYTES = 256 * 1024
-_ZSTD_LEVEL = 3  # level 1 is no faster here, level 5 takes half as long again for nothing
 
 
 def metadata(header: PairsHeader) -> dict[str, bytes]:
@@ -51,34 +47,23 @@ def encode(header: PairsHeader, shard: ShardPlan, columns: Columns) -> dict[str,
     """A shard's objects, by name."""
     encoded: dict[str, bytes] = {}
     for name, (column,) in objects(header, shard.index).items():
-        contents: dict[str, Any] = {}
-        array = _open(header, column, contents, "r+")
-        array[shard.start : shard.stop] = columns[column]
-        encoded[name] = contents[name].to_bytes()
+        encoded[name] = encode_object(columns[column], *_rows(header, column))
     return encoded
 
 
 def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes) -> Columns:
-    """The column that an object holds; raises what zarr raises if it is damaged."""
-    from zarr.core.buffer import default_buffer_prototype
-
+    """The column that an object holds; raises ValueError, or what numcodecs raises, if it is damaged."""
     (column,) = objects(header, shard.index)[name]
-    contents = {name: default_buffer_prototype().buffer.from_bytes(data)}
-    return {column: np.asarray(_open(header, column, contents, "r")[shard.start : shard.stop])}
+    out = np.empty(column_shape(header, column, shard.num_rows), column_dtype(header, column))
+    decode_object(data, out, *_rows(header, column))
+    return {column: out}
 
 
-def _open(header: PairsHeader, column: str, contents: dict[str, Any], mode: Any) -> "Array[Any]":
-    """One array of the coupling, over the objects in `contents`."""
-    import zarr
-    from zarr.core.buffer import default_buffer_prototype
-
-    name = f"{column}/zarr.json"
-    described = _array_metadata(header.num_rows, header.length, header.dtype, header.shard_size)[name]
-    contents[name] = default_buffer_prototype().buffer.from_bytes(described)
-    # Chunks of zeros are stored like any other: a shard is complete or missing, never absent on purpose.
-    # (open_array's own `config` is ignored for an array that exists, as of zarr 3.1.6.)
-    array = zarr.open_array(_memory(contents), path=column, mode=mode)
-    return array.with_config({"write_empty_chunks": True})
+def _rows(header: PairsHeader, column: str) -> tuple[int, int]:
+    """Rows of a shard, and of its inner chunks."""
+    shard_rows = min(header.shard_size, header.num_rows)
+    row_bytes = column_dtype(header, column).itemsize * (1 if column == "sample_id" else header.length)
+    return shard_rows, chunk_rows(shard_rows, row_bytes)
 
 
 @functools.lru_cache(maxsize=8)
@@ -86,9 +71,10 @@ def _array_metadata(num_rows: int, length: int, dtype: str, shard_size: int) -> 
     """zarr.json of the three arrays, which depends on nothing else of the header."""
     import zarr
     from zarr.codecs import ZstdCodec
+    from zarr.storage import MemoryStore
 
     contents: dict[str, Any] = {}
-    memory = _memory(contents)
+    memory = MemoryStore(contents)
     shard_rows = min(shard_size, num_rows)
     for name in COLUMNS:
         tokens = name != "sample_id"
@@ -102,7 +88,7 @@ def _array_metadata(num_rows: int, length: int, dtype: str, shard_size: int) -> 
             shards=(shard_rows, *tail),
             chunks=(chunk_rows(shard_rows, row_bytes), *tail),
             filters=None,
-            compressors=ZstdCodec(level=_ZSTD_LEVEL),
+            compressors=ZstdCodec(level=ZSTD_LEVEL),
             fill_value=0,
             # Objects side by side, target/c.7.0, rather than a folder for each shard.
             chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
@@ -117,9 +103,3 @@ def chunk_rows(shard_rows: int, row_bytes: int) -> int:
     low = (d for d in range(1, int(shard_rows**0.5) + 1) if shard_rows % d == 0)
     divisors = [divisor for d in low for divisor in (d, shard_rows // d)]
     return min(divisors, key=lambda divisor: max(divisor / wanted, wanted / divisor))
-
-
-def _memory(contents: dict[str, Any]) -> "MemoryStore":
-    from zarr.storage import MemoryStore
-
-    return MemoryStore(contents)

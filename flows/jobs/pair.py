@@ -16,12 +16,12 @@ from flows import models
 from flows.jobs import inputs, pictures
 from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.jobs.shards import ShardStatistics
-from flows.jobs.sources import ClosedForm, Redi
+from flows.jobs.sources import ClosedForm, Redi, Resources
 from flows.lineage import Lineage
 from flows.parameters import PairParameters
 from flows.results import PairResult
 from flows.settings import Settings
-from pairflow.errors import ShardCorruptError
+from pairflow.errors import ShardCorruptError, StoreError
 from pairflow.spec import Spec
 from storage import Manifest, PairsHeader, ShardPlan
 
@@ -42,6 +42,12 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     train = data.train
     source = _source(parameters, data, settings)
     fingerprint = source.fingerprint
+    if parameters.expected_fingerprint not in (None, fingerprint):
+        raise StoreError(
+            f"the pairs to repair have the fingerprint {parameters.expected_fingerprint}, but this data, coupling and "
+            f"engine {source.engine_version} give {fingerprint}: the data or the engine has changed since they were "
+            "made; repair them with the release that made them, or make new ones with `pairflow pair`"
+        )
     url = storage.pairs_url(settings.store, fingerprint, parameters.format)
     header = PairsHeader(
         fingerprint=fingerprint,
@@ -58,8 +64,9 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     )
     lineage = Lineage(settings)
     work = _Work(url, header, data, source, settings, parameters.num_workers)
+    repaired = work.repair()
     manifest = storage.find_manifest(url)
-    skipped = manifest is not None and not work.repair()
+    skipped = manifest is not None and not repaired
     run_id = lineage.finished(parameters.dataset.name, "pair", fingerprint)
     if manifest is not None and skipped and run_id is not None:
         _logger.info("nothing to do: these pairs are whole, at %s", url)
@@ -118,18 +125,26 @@ class _Work:
         return storage.commit_pairs(self.url, header, summary, progress=False)
 
     def repair(self) -> bool:
-        """Makes damaged shards of committed pairs again; False if all is as it was written.
+        """Puts back what is damaged of committed pairs; False if nothing was, or nothing is committed.
+
+        Where the manifest cannot be put back before shards are made again, the pairs are partial afterwards.
 
         Raises:
             ShardCorruptError: what is damaged cannot be made again in its place.
         """
-        report = storage.verify_pairs(self.url, progress=False)
-        if report.ok:
+        if not storage.has_manifest(self.url) or storage.verify_pairs(self.url, progress=False).ok:
             return False
-        indices = {each.index for each in report.bad if each.index is not None}
-        _logger.warning("%s is damaged, shards %s are made again", self.url, sorted(indices))
-        header = storage.begin_pairs(self.url, self.header)
-        self._make(header, [header.shard(index) for index in sorted(indices)])
+        done = storage.restore_pairs(self.url, self.header)
+        for path in done.restored:
+            _logger.warning("put back %s, which was damaged", path)
+        for lost in done.lost:
+            _logger.warning("lost with %s", lost)
+        if not storage.has_manifest(self.url):
+            return True
+        if done.bad_shards:
+            _logger.warning("%s is damaged, shards %s are made again", self.url, done.bad_shards)
+            header = storage.begin_pairs(self.url, self.header)
+            self._make(header, [header.shard(index) for index in done.bad_shards])
         report = storage.verify_pairs(self.url, progress=False)
         if not report.ok:
             bad = report.bad[0]
@@ -152,15 +167,14 @@ class _Work:
                 made.append(statistics)
                 bar.update(statistics.rows)
 
-            self.source.make(
-                self.url,
-                header,
-                shards,
+            resources = Resources(
                 cpus_per_task=self.settings.cpus_per_task,
                 gpus_per_task=self.settings.gpus_per_task,
                 num_workers=self.num_workers or self.settings.num_workers,
+                support_parts=self.settings.support_parts,
                 on_shard=on_shard,
             )
+            self.source.make(self.url, header, shards, resources)
         return made
 
 
@@ -192,7 +206,7 @@ def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started
         engine=manifest.engine,
         skipped=skipped,
         seconds=time.perf_counter() - started,
-        rows_per_second=figures["rows_per_second"],
+        rows_per_second=figures.get("rows_per_second", 0.0),  # lost with a damaged manifest
         pairing_seconds=inputs.pairing_seconds(manifest),
         mean_hamming=figures.get("mean_hamming"),
         keep_rate=figures.get("keep_rate"),

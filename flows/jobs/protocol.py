@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
-import fsspec
 from pydantic import ConfigDict, ValidationError
 from tqdm import tqdm
 
+import storage
 from pairflow.errors import JobFailedError, PairFlowError, StoreError
 from pairflow.spec import Spec
 
@@ -88,10 +88,7 @@ class JobFolder:
             StoreError: the store cannot be written.
         """
         document = {"parameters": parameters.model_dump(mode="json"), "context": context.model_dump(mode="json")}
-        try:
-            self._write("request.json", document)
-        except (OSError, ValueError, ImportError) as error:
-            raise _unwritable(self.url, error) from error
+        self._write("request.json", document)
 
     def read_request(self, parameters_type: type[P]) -> tuple[P, JobContext]:
         """The request, validated again on this side."""
@@ -123,19 +120,14 @@ class JobFolder:
         return None if document is None else JobError.model_validate(document)
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
-        filesystem, path = fsspec.url_to_fs(self.url)
-        filesystem.makedirs(path, exist_ok=True)
-        # A rename is atomic on a disk, and an upload is on an object store: a reader sees all of it or nothing.
-        partial = f"{path}/.{name}.{os.getpid()}"
-        filesystem.pipe_file(partial, json.dumps(document, indent=1).encode())
-        filesystem.mv(partial, f"{path}/{name}")
+        # Whole or not at all, like all that is written to the store.
+        storage.open_folder(self.url).write(name, json.dumps(document, indent=1).encode())
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        filesystem, path = fsspec.url_to_fs(self.url)
-        try:
-            document: dict[str, Any] = json.loads(filesystem.cat_file(f"{path}/{name}"))
-        except FileNotFoundError:
+        data = storage.open_folder(self.url).read(name)
+        if data is None:
             return None
+        document: dict[str, Any] = json.loads(data)
         return document
 
 
@@ -216,18 +208,10 @@ def check_store(url: str) -> None:
     Raises:
         StoreError: it cannot; with the reason.
     """
+    probe = f".probe-{os.getpid()}"
     try:
-        filesystem, path = fsspec.url_to_fs(url)
-        filesystem.makedirs(path, exist_ok=True)
-        probe = f"{path}/.probe-{os.getpid()}"
-        filesystem.pipe_file(probe, b"")
-        filesystem.rm_file(probe)
-    except (OSError, ValueError, ImportError) as error:
-        raise _unwritable(url, error) from error
-
-
-def _unwritable(url: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"cannot write to the store at {url}: {type(error).__name__}: {error}; give a writable folder or URL with "
-        "--store or PAIRFLOW_STORE"
-    )
+        folder = storage.open_folder(url)
+        folder.write(probe, b"")
+        folder.delete(probe)
+    except StoreError as error:
+        raise StoreError(f"{error} (the store comes from --store or PAIRFLOW_STORE)") from error

@@ -6,7 +6,7 @@ import numpy as np
 import ray
 
 import storage
-from flows.jobs.shards import MAX_RETRIES, ShardStatistics, make_shards, tasks_in_flight
+from flows.jobs.shards import MAX_RETRIES, ShardStatistics, make_shards, room
 from pairflow.checkpoint import LoadedModel
 from pairflow.spec import RediSpec
 from storage import PairsHeader, ShardPlan
@@ -56,7 +56,7 @@ def draw_shards(
     def submit(shard: ShardPlan) -> ray.ObjectRef:
         return task.remote(model, url, header, shard, spec, num_threads)
 
-    make_shards(url, shards, submit, num_workers or tasks_in_flight(cpus_per_task), on_shard)
+    make_shards(url, shards, submit, num_workers or 2 * room(cpus_per_task, gpus_per_task), on_shard)
 
 
 @ray.remote

@@ -9,14 +9,17 @@ import ray
 from pydantic import JsonValue
 
 import storage
+from flows.jobs import parts
 from pairflow.coupling import couple_counted
 from pairflow.datasets import TokenDataset
-from pairflow.errors import JobFailedError, PairFlowError
+from pairflow.errors import JobFailedError, PairFlowError, SpecError
 from pairflow.spec import CouplingSpec
 from storage import PairsHeader, ShardPlan
 
 # A shard whose worker dies (a killed process, a lost node) is run again so often; an exception is not.
 MAX_RETRIES = 3
+# Shards at a time when the support is in parts: one thinks while the parts work for the other.
+_IN_FLIGHT_IN_PARTS = 2
 # A row costs about 8e-11 s of a core for every token of the support, so this is some two seconds: long beside the
 # writing of a shard (tens of milliseconds, most of it fsync), short beside the whole, so that workers end together.
 _TOKENS_PER_SHARD = 2.5e10
@@ -84,13 +87,15 @@ def couple_shards(
     cpus_per_task: float,
     gpus_per_task: float,
     num_workers: int | None,
+    support_parts: int,
     on_shard: Callable[[ShardStatistics], None],
 ) -> None:
     """Couples and writes shards, each against the whole training part.
 
     The training part lies once in each node's object store, column after column, which is how the engine reads it:
     no task copies it. No more than `num_workers` tasks are in flight, by default twice as many as the cluster has
-    room for, so that a free CPU never waits for this process.
+    room for, so that a free CPU never waits for this process. With several `support_parts` it lies in as many actors,
+    and the tasks ask them (`flows.jobs.parts`): the same pairs, from a support that no node could hold.
 
     Args:
         url: of the pairs, begun with `header`.
@@ -102,26 +107,37 @@ def couple_shards(
         cpus_per_task: what Ray reserves for a shard, and the threads that it uses.
         gpus_per_task: likewise.
         num_workers: tasks at a time.
+        support_parts: parts of the support, each with the CPUs and GPUs of a task; 1: a copy a node.
         on_shard: called in this process for each shard that is written.
 
     Raises:
         PairFlowError: what a task raised.
         JobFailedError: a worker died again and again.
     """
-    in_flight = num_workers or tasks_in_flight(cpus_per_task)
-    support = ray.put(np.asfortranarray(train.tokens))
-    task = _couple_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES)
-    num_threads = max(1, int(cpus_per_task))
+    if support_parts > 1 and spec.kind == "closed_form":
+        in_flight = num_workers or _IN_FLIGHT_IN_PARTS
+        remote = parts.start(
+            train.tokens,
+            spec,
+            engine=engine,
+            num_parts=support_parts,
+            cpus_per_part=cpus_per_task,
+            gpus_per_part=gpus_per_task,
+        )
+        in_parts = _couple_shard_in_parts.options(num_cpus=0, max_retries=MAX_RETRIES)  # the parts do the work
 
-    def submit(shard: ShardPlan) -> ray.ObjectRef:
-        return task.remote(support, url, header, shard, spec, engine, num_threads)
+        def submit(shard: ShardPlan) -> ray.ObjectRef:
+            target = train.tokens[np.arange(shard.start, shard.stop) % len(train)]
+            return in_parts.remote(target, len(train), remote, url, header, shard, spec)
+    else:
+        in_flight = num_workers or 2 * room(cpus_per_task, gpus_per_task)
+        support = ray.put(np.asfortranarray(train.tokens))
+        whole = _couple_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES)
+
+        def submit(shard: ShardPlan) -> ray.ObjectRef:
+            return whole.remote(support, url, header, shard, spec, engine, max(1, int(cpus_per_task)))
 
     make_shards(url, shards, submit, in_flight, on_shard)
-
-
-def tasks_in_flight(cpus_per_task: float) -> int:
-    """Twice as many tasks as the cluster has room for."""
-    return 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / cpus_per_task))
 
 
 def make_shards(
@@ -167,6 +183,24 @@ def make_shards(
             on_shard(statistics)
 
 
+def room(cpus_per_task: float, gpus_per_task: float) -> int:
+    """Tasks that the cluster can run at once, at least 1.
+
+    Raises:
+        SpecError: a task wants more GPUs than there are: it would wait for ever.
+    """
+    there = ray.cluster_resources()
+    room = there.get("CPU", 1) / cpus_per_task
+    if gpus_per_task:
+        if there.get("GPU", 0) < gpus_per_task:
+            raise SpecError(
+                f"a shard wants {gpus_per_task:g} GPUs and the cluster has {there.get('GPU', 0):g}; use engine 'cpu', "
+                "or set PAIRFLOW_GPUS_PER_TASK"
+            )
+        room = min(room, there["GPU"] / gpus_per_task)
+    return max(1, int(room))
+
+
 @ray.remote
 def _couple_shard(
     support: np.ndarray,
@@ -194,6 +228,32 @@ def _couple_shard(
         replicas=pairs // len(support),
         engine=engine,
         num_threads=num_threads,
+    )
+    storage.write_shard(url, header, shard.index, coupled.source, target, sample_id)
+    return ShardStatistics.of(target, coupled.source, int(coupled.num_scans.sum()))
+
+
+@ray.remote
+def _couple_shard_in_parts(
+    target: np.ndarray,
+    num_rows: int,
+    support: parts.RemoteSupport,
+    url: str,
+    header: PairsHeader,
+    shard: ShardPlan,
+    spec: CouplingSpec,
+) -> ShardStatistics:
+    """As `_couple_shard`, of targets that are already chosen from M = `num_rows`, against actors."""
+    pairs = np.arange(shard.start, shard.stop, dtype=np.int64)
+    sample_id = pairs % num_rows
+    coupled = parts.couple(
+        target,
+        support,
+        f"shard {shard.index}",
+        vocab_size=header.vocab_size,
+        spec=spec,
+        sample_ids=sample_id,
+        replicas=pairs // num_rows,
     )
     storage.write_shard(url, header, shard.index, coupled.source, target, sample_id)
     return ShardStatistics.of(target, coupled.source, int(coupled.num_scans.sum()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from pydantic import JsonValue
 
@@ -16,7 +16,16 @@ from pairflow.distillation.dcd import check_teacher
 from pairflow.spec import CouplingSpec, RediSpec, Spec
 from storage import PairsHeader, ShardPlan
 
-OnShard = Callable[[ShardStatistics], None]
+
+@dataclass(frozen=True)
+class Resources:
+    """What the tasks of a pairing get, and who is told of each: see `couple_shards`."""
+
+    cpus_per_task: float
+    gpus_per_task: float
+    num_workers: int | None
+    support_parts: int
+    on_shard: Callable[[ShardStatistics], None]
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,20 @@ class ClosedForm:
         """Steps a row at which the support may be looked at."""
         return self.spec.num_steps
 
-    def make(
-        self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], *, on_shard: OnShard, **resources: Any
-    ) -> None:
-        """Couples and writes shards as Ray tasks, with the resources of `couple_shards`."""
+    def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
+        """Couples and writes shards as Ray tasks."""
         couple_shards(
-            url, header, self.data.train, shards, self.spec, engine=self.engine, on_shard=on_shard, **resources
+            url,
+            header,
+            self.data.train,
+            shards,
+            self.spec,
+            engine=self.engine,
+            cpus_per_task=resources.cpus_per_task,
+            gpus_per_task=resources.gpus_per_task or float(self.engine == "cuda"),
+            num_workers=resources.num_workers,
+            support_parts=resources.support_parts,
+            on_shard=resources.on_shard,
         )
 
 
@@ -130,8 +147,16 @@ class Redi:
     def num_rows(self) -> int:
         return self.spec.num_pairs
 
-    def make(
-        self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], *, on_shard: OnShard, **resources: Any
-    ) -> None:
-        """Draws and writes shards as Ray tasks, with the resources of `draw_shards`."""
-        draw_shards(url, header, self.loaded, shards, self.spec, on_shard=on_shard, **resources)
+    def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
+        """Draws and writes shards as Ray tasks."""
+        draw_shards(
+            url,
+            header,
+            self.loaded,
+            shards,
+            self.spec,
+            cpus_per_task=resources.cpus_per_task,
+            gpus_per_task=resources.gpus_per_task,
+            num_workers=resources.num_workers,
+            on_shard=resources.on_shard,
+        )

@@ -2,17 +2,22 @@
 
 `couple` is the one way in. Engines are looked up here:
 
-- `cpu`: numba, exact sampling without marginals; the default.
+- `cpu`: numba, exact sampling without marginals; the default where no GPU is.
+- `cuda`: the same on a GPU, a batch of rows in lockstep, by Triton's kernels or torch's; the default where one is.
 - `dense`: the equations written out in torch; the oracle, for small supports.
+
+A support larger than one process or GPU can be split: `couple_in_parts`.
 
 Each engine has a version, which is part of a coupling's fingerprint: equal fingerprints mean equal bytes.
 """
 
 import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,13 +25,17 @@ from numpy.typing import ArrayLike, NDArray
 from pairflow.coupling.result import Coupled
 from pairflow.errors import SpecError
 from pairflow.rng import Purpose, draw_pairs, uniform_tokens
-from pairflow.spec import CouplingSpec
 
-ENGINES = ("cpu", "dense")
+if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines
+    from pairflow.coupling.parts import SplitSupport
+    from pairflow.spec import CouplingSpec
+
+ENGINES = ("cpu", "cuda", "dense")
 MAX_LENGTH = 65_535
 MAX_REPLICAS = 4096
 
 _ROWS_PER_DRAW = 4096
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # there where an NVIDIA driver is: on Linux, and on Linux in Windows
 
 
 def couple(
@@ -34,7 +43,7 @@ def couple(
     support: ArrayLike | None = None,
     *,
     vocab_size: int,
-    spec: CouplingSpec,
+    spec: "CouplingSpec",
     sample_ids: ArrayLike | None = None,
     replicas: ArrayLike | None = None,
     engine: str = "auto",
@@ -55,8 +64,9 @@ def couple(
         sample_ids: [B] non-negative integers that key the draws; 0..B−1 by default.
         replicas: [B] integers below 4,096, which of its sources a row gets (`spec.sources_per_target` is how many
             the pair store keeps); 0 by default.
-        engine: "auto", "cpu" or "dense".
-        num_threads: threads of this process to use; all that the process may run on by default.
+        engine: "auto", "cpu", "cuda" or "dense".
+        num_threads: threads of this process to use; all that the process may run on by default. The cuda engine
+            waits for the GPU in one.
         progress: called now and then with the number of rows done since the last call.
 
     Returns:
@@ -83,7 +93,7 @@ def couple_counted(
     support: ArrayLike | None = None,
     *,
     vocab_size: int,
-    spec: CouplingSpec,
+    spec: "CouplingSpec",
     sample_ids: ArrayLike | None = None,
     replicas: ArrayLike | None = None,
     engine: str = "auto",
@@ -114,7 +124,7 @@ def couple_counted(
             )
         coupled = importlib.import_module(f"pairflow.coupling.{name}").couple_rows(
             tokens,
-            _subset(points, spec),
+            support_rows(points, spec),
             vocab_size=vocab_size,
             spec=spec,
             sample_ids=ids,
@@ -125,14 +135,63 @@ def couple_counted(
     return replace(coupled, source=coupled.source.astype(np.asarray(target).dtype, copy=False))
 
 
-def resolve_engine(engine: str, spec: CouplingSpec) -> str:
+def couple_in_parts(
+    target: ArrayLike,
+    support: "SplitSupport",
+    *,
+    vocab_size: int,
+    spec: "CouplingSpec",
+    sample_ids: ArrayLike | None = None,
+    replicas: ArrayLike | None = None,
+    rows_per_batch: int = 256,
+    progress: Callable[[int], None] | None = None,
+) -> Coupled:
+    """As `couple_counted` with the cpu engine, against a support in parts that may lie in other processes.
+
+    At τ = 1 the sources are those of the cpu engine, bit for bit, however the support is split. At τ ≠ 1 the sums of
+    the parts are floats, and the split may show in their last bits.
+
+    Args:
+        support: the parts, such as `pairflow.coupling.parts.LocalParts`, of what `support_rows` chooses.
+        rows_per_batch: rows that are walked together; each takes as many bytes as the support has rows.
+    """
+    tokens = _check_tokens(target, "target", vocab_size)
+    ids = _check_keys(sample_ids, "sample_ids", np.arange(len(tokens), dtype=np.uint64))
+    copies = _check_keys(replicas, "replicas", np.zeros(len(tokens), np.uint64), limit=MAX_REPLICAS)
+    coupled = importlib.import_module("pairflow.coupling.batches").couple_batches(
+        tokens,
+        support,
+        vocab_size=vocab_size,
+        spec=spec,
+        sample_ids=ids,
+        replicas=copies,
+        rows_per_batch=rows_per_batch,
+        device="cpu",
+        progress=progress,
+    )
+    return replace(coupled, source=coupled.source.astype(np.asarray(target).dtype, copy=False))
+
+
+def support_rows(points: NDArray[Any], spec: "CouplingSpec") -> NDArray[Any]:
+    """The rows of `points` that the posterior is taken over: all, or the seeded subset of `spec.support_size` rows.
+
+    Those with the smallest draws are taken: for one seed, subsets are nested in each other.
+    """
+    if spec.support_size is None or spec.support_size >= len(points):
+        return points
+    draws, _ = draw_pairs(spec.seed, np.arange(len(points)), 0, 1, Purpose.SUBSET)
+    chosen = np.argsort(draws[:, 0], kind="stable")[: spec.support_size]
+    return points[np.sort(chosen)]
+
+
+def resolve_engine(engine: str, spec: "CouplingSpec") -> str:
     """The engine that `engine` means for `spec` on this machine.
 
     Raises:
         SpecError: no engine has this name.
     """
     if engine == "auto":
-        return "cpu"
+        return "cuda" if _has_gpu() else "cpu"
     if engine not in ENGINES:
         raise SpecError(f"engine: got {engine!r}, expected 'auto' or one of {', '.join(ENGINES)}")
     return engine
@@ -184,13 +243,13 @@ def _check_keys(
     return array.astype(np.uint64)
 
 
-def _subset(points: NDArray[np.unsignedinteger], spec: CouplingSpec) -> NDArray[np.unsignedinteger]:
-    """The rows with the `spec.support_size` smallest draws: seeded, and for one seed nested in each other."""
-    if spec.support_size is None or spec.support_size >= len(points):
-        return points
-    draws, _ = draw_pairs(spec.seed, np.arange(len(points)), 0, 1, Purpose.SUBSET)
-    chosen = np.argsort(draws[:, 0], kind="stable")[: spec.support_size]
-    return points[np.sort(chosen)]
+def _has_gpu() -> bool:
+    """Whether torch can use a CUDA device; torch, which takes seconds to load, is not loaded to find that none is."""
+    if "torch" not in sys.modules and not any(map(os.path.exists, _DRIVERS)):
+        return False
+    if importlib.util.find_spec("torch") is None:
+        return False
+    return bool(importlib.import_module("torch").cuda.is_available())
 
 
 def _usable_cores() -> int:

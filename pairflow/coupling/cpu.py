@@ -15,6 +15,7 @@ marginals are needed after all: the matches of the rows at each level are counte
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from pairflow.coupling.kernels import walk_rows
 from pairflow.coupling.result import Coupled
 from pairflow.rng import REPLICA_SHIFT
 from pairflow.schedule import backward_times, d_kappa, flip_ceiling, gamma, kappa
-from pairflow.spec import CouplingSpec
+
+if TYPE_CHECKING:
+    from pairflow.spec import CouplingSpec
 
 VERSION = 1  # a change of any pair's content needs a new number: it is part of the fingerprint
 
@@ -35,7 +38,7 @@ def couple_rows(
     support: NDArray[np.unsignedinteger],
     *,
     vocab_size: int,
-    spec: CouplingSpec,
+    spec: "CouplingSpec",
     sample_ids: NDArray[np.uint64],
     replicas: NDArray[np.uint64],
     num_threads: int,

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,7 +144,7 @@ def test_progress_adds_up():
         ({"sample_ids": [0, 1]}, r"expected integers of shape \(3,\)"),
         ({"sample_ids": [0, 1, -2]}, "got -2, expected no negative"),
         ({"sample_ids": [0.0, 1.0, 2.0]}, "got float64"),
-        ({"engine": "gpu"}, "got 'gpu', expected 'auto' or one of cpu, dense"),
+        ({"engine": "gpu"}, "got 'gpu', expected 'auto' or one of cpu, cuda, dense"),
         ({"num_threads": 0}, "num_threads: got 0"),
     ],
 )
@@ -153,5 +154,5 @@ def test_bad_input_says_what_was_expected(arguments, message):
         couple(**(usual | arguments))
 
 
-def test_auto_is_the_cpu_engine():
-    assert resolve_engine("auto", SPEC) == "cpu"
+def test_auto_is_the_cpu_engine_where_no_gpu_is():
+    assert resolve_engine("auto", SPEC) == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
 """A coupling whose every token follows from its row and position; run as a script, it writes one.
 
 `python storage_formula.py STORE FORMAT SHARD_SIZE ROWS COUPLINGS` writes couplings one after the other and prints a
-line after each shard, so that a test can kill it between and within shards.
+line after each shard and before the commit, so that a test can kill it between and within them.
 """
 
 import sys
@@ -52,6 +52,8 @@ def write(store: str, wanted: storage.PairsHeader, say: bool = False) -> str:
     url = storage.pairs_url(store, wanted.fingerprint, wanted.format)
     planned = storage.begin_pairs(url, wanted)
     write_missing(url, planned, say)
+    if say:
+        print("commit", flush=True)
     storage.commit_pairs(url, planned, {"seconds": 1.5, "keep_rate": 0.25}, progress=False)
     return url
 

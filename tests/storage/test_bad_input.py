@@ -175,7 +175,7 @@ def test_a_name_that_is_too_long(tmp_path):
     ],
 )
 def test_a_disk_that_fails_half_way(format, tmp_path, monkeypatch, code, remedy):
-    """Raised by the third fsync of a shard's write, when its bytes are in a temporary file."""
+    """Raised by the second fsync of a shard's write, when its bytes are in a temporary file."""
     header = formula.header(format)
     url = storage.pairs_url(tmp_path, header.fingerprint, format)
     storage.begin_pairs(url, header)
@@ -184,7 +184,7 @@ def test_a_disk_that_fails_half_way(format, tmp_path, monkeypatch, code, remedy)
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        if next(calls) == 2:
+        if next(calls) == 1:
             raise OSError(code, os.strerror(code))
         real(descriptor)
 

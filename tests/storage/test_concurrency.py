@@ -14,11 +14,11 @@ import storage
 from pairflow.errors import ShardConflictError
 
 SCRIPT = Path(formula.__file__)
-NUM_COUPLINGS = 6
+NUM_COUPLINGS = 20
 
 
 def test_two_processes_with_different_plans(format, tmp_path):
-    """Six couplings one after the other, in step: the second writer meets the first at every stage."""
+    """Twenty couplings one after the other, in step: the second writer meets the first at every stage."""
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
     writers = [
         subprocess.Popen(
@@ -31,7 +31,7 @@ def test_two_processes_with_different_plans(format, tmp_path):
         for shard_size in ("7", "10")
     ]
     for writer in writers:
-        _, errors = writer.communicate(timeout=60)
+        _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors
     for k in range(NUM_COUPLINGS):
         url = storage.pairs_url(tmp_path / "both", f"{k:064x}", format)

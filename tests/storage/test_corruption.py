@@ -36,15 +36,11 @@ def test_a_flipped_bit_of_any_file_is_found_and_named(url, snapshot, seed):
         path = Path(url) / name
         sound = path.read_bytes()
         flip(path, seed)
-        try:
-            report = storage.verify_pairs(url, progress=False)
-        except ManifestVersionError as error:  # the bit hit the version's digit
-            assert str(path) in str(error)  # noqa: PT017
-        else:
-            assert not report.ok, f"{name}: a flipped bit was not found"
-            assert {bad.path for bad in report.bad} == {str(path)}
-            shard = re.search(r"(?:/c\.|part-|_records/)(\d+)", name)
-            assert {bad.index for bad in report.bad} == {int(shard[1]) if shard else None}
+        report = storage.verify_pairs(url, progress=False)
+        assert not report.ok, f"{name}: a flipped bit was not found"
+        assert {bad.path for bad in report.bad} == {str(path)}
+        shard = re.search(r"(?:/c\.|part-|_records/)(\d+)", name)
+        assert {bad.index for bad in report.bad} == {int(shard[1]) if shard else None}
         path.write_bytes(sound)
     assert storage.verify_pairs(url, progress=False).ok
 
@@ -158,6 +154,8 @@ def test_another_format_version_is_refused(format, url, name):
         {"shards": []},
         {"kind": "pairs-header"},
         {"dtype": "uint16"},
+        {"metadata": [{"name": "../../secret", "num_bytes": 0, "sha256": "0" * 64}]},
+        {"metadata": [{"name": "/etc/passwd", "num_bytes": 0, "sha256": "0" * 64}]},
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(url, change):

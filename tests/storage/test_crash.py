@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from pairflow.errors import ShardCorruptError, StoreError
 
 SCRIPT = Path(formula.__file__)
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
-NUM_ROWS, SHARD_SIZE = 240, 4
+NUM_ROWS, SHARD_SIZE = 800, 4
+NUM_KILLS = 20
 
 
 def start_writer(store: Path, format: str) -> subprocess.Popen[str]:
@@ -24,32 +26,59 @@ def start_writer(store: Path, format: str) -> subprocess.Popen[str]:
 
 
 def test_killed_writers_are_resumed(format, tmp_path, snapshot):
-    """kill -9 four times, after a few shards each and then at a random moment of the next ones."""
+    """kill -9 at twenty random points, each after a few shards and then within the next ones; then to the end."""
     header = formula.header(format, SHARD_SIZE, num_rows=NUM_ROWS, fingerprint=f"{0:064x}")
     undisturbed = snapshot(formula.write(str(tmp_path / "undisturbed"), header))
+    records = {name: data for name, data in undisturbed.items() if name.startswith("_records")}
     url = storage.pairs_url(tmp_path / "killed", header.fingerprint, format)
     rng = random.Random(11)  # noqa: S311
     finished: set[int] = set()
-    for _ in range(4):
+    num_kills = num_made = 0
+    while num_kills < NUM_KILLS:
         with start_writer(tmp_path / "killed", format) as writer:
-            for _ in range(rng.randint(1, 9)):
-                writer.stdout.readline()
-            time.sleep(rng.uniform(0, 0.02))
+            lines = [writer.stdout.readline() for _ in range(rng.randint(1, 4))]
+            time.sleep(rng.uniform(0, 0.01))
             writer.kill()
-            made = [int(line.split()[1]) for line in writer.stdout.read().splitlines() if line[-1:].isdigit()]
+            lines += writer.stdout.readlines()
+        assert writer.returncode == -signal.SIGKILL
+        num_kills += 1
+        made = {int(line.split()[1]) for line in lines if line.startswith("shard") and line.endswith("\n")}
+        num_made += len(made)
         with pytest.raises(StoreError, match="partial"):
             storage.open_pairs(url)
         missing = {shard.index for shard in storage.missing_shards(url, header)}
-        assert finished.isdisjoint({*missing, *made})  # what was finished stays so, and was not made again
+        assert finished.isdisjoint(made)  # what was finished was not made again
+        assert finished.isdisjoint(missing)
+        assert made.isdisjoint(missing)
         finished = set(range(header.num_shards)) - missing
-        assert (
-            undisturbed.items()
-            >= {name: data for name, data in snapshot(url).items() if name.startswith("_records")}.items()
-        )
-    assert finished
+        files = snapshot(url)
+        assert {name: files[name] for name in files if name in records}.items() <= records.items()
+    # A writer that is killed has at most said nothing of the last shard that it finished.
+    assert len(finished) - num_made <= num_kills
+    assert len(finished) >= NUM_KILLS
     assert formula.write(str(tmp_path / "killed"), header) == url
     assert snapshot(url) == undisturbed
     assert storage.verify_pairs(url, progress=False).ok
+
+
+def test_writers_killed_while_they_commit(format, tmp_path, snapshot):
+    """With every shard there: the manifest is whole or absent, and nothing is made again."""
+    header = formula.header(format, SHARD_SIZE, num_rows=NUM_ROWS, fingerprint=f"{0:064x}")
+    undisturbed = snapshot(formula.write(str(tmp_path / "store"), header))
+    url = storage.pairs_url(tmp_path / "store", header.fingerprint, format)
+    rng = random.Random(12)  # noqa: S311
+    for _ in range(4):
+        (Path(url) / "_manifest.json").unlink(missing_ok=True)
+        with start_writer(tmp_path / "store", format) as writer:
+            assert writer.stdout.readline() == "commit\n"
+            time.sleep(rng.uniform(0, 0.1))
+            writer.kill()
+            assert not writer.stdout.read()
+        files = snapshot(url)
+        assert files.items() <= undisturbed.items()
+        assert undisturbed.keys() - files.keys() <= {"_manifest.json"}
+    formula.write(str(tmp_path / "store"), header)
+    assert snapshot(url) == undisturbed
 
 
 class PowerCutError(BaseException):

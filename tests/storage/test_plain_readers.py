@@ -1,8 +1,13 @@
 """Other libraries read the pairs without any of our code, and do not stumble over the store's own files."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pandas
 import pyarrow.dataset
@@ -86,3 +91,96 @@ def test_plain_readers_agree_in_memory():
     np.testing.assert_array_equal(group["source"][:], formula.rows(formula.header("zarr"))[0])
     url = formula.write("memory://plain-readers", formula.header("parquet"))
     assert len(pandas.read_parquet(f"{url}/part-00000.parquet")) == 7
+
+
+def run_alone(code: str, *arguments: str, **variables: str) -> dict[str, Any]:
+    """What a script prints last, as JSON, in a process that has none of our code and no network to speak of."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment | variables,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return document
+
+
+def test_duckdb_queries_the_folder(folder):
+    header = formula.header("parquet")
+    url = formula.write(folder, header)
+    source, target, ids = formula.rows(header)
+    files = {"files": [str(path) for path in sorted(Path(url).glob("part-*.parquet"))]}
+    with duckdb.connect() as connection:
+        found = connection.sql("SELECT * FROM read_parquet($files) ORDER BY sample_id", params=files)
+        types = dict(zip(found.columns, map(str, found.types), strict=True))
+        rows = found.fetchall()
+        equal = connection.sql(
+            "SELECT count(*) FROM read_parquet($files) WHERE source[1] = target[1]", params=files
+        ).fetchall()
+    assert types == {"sample_id": "BIGINT", "target": "UTINYINT[]", "source": "UTINYINT[]"}
+    np.testing.assert_array_equal([row[0] for row in rows], ids)
+    np.testing.assert_array_equal([row[1] for row in rows], target)
+    np.testing.assert_array_equal([row[2] for row in rows], source)
+    assert equal == [(int((source[:, 0] == target[:, 0]).sum()),)]
+
+
+def test_duckdb_takes_the_pattern_of_the_format_page(tmp_path):
+    url = formula.write(str(tmp_path), formula.header("parquet"))
+    with duckdb.connect() as connection:
+        assert connection.sql(f"SELECT count(*) FROM '{url}/*.parquet'").fetchall() == [(40,)]  # noqa: S608
+
+
+def test_hugging_face_datasets_load_the_parts(tmp_path):
+    header = formula.header("parquet")
+    url = formula.write(str(tmp_path / "store"), header)
+    code = (
+        "import json, sys\n"
+        "from datasets import load_dataset\n"
+        "parts = {'data_files': sys.argv[1] + '/part-*.parquet', 'split': 'train'}\n"
+        "found = load_dataset('parquet', **parts)\n"
+        "streamed = load_dataset('parquet', streaming=True, **parts)\n"
+        "arrays = found.with_format('numpy')[:]\n"
+        "print(json.dumps({'columns': found.column_names, 'source': arrays['source'].tolist(),\n"
+        "    'target': arrays['target'].tolist(), 'length': found.features['source'].length,\n"
+        "    'dtype': found.features['source'].feature.dtype,\n"
+        "    'sample_id': arrays['sample_id'].tolist(), 'streamed': [row['sample_id'] for row in streamed],\n"
+        "    'ours': 'storage' in sys.modules}))\n"
+    )
+    found = run_alone(
+        code,
+        url,
+        HF_HOME=str(tmp_path / "hf"),
+        HF_HUB_OFFLINE="1",
+        HF_DATASETS_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+    )
+    source, target, ids = formula.rows(header)
+    assert (found["columns"], found["ours"]) == (["sample_id", "target", "source"], False)
+    assert (found["dtype"], found["length"]) == ("uint8", 6)
+    np.testing.assert_array_equal(found["source"], source)
+    np.testing.assert_array_equal(found["target"], target)
+    assert found["sample_id"] == found["streamed"] == ids.tolist()
+
+
+def test_zarr_and_parquet_say_the_same_without_our_code(tmp_path):
+    header = formula.header("zarr", 9, vocab_size=300, num_rows=31)
+    urls = [formula.write(str(tmp_path), header.model_copy(update={"format": each})) for each in ("zarr", "parquet")]
+    code = (
+        "import json, sys, numpy, pyarrow.parquet, zarr\n"
+        "group = zarr.open_group(sys.argv[1], mode='r')\n"
+        "table = pyarrow.parquet.read_table(sys.argv[2])\n"
+        "names = 'source', 'target', 'sample_id'\n"
+        "same = {n: bool((group[n][:] == numpy.array(table[n].to_pylist())).all()) for n in names}\n"
+        "print(json.dumps(same | {'dtype': str(group['source'].dtype), 'ours': 'storage' in sys.modules}))\n"
+    )
+    assert run_alone(code, *urls) == {
+        "source": True,
+        "target": True,
+        "sample_id": True,
+        "dtype": "uint16",
+        "ours": False,
+    }

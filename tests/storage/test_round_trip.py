@@ -7,7 +7,7 @@ import pytest
 import storage_formula as formula
 
 import storage
-from pairflow.errors import StoreError
+from pairflow.errors import SpecError, StoreError
 
 KEYS = [
     0,
@@ -45,6 +45,25 @@ def test_every_index_gives_what_numpy_gives(format, store, shard_size):
             np.testing.assert_array_equal(got, wanted, err_msg=f"{name}[{key!r}]")
             assert got.dtype == array.dtype
             assert got.shape == wanted.shape
+
+
+@pytest.mark.parametrize("shard_size", [1, 7, 1000])
+def test_reading_it_all_and_shard_by_shard(format, store, shard_size):
+    pairs = storage.open_pairs(formula.write(store, formula.header(format, shard_size)))
+    expected = dict(zip(("source", "target", "sample_id"), formula.rows(pairs.manifest), strict=True))
+    whole = pairs.read()
+    assert whole.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(whole[name], array)
+        assert whole[name].dtype == array.dtype
+    assert pairs.read(("target",)).keys() == {"target"}
+    for shard in pairs.manifest.plan():
+        columns = pairs.shard(shard.index, ("sample_id", "source"))
+        assert columns.keys() == {"sample_id", "source"}
+        np.testing.assert_array_equal(columns["source"], expected["source"][shard.start : shard.stop])
+    for attempt in (lambda: pairs.read(("source", "x")), lambda: pairs.shard(0, ("x",)), lambda: pairs.shard(99_999)):
+        with pytest.raises(SpecError, match=r"have the columns sample_id, target, source, got x|not in the plan"):
+            attempt()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""What of a store nobody needs any more, and its removal."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from storage.documents import HEADER, MANIFEST
+from storage.filesystem import LocalFolder, open_folder
+from storage.inventory import Inventory, is_temporary
+
+Kind = Literal["temporary", "stray", "job", "partial", "unreferenced"]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Files that can go together.
+
+    Attributes:
+        kind: temporary: of a killed writer. stray: in the folder of a committed coupling, which does not know it. job:
+            what a flow and its job told each other. partial: a coupling that was never committed. unreferenced: one
+            that was, and that nobody asked for.
+        url: what they are, or belong to.
+        names: of the files, relative to the store, in the order of their removal.
+        num_bytes: of all of them.
+        fingerprint: of the coupling, where all of it would go.
+    """
+
+    kind: Kind
+    url: str
+    names: tuple[str, ...]
+    num_bytes: int
+    fingerprint: str | None = None
+
+
+def find_garbage(
+    inventory: Inventory,
+    *,
+    older_than_s: float,
+    needed: Iterable[str] | None = None,
+    now: float | None = None,
+) -> list[Garbage]:
+    """What nobody has written to for a while and nobody needs.
+
+    Args:
+        inventory: of the store.
+        older_than_s: seconds since the last write; whoever is at work writes more often than that.
+        needed: fingerprints of the committed couplings to keep; None keeps all.
+        now: Unix time; default the present.
+    """
+    before = (time.time() if now is None else now) - older_than_s
+    return list(_find(inventory, before, None if needed is None else set(needed)))
+
+
+def _find(inventory: Inventory, before: float, needed: set[str] | None) -> Iterator[Garbage]:
+    for job in inventory.jobs:
+        if job.modified < before:
+            yield Garbage("job", job.url, tuple(job.files), job.num_bytes)
+    for coupling in inventory.couplings:
+        whole: Kind | None = None
+        if coupling.modified < before and coupling.state == "partial":
+            whole = "partial"
+        elif coupling.modified < before and coupling.state == "complete" and needed is not None:
+            whole = None if coupling.fingerprint in needed else "unreferenced"
+        if whole is not None:
+            names = tuple(sorted(coupling.files, key=_order_of_removal))
+            yield Garbage(whole, coupling.url, names, coupling.num_bytes, coupling.fingerprint)
+            continue
+        temporary = [name for name in coupling.files if is_temporary(name)]
+        kinds: tuple[tuple[Kind, Iterable[str]], ...] = (("temporary", temporary), ("stray", coupling.stray))
+        for kind, found in kinds:
+            names = tuple(name for name in found if coupling.files[name].modified < before)
+            if names:
+                yield Garbage(kind, coupling.url, names, sum(coupling.files[name].num_bytes for name in names))
+
+
+def _order_of_removal(name: str) -> int:
+    """A removal that is broken off leaves a partial coupling behind: the manifest goes first, the header last."""
+    file = name.rpartition("/")[2]
+    return -1 if file == MANIFEST else int(file == HEADER)
+
+
+def remove(store_url: str | os.PathLike[str], garbage: Garbage) -> None:
+    """Removes files, and the folders that are empty without them.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    folder = open_folder(store_url)
+    for name in garbage.names:
+        folder.delete(name)
+    if isinstance(folder, LocalFolder):
+        parents = {parent for name in garbage.names for parent in Path(name).parents[:-2]}
+        for parent in sorted(parents, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):  # it holds something else, or is gone
+                (Path(folder.url) / parent).rmdir()
