@@ -101,11 +101,9 @@ def find_redi_pairs(spec: RediSpec, base: FoundModel, data: Data, settings: Sett
     Raises:
         StoreError: they are not there, or only in part.
     """
-    make = (
-        f"`pairflow pair --dataset {data.spec.name} --coupling redi --model {base.checkpoint} --num-pairs "
-        f"{spec.num_pairs} --num-steps {spec.num_steps} --seed {spec.seed}`"
-    )
-    return _in_store(redi_fingerprint(spec, data.train, base), data, settings, f"make them with {make}")
+    options = f"--coupling redi --model {base.checkpoint} --num-pairs {spec.num_pairs} --num-steps {spec.num_steps}"
+    remedy = f"make them with `pairflow pair`, the same data and {options} --seed {spec.seed}"
+    return _in_store(redi_fingerprint(spec, data.train, base), data, settings, remedy)
 
 
 def _in_store(wanted: str, data: Data, settings: Settings, remedy: str) -> storage.Pairs:

@@ -181,4 +181,4 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> F
     }
     fit = functools.partial(work.fit, **keywords)
     with ProgressLines(desc=work.name, total=num_steps, unit="steps") as bar:
-        return fit_together(fit, settings, stage.run_id, on_step)
+        return fit_together(fit, settings, on_step)

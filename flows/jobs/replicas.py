@@ -5,6 +5,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -19,7 +20,7 @@ _logger = logging.getLogger("pairflow.job")
 
 
 def fit_together(
-    fit: Callable[..., FitResult], settings: Settings, name: str, on_step: Callable[[StepMetrics], None]
+    fit: Callable[..., FitResult], settings: Settings, on_step: Callable[[StepMetrics], None]
 ) -> FitResult:
     """Calls `fit` in PAIRFLOW_TRAIN_WORKERS processes as data-parallel replicas; in this one if that is 1.
 
@@ -28,7 +29,6 @@ def fit_together(
     Args:
         fit: with its data and settings; takes `on_step` and `replica`.
         settings: how many workers, and the GPUs of each.
-        name: of this training, for Ray's own records.
         on_step: told the first worker's metrics, in this process.
 
     Raises:
@@ -56,33 +56,31 @@ def fit_together(
             num_workers=num_workers, use_gpu=bool(settings.gpus_per_job), resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=name,
             storage_path=str(settings.home / "ray" / "train"),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
         ),
     )
-    results: list[FitResult | PairFlowError] = []
     over = threading.Event()
-    listener = threading.Thread(target=_listen, args=(said, on_step, results, over), name="training metrics")
-    listener.start()
-    _logger.info("training with %d workers", num_workers)
     failure: Exception | None = None
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        failure = error
-    finally:
-        over.set()
-        listener.join()
-        said.shutdown()
-    if results and isinstance(results[-1], PairFlowError):
-        raise results[-1]
-    if failure is not None or not results:
+    _logger.info("training with %d workers", num_workers)
+    with ThreadPoolExecutor(1) as listener:
+        results = listener.submit(_listen, said, on_step, over)
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            failure = error
+        finally:
+            over.set()
+    result = results.result()
+    said.shutdown()
+    if isinstance(result, PairFlowError):
+        raise result
+    if failure is not None or result is None:
         raise JobFailedError(
             f"training with {num_workers} workers was given up after {_MAX_FAILURES} failures: {failure}; the last "
             "checkpoint stays, and the same command goes on from there"
         ) from failure
-    return results[-1]  # type: ignore[return-value]  # not an error: that was raised
+    return result
 
 
 def check_room(resources: dict[str, float], num_workers: int) -> None:
@@ -113,18 +111,19 @@ def _work(config: dict[str, Any]) -> None:
 
 
 def _listen(
-    said: Any, on_step: Callable[[StepMetrics], None], results: list[FitResult | PairFlowError], over: threading.Event
-) -> None:
-    """Hands on the metrics, and keeps the results, until the training is over and all is read."""
+    said: Any, on_step: Callable[[StepMetrics], None], over: threading.Event
+) -> FitResult | PairFlowError | None:
+    """Hands on the metrics until the training is over and all is read; what came of it, if anything did."""
+    result: FitResult | PairFlowError | None = None
     while True:
         ended = over.is_set()
         try:
             word = said.get(timeout=_POLL_S)
         except queue.Empty:
             if ended:
-                return
+                return result
             continue
         if isinstance(word, StepMetrics):
             on_step(word)
         else:
-            results.append(word)
+            result = word

@@ -86,8 +86,9 @@ def test_pairs_that_a_model_made_are_not_pairflows(tmp_path: Path) -> None:
 def test_methods_that_need_pairs_and_have_none(digits: str) -> None:
     with pytest.raises(StoreError, match="make them with `pairflow pair`"):
         train.run(TrainParameters(dataset=_DIGITS), _CONTEXT)
-    with pytest.raises(StoreError, match=rf"--coupling redi --model {digits} --num-pairs 1024 --num-steps 256"):
-        distill.run(DistillParameters(dataset=_DIGITS, method="udlm+redi", base_model=digits), _CONTEXT)
+    redi = RediSpec(num_pairs=7, num_steps=3)
+    with pytest.raises(StoreError, match=f"--coupling redi --model {digits} --num-pairs 7 --num-steps 3 --seed 0"):
+        distill.run(DistillParameters(dataset=_DIGITS, method="udlm+redi", base_model=digits, redi=redi), _CONTEXT)
     paired = DistillationSpec(states="paired")
     with pytest.raises(StoreError, match="make them with `pairflow pair`"):
         distill.run(
