@@ -35,21 +35,18 @@ _SETTINGS = {
     "redi_training.batch_size": 16,
 }
 _DATA = ["--dataset", "digits", "--max-rows", 150]
-_COMMAND = [
-    *("study", *_DATA, "--methods", "udlm+redi,udlm+dcd,mdlm", "--shard-size", 5, "--json"),
-    *(word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")),
-]
 
 
-def _result(cli: Cli) -> tuple[ComparisonResult, str]:
-    done = cli(*_COMMAND)
+def _result(cli: Cli, methods: str) -> tuple[ComparisonResult, str]:
+    settings = (word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}"))
+    done = cli("study", *_DATA, "--methods", methods, "--shard-size", 5, "--json", *settings)
     assert done.code == 0, done.stderr
     return ComparisonResult.model_validate(json.loads(done.last_line)), done.stderr
 
 
 @pytest.fixture(scope="module")
 def study(cli: Cli) -> ComparisonResult:
-    return _result(cli)[0]
+    return _result(cli, "udlm+redi,udlm+dcd,mdlm")[0]
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +122,14 @@ def test_a_pair_does_not_depend_on_the_cut(study: ComparisonResult) -> None:
         np.testing.assert_array_equal(np.stack(draw_rows(loaded, spec, start, stop)), whole[:, start:stop])
 
 
-def test_rerun_does_nothing_and_says_so(cli: Cli, client: MlflowClient, study: ComparisonResult) -> None:
+def test_another_study_finds_what_is_finished(cli: Cli, client: MlflowClient, study: ComparisonResult) -> None:
     before = {run.info.run_id for run in client.search_runs([study.mlflow_experiment_id])}
-    again, said = _result(cli)
-    assert all(each.skipped for each in (*again.redi_pairs, *again.trainings, *again.distillations, again.evaluation))
-    assert again.evaluation.models == study.evaluation.models
-    assert {run.info.run_id for run in client.search_runs([study.mlflow_experiment_id])} == before
-    assert said.count("nothing to do") >= 6
+    again, said = _result(cli, "udlm+dcd")
+    assert all(each.skipped for each in (*again.trainings, *again.distillations))
+    assert again.evaluation.models == study.evaluation.models[-1:]
+    after = {run.info.run_id for run in client.search_runs([study.mlflow_experiment_id])}
+    assert after - before == {again.mlflow_run_id}  # the study's own
+    assert said.count("nothing to do") >= 2
 
 
 def test_samples_of_a_model_in_mlflow(bare_cli: Cli, study: ComparisonResult, tmp_path: Path) -> None:
