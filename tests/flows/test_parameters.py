@@ -1,0 +1,87 @@
+"""The flows' parameters, and the names of methods: what is refused, and in which words."""
+
+from typing import Any
+
+import pytest
+
+from flows import methods, options
+from flows.methods import METHODS
+from flows.parameters import (
+    DistillParameters,
+    PairParameters,
+    PipelineParameters,
+    StudyParameters,
+    recipe,
+    validated,
+    with_overrides,
+    with_seed,
+)
+from pairflow.errors import SpecError
+from pairflow.spec import DatasetSpec
+
+
+class TestParameters:
+    def test_overrides_keep_the_rest_of_the_preset(self) -> None:
+        parameters = PipelineParameters(dataset=DatasetSpec(name="nci"))
+        changed = with_overrides(parameters, {"training.num_steps": 50, "dataset.max_rows": 9})
+        before, after = recipe(parameters), recipe(changed)
+        assert after == before.model_copy(update={"training": before.training.model_copy(update={"num_steps": 50})})
+        assert changed.dataset.max_rows == 9
+
+    def test_unchecked_form_is_checked_again(self) -> None:
+        with pytest.raises(SpecError, match="shard_size"):
+            validated(PairParameters, {"shard_size": 0})
+        with pytest.raises(SpecError, match="nosuch"):
+            validated(PairParameters, {"nosuch": 1})
+
+    def test_forms_describe_every_field(self) -> None:
+        for model in (PairParameters, DistillParameters, PipelineParameters, StudyParameters):
+            schema = model.model_json_schema()
+            assert schema["additionalProperties"] is False
+            assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
+
+    def test_what_the_method_decides_is_no_setting(self) -> None:
+        for name in ("training.coupling", "training.process", "redi_training.coupling"):
+            with pytest.raises(SpecError, match="the method decides it"):
+                with_overrides(StudyParameters(), {name: "independent"})
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"redi": {}}, "--model"),
+            ({"base_model": "abcdef"}, "give redi"),
+            ({"redi": {}, "base_model": "abcdef", "coupling": {}}, "leave one out"),
+        ],
+    )
+    def test_pairs_come_from_rows_or_from_a_model(self, fields: dict[str, Any], says: str) -> None:
+        with pytest.raises(SpecError, match=says):
+            validated(PairParameters, fields)
+
+    def test_a_seed_is_that_of_all_that_is_trained(self) -> None:
+        preset = with_seed(recipe(StudyParameters()), 7)
+        assert [each.seed for each in (preset.training, preset.distillation, preset.redi_training)] == [7, 7, 7]
+        assert with_seed(preset, None) == preset
+
+
+class TestMethods:
+    def test_names_come_in_the_papers_order_and_once(self) -> None:
+        assert methods.parse("PairFlow+dcd, udlm,mdlm,udlm") == ("mdlm", "udlm", "pairflow+dcd")
+        assert methods.bases(("udlm+dcd", "udlm+redi", "pairflow+dcd")) == ("udlm", "pairflow")
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [("udlm,foo", "'foo'; expected one of mdlm, "), ("mdlm+dcd", "use udlm.dcd"), (" ,", "no method")],
+    )
+    def test_unknown_ones_are_named(self, text: str, says: str) -> None:
+        with pytest.raises(SpecError, match=says):
+            methods.parse(text)
+
+    def test_each_curve_is_told_apart(self) -> None:
+        for attribute in ("label", "color", "marker", "key"):
+            assert len({getattr(each, attribute) for each in METHODS.values()}) == len(METHODS) == 7
+
+    def test_seeds(self) -> None:
+        assert options.seeds("0, 12") == (0, 12)
+        for text in ("", "1,", "-1", "a"):
+            with pytest.raises(SpecError, match="0,1,2"):
+                options.seeds(text)
