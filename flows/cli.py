@@ -22,6 +22,7 @@ from flows.parameters import (
     TrainParameters,
     with_overrides,
 )
+from flows.service import commands
 from flows.settings import Settings, absolute_url, prepare_environment
 from pairflow.errors import PairFlowError, SpecError
 from pairflow.spec import CouplingSpec, DatasetSpec, parse
@@ -221,6 +222,7 @@ def inspect(
 
 
 housekeeping.add_to(app)
+commands.add_to(app)
 
 
 def main() -> None:

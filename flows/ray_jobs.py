@@ -130,7 +130,7 @@ def submit(
         client.submit_job(
             entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
             submission_id=submission_id,
-            metadata=metadata,
+            metadata=metadata | {"root_flow_run_id": context.root_flow_run_id or context.flow_run_id},
             runtime_env={"env_vars": {**cluster.settings.job_environment(), JOB_URL_VARIABLE: folder.url}},
             # Zero CPUs: the driver mostly waits for its tasks, which ask for their own.
             entrypoint_num_cpus=0,
@@ -181,26 +181,44 @@ def follow(
                 _hand_on(lines, on_log, on_progress, timeout=_POLL_S)
             _hand_on(lines, on_log, on_progress, timeout=2, until_closed=True)
     except BaseException:
-        stop(job)
+        stop(job.client, job.submission_id)
         raise
     return _outcome(job, result_type)
 
 
-def stop(job: Job) -> None:
+def stop(client: "JobSubmissionClient", submission_id: str) -> None:
     """Stops a job if it still runs, and waits until it has ended; never raises for a cluster that is gone."""
     with contextlib.suppress(RuntimeError, ConnectionError):
-        if job.client.get_job_status(job.submission_id).is_terminal():
+        if client.get_job_status(submission_id).is_terminal():
             return
-        job.client.stop_job(job.submission_id)
+        client.stop_job(submission_id)
         deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while time.monotonic() < deadline and not job.client.get_job_status(job.submission_id).is_terminal():
+        while time.monotonic() < deadline and not client.get_job_status(submission_id).is_terminal():
             time.sleep(_POLL_S)
 
 
+def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:
+    """Jobs that have not ended: submission id -> metadata."""
+    return {
+        str(details.submission_id): dict(details.metadata or {})
+        for details in client.list_jobs()
+        if details.submission_id and not details.status.is_terminal()
+    }
+
+
+def jobs_of(client: "JobSubmissionClient", flow_run_id: str) -> list[str]:
+    """Jobs that have not ended of a flow run and of the runs within it."""
+    return [
+        submission_id
+        for submission_id, metadata in alive_jobs(client).items()
+        if flow_run_id in (metadata.get("flow_run_id"), metadata.get("root_flow_run_id"))
+    ]
+
+
 def _alive(client: "JobSubmissionClient", metadata: dict[str, str]) -> str | None:
-    for details in client.list_jobs():
-        if details.metadata and metadata.items() <= details.metadata.items() and not details.status.is_terminal():
-            return str(details.submission_id)
+    for submission_id, known in alive_jobs(client).items():
+        if metadata.items() <= known.items():
+            return submission_id
     return None
 
 

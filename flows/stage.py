@@ -131,6 +131,7 @@ def job_context(submission_id: str | None) -> JobContext:
     return JobContext(
         submission_id=submission_id,
         flow_run_id=str(flow_run.id),
+        root_flow_run_id=str(flow_run.root_flow_run_id),
         flow_run_url=flow_run.ui_url if served else None,
         parent_mlflow_run_id=_parent_run.get(),
         num_sharing=_num_sharing.get(),
