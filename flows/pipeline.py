@@ -6,6 +6,7 @@ from functools import partial
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows import hooks
 from flows.evaluate import evaluate
 from flows.lineage import Lineage, StageRun
 from flows.pair import pair
@@ -20,7 +21,7 @@ from flows.parameters import (
     with_coupling,
 )
 from flows.results import EvaluateResult, PairResult, PipelineResult, TrainResult
-from flows.stage import job_context, nested_under, shared_cluster, side_by_side
+from flows.stage import describe_run, job_context, nested_under, shared_cluster, side_by_side
 from flows.train import train
 from pairflow.spec import fingerprint
 
@@ -32,7 +33,12 @@ def _run_name() -> str:
     return f"pipeline {parameters.dataset.name} {parameters.preset}"
 
 
-@flow(name="pipeline", flow_run_name=_run_name)
+@flow(
+    name="pipeline",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def pipeline(parameters: PipelineParameters) -> PipelineResult:
     """Couple the data, train with independent and with paired sources, evaluate both, and report.
 
@@ -40,6 +46,7 @@ def pipeline(parameters: PipelineParameters) -> PipelineResult:
     earlier run finished is used again.
     """
     parameters = validated(PipelineParameters, parameters)
+    describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
     preset = recipe(parameters)
     common = {"dataset": parameters.dataset, "engine": parameters.engine, "store": parameters.store}
     chosen = {"preset": parameters.preset, "coupling": preset.coupling, "model": preset.model}

@@ -5,12 +5,14 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
+from uuid import UUID
 
 from prefect import get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.logging.configuration import setup_logging
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
@@ -120,8 +122,25 @@ def run_job(name: str, parameters: Spec, result_type: type[R], *, store: str | N
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         num_gpus = cluster.settings.gpus_per_job if on_gpu else 0
         job = ray_jobs.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
-        logger.info("Ray job %s at %s", job.submission_id, job.client.get_address())
+        logger.info("Ray job %s/#/jobs/%s", job.client.get_address(), job.submission_id)
         return ray_jobs.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=_stopped.get())
+
+
+def describe_run(*, name: str | None = None, tags: Sequence[str] = ()) -> None:
+    """Gives the current flow run a name that tells more, or adds tags, by which runs are found in Prefect's UI."""
+    with get_client(sync_client=True) as client:
+        known = client.read_flow_run(UUID(str(flow_run.id)))
+        client.update_flow_run(known.id, name=name or known.name, tags=sorted({"pairflow", *known.tags, *tags}))
+
+
+def short_count(number: int) -> str:
+    """285, 133k or 1.2M: as many figures as a name has room for."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= 10 * size:
+            return f"{number / size:.0f}{unit}"
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
 
 
 def job_context(submission_id: str | None) -> JobContext:

@@ -3,10 +3,10 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts
+from flows import artifacts, hooks
 from flows.parameters import LABELS, TrainParameters, recipe, validated
 from flows.results import TrainResult
-from flows.stage import run_job
+from flows.stage import describe_run, run_job
 
 
 def _run_name() -> str:
@@ -14,10 +14,16 @@ def _run_name() -> str:
     return f"train {parameters.dataset.name} {recipe(parameters).training.coupling}"
 
 
-@flow(name="train", flow_run_name=_run_name)
+@flow(
+    name="train",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
+    describe_run(tags=("training", parameters.dataset.name, recipe(parameters).training.coupling))
     result = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True)
     if result.skipped:
         get_run_logger().info("nothing to do: this model is trained already, at %s", result.checkpoint)
@@ -32,7 +38,7 @@ def train(parameters: TrainParameters) -> TrainResult:
             "held-out NLL (nats a token)": result.validation_nll,
             "pairs": result.pairs_url,
             "fingerprint": result.fingerprint,
-            "MLflow run": result.mlflow_run_id,
+            "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
             "MLflow model": result.mlflow_model_id,
         },
         note="This model was trained already." if result.skipped else "",

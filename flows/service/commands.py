@@ -4,6 +4,7 @@ import json as json_module
 import signal
 import sys
 import time
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
@@ -69,10 +70,7 @@ def status(json: opt.Json = False) -> None:
     well = {each.name: each.state == "RUNNING" and health.is_healthy(each.name, settings) for each in states}
     at = urls(settings)
     if json:
-        rows = [
-            {"name": each.name, "state": each.state, "healthy": well[each.name], "pid": each.pid, "url": at.get(each.name)}
-            for each in states
-        ]
+        rows = [asdict(each) | {"healthy": well[each.name], "url": at.get(each.name)} for each in states]
         print(json_module.dumps({"home": str(settings.home), "running": running, "programs": rows}))
     elif not running:
         print(f"nothing runs for {settings.home}; `pairflow up` starts it")

@@ -19,7 +19,7 @@ from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
 OWNER_VARIABLE = "PAIRFLOW_SERVICE_OF"
-"""Set for every process under the supervisor, to the home: so remains of a killed one are told from others' processes."""
+"""Set to the home for every process under the supervisor: tells remains of a killed one from others' processes."""
 
 ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler"]
 PROGRAM_NAMES: tuple[ProgramName, ...] = get_args(ProgramName)
@@ -103,7 +103,8 @@ def _ray(settings: Settings, runtime: Path) -> Command:
 
 
 def _worker(settings: Settings, runtime: Path) -> Command:
-    return Command(("-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"), {})
+    options = ("--pool", WORK_POOL, "--type", "process", "--name", "this-machine")
+    return Command(("-m", "prefect", "worker", "start", *options), {})
 
 
 def _reconciler(settings: Settings, runtime: Path) -> Command:

@@ -109,9 +109,7 @@ def _refuse_taken_ports(settings: Settings) -> None:
             )
 
 
-def _wait(
-    names: Iterable[ProgramName], settings: Settings, supervisor: Supervisor, say: Callable[[str], None]
-) -> None:
+def _wait(names: Iterable[ProgramName], settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
     """Returns when all of them answer well."""
     started = time.monotonic()
     waiting = list(names)

@@ -181,7 +181,9 @@ class Supervisor:
         try:
             yield ServerProxy("http://127.0.0.1", transport=transport)
         except Fault as fault:
-            raise ServiceError(f"the supervisor answers {fault.faultString}; `pairflow logs supervisor` has more") from None
+            raise ServiceError(
+                f"the supervisor answers {fault.faultString}; `pairflow logs supervisor` has more"
+            ) from None
         except (OSError, HTTPException) as error:
             raise ServiceError(f"no supervisor answers at {self._socket}: {error}") from None
         finally:
@@ -236,7 +238,9 @@ def _private_folder(path: Path) -> Path:
     path.mkdir(mode=0o700, exist_ok=True)
     status = path.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or not path.is_dir() or path.is_symlink():
-        raise ServiceError(f"{path} must be a folder that only you may enter; remove it, or set TMPDIR to another place")
+        raise ServiceError(
+            f"{path} must be a folder that only you may enter; remove it, or set TMPDIR to another place"
+        )
     return path
 
 
