@@ -87,6 +87,8 @@ def draw(results: list[dict[str, Any]]) -> None:
     axes = figure.subplots(1, len(results), sharey=True)
     for axis, result in zip(axes, results, strict=True):
         axis.loglog(result["sizes"], result["ms_per_row"], marker="o", color="#0072B2")
+        axis.set_xticks(result["sizes"], [f"{size:,}" for size in result["sizes"]], rotation=45)
+        axis.minorticks_off()
         axis.set_xlabel(result["varied"])
         axis.set_title(f"exponent {result['exponent']:.2f}", fontsize="medium")
         axis.grid(alpha=0.3, which="both")

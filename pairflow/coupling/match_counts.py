@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 _BLOCK = 8192  # rows of the support whose counts stay in the first-level cache
+_POSITIONS_PER_BYTE = 255
 _LANES = 128  # rows counted at once; below 256, so that a byte holds their number
 FIND_BLOCK = 2048  # rows whose number at each level is kept, to find a row by its rank; a multiple of _LANES
 
@@ -18,19 +19,24 @@ FIND_BLOCK = 2048  # rows whose number at each level is kept, to find a row by i
 def count_matches(columns, states, counts):
     """counts[b, m] = number of positions at which row m of the support has state b's token.
 
-    Several states at once: each block of a column is then fetched from memory once for all of them.
+    Several states at once: each block of a column is then fetched from memory once for all of them. Rows longer than a
+    byte can count are counted 255 positions at a time: bytes are twice as many lanes as 16-bit words are.
     """
-    num_rows = counts.shape[1]
+    num_rows, length = counts.shape[1], states.shape[1]
+    in_bytes = np.empty((states.shape[0], _BLOCK), np.uint8)
     for start in range(0, num_rows, _BLOCK):
         stop = min(start + _BLOCK, num_rows)
-        for b in range(states.shape[0]):
-            counts[b, start:stop] = 0
-        for i in range(states.shape[1]):
-            column = columns[i, start:stop]
+        counts[:, start:stop] = 0
+        for first in range(0, length, _POSITIONS_PER_BYTE):
+            in_bytes[:] = 0
+            for i in range(first, min(first + _POSITIONS_PER_BYTE, length)):
+                column = columns[i, start:stop]
+                for b in range(states.shape[0]):
+                    block, token = in_bytes[b, : stop - start], states[b, i]
+                    for m in range(block.shape[0]):
+                        block[m] += column[m] == token
             for b in range(states.shape[0]):
-                block, token = counts[b, start:stop], states[b, i]
-                for m in range(block.shape[0]):
-                    block[m] += column[m] == token
+                counts[b, start:stop] += in_bytes[b, : stop - start]
 
 
 @njit(cache=True, nogil=True)
