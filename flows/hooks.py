@@ -8,6 +8,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed, State
 
 from flows import ray_jobs
+from flows.ray_cluster import Cluster
 from flows.settings import Settings
 from pairflow.errors import PairFlowError
 
@@ -19,7 +20,7 @@ def stop_jobs(flow: Any, flow_run: FlowRun, state: State) -> None:
         return
     logger = flow_run_logger(flow_run)
     try:
-        with ray_jobs.Cluster(settings) as cluster:
+        with Cluster(settings) as cluster:
             for submission_id in ray_jobs.jobs_of(cluster.client, str(flow_run.id)):
                 ray_jobs.stop(cluster.client, submission_id)
                 logger.info("Ray job %s is stopped, as this run is %s", submission_id, state.name)

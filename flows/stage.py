@@ -21,20 +21,21 @@ from tqdm import tqdm
 from flows import ray_jobs
 from flows.artifacts import ProgressArtifact
 from flows.jobs.protocol import JobContext, Progress, check_store
+from flows.ray_cluster import Cluster
 from flows.settings import Settings, absolute_url
 from pairflow.errors import PairFlowError
 from pairflow.spec import Spec
 
 R = TypeVar("R", bound=Spec)
 _SECONDS_BETWEEN_LOG_LINES = 30.0  # for those who see neither bar nor artifact
-_shared_cluster: ContextVar[ray_jobs.Cluster | None] = ContextVar("shared_cluster", default=None)
+_shared_cluster: ContextVar[Cluster | None] = ContextVar("shared_cluster", default=None)
 _parent_run: ContextVar[str | None] = ContextVar("parent_run", default=None)
 _num_sharing: ContextVar[int] = ContextVar("num_sharing", default=1)
 _stopped: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
 
 
 @contextlib.contextmanager
-def shared_cluster(store: str | None = None) -> Iterator[ray_jobs.Cluster]:
+def shared_cluster(store: str | None = None) -> Iterator[Cluster]:
     """One Ray cluster for every stage within this block, and within those around it.
 
     Raises:
@@ -49,7 +50,7 @@ def shared_cluster(store: str | None = None) -> Iterator[ray_jobs.Cluster]:
     if store is not None:
         settings = settings.model_copy(update={"store_url": absolute_url(store)})
     check_store(settings.store)
-    with ray_jobs.Cluster(settings) as cluster:
+    with Cluster(settings) as cluster:
         token = _shared_cluster.set(cluster)
         try:
             yield cluster

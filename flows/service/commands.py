@@ -59,6 +59,7 @@ def up(
         _say("ending; runs in progress stop their Ray jobs")
         stack.stop(settings, supervisor)
         _say("all ended; `pairflow up` finds everything again")
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def status(json: opt.Json = False) -> None:

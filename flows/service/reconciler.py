@@ -18,12 +18,13 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows import ray_jobs
+from flows.ray_cluster import Cluster
 from flows.settings import Settings
 
 _SECONDS_BETWEEN_ROUNDS = 10.0
 
 
-def reconcile(prefect: SyncPrefectClient, cluster: ray_jobs.Cluster) -> list[str]:
+def reconcile(prefect: SyncPrefectClient, cluster: Cluster) -> list[str]:
     """One round; what was done, in words.
 
     Raises:
@@ -44,7 +45,7 @@ def main() -> None:
     last_problem = ""
     while True:
         try:
-            with get_client(sync_client=True) as prefect, ray_jobs.Cluster(Settings.read()) as cluster:
+            with get_client(sync_client=True) as prefect, Cluster(Settings.read()) as cluster:
                 for text in reconcile(prefect, cluster):
                     print(text, flush=True)
             last_problem = ""
