@@ -14,12 +14,11 @@ from typing import Literal, get_args
 
 from flows.local_ray import RAY_START, access_token, cluster_environment, head_command
 from flows.service.addresses import Servers
+from flows.service.remains import OWNER_VARIABLE, end, processes_of
 from flows.settings import HEARTBEATS, Settings, prefect_environment
 from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
-OWNER_VARIABLE = "PAIRFLOW_SERVICE_OF"
-"""Set to the home for every process under the supervisor: tells remains of a killed one from others' processes."""
 
 ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler"]
 PROGRAM_NAMES: tuple[ProgramName, ...] = get_args(ProgramName)
@@ -97,6 +96,10 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
 
 
 def _ray(settings: Settings, runtime: Path) -> Command:
+    from flows.jobs.protocol import JOB_URL_VARIABLE  # it loads numpy, which `pairflow --help` must not
+
+    # Jobs of a head that was killed may outlive it, and would work on for nobody.
+    end(processes_of(settings.home, with_variable=JOB_URL_VARIABLE))
     folder = ray_folder(runtime)
     arguments, environment = head_command(folder, settings.ray_port, object_store_mb=settings.object_store_mb)
     return Command((*RAY_START[1:], *arguments), environment)

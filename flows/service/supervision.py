@@ -21,7 +21,8 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 
 from flows.service.addresses import service_folder
-from flows.service.programs import OWNER_VARIABLE, PROGRAM_NAMES, SERVER_NAMES, ProgramName
+from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName
+from flows.service.remains import end, processes_of
 from pairflow.errors import PairFlowError
 
 _ANSWER_TIMEOUT_S = 15
@@ -153,15 +154,10 @@ class Supervisor:
         Raises:
             ServiceError: one of them does not end.
         """
-        remains = [each for each in _processes_of(self.home) if each.pid != os.getpid()]
-        for ask in ("terminate", "kill"):
-            for each in remains:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    getattr(each, ask)()
-            _, alive = psutil.wait_procs(remains, timeout=10)
-            if not alive:
-                return [each.pid for each in remains]
-        raise ServiceError(f"processes {[each.pid for each in alive]} of an earlier `pairflow up` do not end")
+        remains = processes_of(self.home)
+        if alive := end(remains):
+            raise ServiceError(f"processes {[each.pid for each in alive]} of an earlier `pairflow up` do not end")
+        return [each.pid for each in remains]
 
     def log_tail(self, name: str, num_lines: int = 5) -> str:
         """The last lines of a log, in one."""
@@ -242,13 +238,3 @@ def _private_folder(path: Path) -> Path:
             f"{path} must be a folder that only you may enter; remove it, or set TMPDIR to another place"
         )
     return path
-
-
-def _processes_of(home: Path) -> list[psutil.Process]:
-    """Processes that bear the mark of this home's supervisor, itself included."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.uids().real == os.getuid() and process.environ().get(OWNER_VARIABLE) == str(home):
-                found.append(process)
-    return found

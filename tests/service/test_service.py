@@ -123,7 +123,7 @@ def test_a_killed_run_crashes_and_goes_on_when_retried(user: User) -> None:
 
 def test_history_is_there_after_everything_was_killed(user: User) -> None:
     runs = user.ask("flow_runs/count", {})
-    for each in list(user.processes()):
+    for each in user.processes():
         each.kill()
     assert user.run("status").returncode == 1
     again = user.run("up", "--detach")
@@ -134,11 +134,11 @@ def test_history_is_there_after_everything_was_killed(user: User) -> None:
 
 
 def test_down_leaves_nothing(user: User) -> None:
-    running = list(user.processes())
+    running = user.processes()
     done = user.run("down")
     assert done.returncode == 0, done.stderr
     assert [each for each in running if each.is_running()] == []
-    assert list(user.processes()) == []
+    assert user.processes() == []
     assert "nothing runs" in user.run("down").stdout
     assert user.run("status").returncode == 1
 
@@ -155,4 +155,4 @@ def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
     said = up.communicate(timeout=90)[0].decode()
     assert up.returncode == 128 + signal.SIGINT, said
     assert "Traceback" not in said
-    assert list(user.processes()) == []
+    assert user.processes() == []

@@ -6,13 +6,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from flows.service.programs import OWNER_VARIABLE
+from flows.service.remains import processes_of
 
 
 class User:
@@ -78,19 +78,14 @@ class User:
             if flow_run_id is None or (each["metadata"] or {}).get("flow_run_id") == flow_run_id
         }
 
-    def processes(self) -> Iterator[psutil.Process]:
-        """Everything under the supervisor of this home."""
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(OWNER_VARIABLE) == str(self.home):
-                    yield process
-            except psutil.Error:
-                continue
+    def processes(self) -> list[psutil.Process]:
+        """Everything under the supervisor of this home, itself included."""
+        return processes_of(self.home)
 
     def process(self, words: str, **variables: str) -> psutil.Process:
         """The process with these words in its command line, and these environment variables."""
         for each in self.processes():
-            if words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
+            if each.is_running() and words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
                 return each
         raise AssertionError(f"no process with {words!r} in its command line")
 
