@@ -40,7 +40,6 @@ def pair(parameters: PairParameters) -> PairResult:
         f"pairs-{result.fingerprint[:12]}",
         f"Coupled pairs of {parameters.dataset.name}",
         {
-            "URL": result.url,
             "rows": result.rows,
             "shards": result.num_shards,
             "rows/s": result.rows_per_second,
@@ -52,6 +51,7 @@ def pair(parameters: PairParameters) -> PairResult:
             "content SHA-256": result.content_sha256,
             "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
         },
-        note="These pairs were in the store already." if result.skipped else "",
+        # Not in the table, where so long a word would be cut off.
+        note=f"{'In the store already' if result.skipped else 'Stored'} at `{result.url}`",
     )
     return result

@@ -25,7 +25,7 @@ from pairflow.spec import DatasetSpec, TrainingSpec
 _CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pair", "--help"], ["pipeline", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["pair", "--help"], ["up", "--help"], ["pipeline", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['pairflow', *sys.argv[1:]]\n"
