@@ -213,7 +213,8 @@ class Supervisor:
                     startretries=5,
                     priority=_PRIORITIES[name],
                     stopwaitsecs=20,
-                    stopasgroup="true",
+                    # `ray start` ends its processes in order if it alone is asked; else it waits for them in vain.
+                    stopasgroup=str(name != "ray").lower(),
                     killasgroup="true",
                     redirect_stderr="true",
                     stdout_logfile=self.log_path(name),
