@@ -14,6 +14,7 @@ from prefect.artifacts import (
 )
 
 from flows.jobs.protocol import Progress
+from flows.settings import Settings
 
 _SECONDS_BETWEEN_UPDATES = 2.0
 
@@ -65,6 +66,12 @@ def show_pictures(key: str, title: str, pictures: Mapping[str, str]) -> None:
         else:
             parts.append(f"### {name}\n\n`{path}` on the machine that made it")
     create_markdown_artifact(markdown="\n\n".join(parts), key=key, description=title)
+
+
+def mlflow_link(run_id: str | None) -> str | None:
+    """A run of MLflow as a link where a server shows it, else its id."""
+    uri = Settings.read().tracking_uri
+    return f"[{run_id}]({uri}/#/runs/{run_id})" if run_id and uri.startswith("http") else run_id
 
 
 def _cell(value: object) -> str:

@@ -15,6 +15,7 @@ from flows import housekeeping, learning_commands
 from flows import options as opt
 from flows.parameters import PairParameters
 from flows.running import run_flow
+from flows.service import commands
 from flows.settings import Settings, absolute_url
 from pairflow.errors import PairFlowError, SpecError
 from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, parse
@@ -133,6 +134,7 @@ def inspect(
 
 
 housekeeping.add_to(app)
+commands.add_to(app)
 
 
 def main() -> None:

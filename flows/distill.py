@@ -3,9 +3,10 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows import hooks
 from flows.parameters import DistillParameters, validated
 from flows.results import TrainResult
-from flows.stage import run_job
+from flows.stage import describe_run, run_job
 from flows.train import show_model
 
 
@@ -14,10 +15,16 @@ def _run_name() -> str:
     return f"distill {parameters.dataset.name} {parameters.method}"
 
 
-@flow(name="distill", flow_run_name=_run_name)
+@flow(
+    name="distill",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def distill(parameters: DistillParameters) -> TrainResult:
     """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
     parameters = validated(DistillParameters, parameters)
+    describe_run(tags=("distillation", parameters.dataset.name, parameters.method))
     result = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
     show_model(result, parameters.dataset.name)
     return result

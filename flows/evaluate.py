@@ -3,11 +3,11 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts
+from flows import artifacts, hooks
 from flows.methods import in_words
 from flows.parameters import EvaluateParameters, validated
 from flows.results import EvaluateResult
-from flows.stage import run_job
+from flows.stage import describe_run, run_job
 from flows.tables import comparison_rows
 
 
@@ -16,10 +16,16 @@ def _run_name() -> str:
     return f"evaluate {parameters.dataset.name} {in_words(parameters.methods)}"
 
 
-@flow(name="evaluate", flow_run_name=_run_name)
+@flow(
+    name="evaluate",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     """Compare trained models by the number of sampling steps; scores that are there already are used again."""
     parameters = validated(EvaluateParameters, parameters)
+    describe_run(tags=("evaluation", parameters.dataset.name))
     result = run_job("evaluate", parameters, EvaluateResult, store=parameters.store, on_gpu=True)
     if result.skipped:
         get_run_logger().info("nothing to do: these models are evaluated already, in %s", result.table)

@@ -27,6 +27,7 @@ from typing import IO, Any, Self
 
 from pairflow.errors import JobFailedError
 
+RAY_START = (sys.executable, "-m", "ray.scripts.scripts", "start")
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 20
 
@@ -44,42 +45,22 @@ class LocalCluster:
     """
 
     def __init__(self, home: Path, *, object_store_mb: int, num_cpus: int | None = None) -> None:
-        self._token_path = _access_token(home)
+        self._token_path = access_token(home)
         # Unix socket paths end at 107 bytes, so this cannot lie under an arbitrarily deep home.
         self._folder = Path(tempfile.mkdtemp(prefix="pairflow-ray-"))
-        dashboard_port, client_port, scaler_metrics_port, dashboard_metrics_port = _free_ports(4)
+        (dashboard_port,) = _free_ports(1)
         self.address = f"http://127.0.0.1:{dashboard_port}"
-        request = {
-            "folder": str(self._folder),
-            "arguments": [
-                "--head",
-                "--block",
-                "--disable-usage-stats",
-                "--port=0",
-                "--node-ip-address=127.0.0.1",
-                "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={dashboard_port}",
-                "--dashboard-agent-listen-port=0",
-                f"--ray-client-server-port={client_port}",
-                "--min-worker-port=0",
-                "--max-worker-port=0",
-                f"--object-store-memory={object_store_mb * 2**20}",
-                f"--temp-dir={self._folder}",
-                *([f"--num-cpus={num_cpus}"] if num_cpus else []),
-            ],
-        }
+        arguments, own_environment = head_command(
+            self._folder, dashboard_port, object_store_mb=object_store_mb, num_cpus=num_cpus
+        )
+        request = {"folder": str(self._folder), "arguments": arguments}
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [sys.executable, "-m", "flows.local_ray", json.dumps(request)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=self._folder,  # jobs start here: `python -m` must not find modules of wherever the user stands
-            env=os.environ
-            | cluster_environment(self._token_path)
-            | {
-                "AUTOSCALER_METRIC_PORT": str(scaler_metrics_port),
-                "DASHBOARD_METRIC_PORT": str(dashboard_metrics_port),
-            },
+            env=os.environ | cluster_environment(self._token_path) | own_environment,
             start_new_session=True,  # Ctrl-C belongs to the owner, which stops its job before it lets go of Ray
         )
 
@@ -91,7 +72,7 @@ class LocalCluster:
     @property
     def headers(self) -> dict[str, str]:
         """HTTP headers with which the job server lets a request in."""
-        return {"Authorization": f"Bearer {self._token_path.read_text(encoding='ascii').strip()}"}
+        return token_headers(self._token_path)
 
     def wait(self) -> None:
         """Returns when the cluster accepts jobs."""
@@ -136,6 +117,42 @@ class LocalCluster:
         return " / ".join(lines[-5:]) or "it left no log"
 
 
+def head_command(
+    folder: Path, dashboard_port: int, *, object_store_mb: int, num_cpus: int | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Arguments of `ray start` for a head on loopback, and the environment that belongs to them.
+
+    All ports but the dashboard's are free ones, asked for now: make a new command for every start.
+    """
+    client_port, scaler_metrics_port, dashboard_metrics_port = _free_ports(3)
+    arguments = [
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        "--port=0",
+        "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard_port}",
+        "--dashboard-agent-listen-port=0",
+        f"--ray-client-server-port={client_port}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--object-store-memory={object_store_mb * 2**20}",
+        f"--temp-dir={folder}",
+        *([f"--num-cpus={num_cpus}"] if num_cpus else []),
+    ]
+    environment = {
+        "AUTOSCALER_METRIC_PORT": str(scaler_metrics_port),
+        "DASHBOARD_METRIC_PORT": str(dashboard_metrics_port),
+    }
+    return arguments, environment
+
+
+def token_headers(token_path: Path) -> dict[str, str]:
+    """HTTP headers with which a cluster lets in whoever can read its token."""
+    return {"Authorization": f"Bearer {token_path.read_text(encoding='ascii').strip()}"}
+
+
 def cluster_environment(token_path: Path) -> dict[str, str]:
     """What servers, workers and clients of a local cluster need in their environment."""
     return {
@@ -149,7 +166,7 @@ def cluster_environment(token_path: Path) -> dict[str, str]:
     }
 
 
-def _access_token(home: Path) -> Path:
+def access_token(home: Path) -> Path:
     """The file with this home's Ray token, made with mode 0600 if there is none."""
     path = home / "ray" / "token"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,7 +197,7 @@ def _supervise(folder: Path, arguments: list[str], owner: IO[Any]) -> int:
         signal.signal(number, lambda *_: sys.exit(1))
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments],
+            [*RAY_START, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -3,10 +3,10 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts
+from flows import artifacts, hooks
 from flows.parameters import PairParameters, validated
 from flows.results import PairResult
-from flows.stage import run_job
+from flows.stage import describe_run, run_job, short_count
 
 
 def _run_name() -> str:
@@ -16,7 +16,12 @@ def _run_name() -> str:
     return f"pair {parameters.dataset.name} T{parameters.closed_form.num_steps}"
 
 
-@flow(name="pair", flow_run_name=_run_name)
+@flow(
+    name="pair",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def pair(parameters: PairParameters) -> PairResult:
     """Couple every training row with a source point, in closed form and before any training; or a model's own pairs.
 
@@ -24,7 +29,10 @@ def pair(parameters: PairParameters) -> PairResult:
     are found and nothing is computed.
     """
     parameters = validated(PairParameters, parameters)
+    describe_run(tags=("coupling", parameters.dataset.name))
     result = run_job("pair", parameters, PairResult, store=parameters.store)
+    # How many rows there are is known only now: to count them is to read the data.
+    describe_run(name=f"{_run_name()} · {short_count(result.rows)} rows")
     logger = get_run_logger()
     if result.skipped:
         logger.info("nothing to do: these pairs are in the store already, at %s", result.url)
@@ -34,7 +42,6 @@ def pair(parameters: PairParameters) -> PairResult:
         f"pairs-{result.fingerprint[:12]}",
         f"Coupled pairs of {parameters.dataset.name}",
         {
-            "URL": result.url,
             "rows": result.rows,
             "shards": result.num_shards,
             "rows/s": result.rows_per_second,
@@ -44,8 +51,9 @@ def pair(parameters: PairParameters) -> PairResult:
             "fingerprint": result.fingerprint,
             "dataset digest": result.dataset_digest,
             "content SHA-256": result.content_sha256,
-            "MLflow run": result.mlflow_run_id,
+            "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
         },
-        note="These pairs were in the store already." if result.skipped else "",
+        # Not in the table, where so long a word would be cut off.
+        note=f"{'In the store already' if result.skipped else 'Stored'} at `{result.url}`",
     )
     return result

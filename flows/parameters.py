@@ -40,7 +40,8 @@ class FlowParameters(Spec):
         "auto", description="Coupling engine: auto picks the fastest exact one; dense is the oracle, for small data."
     )
     store: str | None = Field(
-        None, description="fsspec URL or folder of the pair store; default PAIRFLOW_STORE, else <home>/store."
+        None,
+        description="fsspec URL or folder of the pair store; default PAIRFLOW_STORE, else `store` in PAIRFLOW_HOME.",
     )
 
 

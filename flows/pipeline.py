@@ -3,9 +3,11 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows import hooks
 from flows.comparison import compare
 from flows.parameters import PipelineParameters, StudyParameters, validated
 from flows.results import ComparisonResult
+from flows.stage import describe_run
 
 
 def _run_name() -> str:
@@ -13,12 +15,18 @@ def _run_name() -> str:
     return f"pipeline {parameters.dataset.name} {parameters.preset}"
 
 
-@flow(name="pipeline", flow_run_name=_run_name)
+@flow(
+    name="pipeline",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def pipeline(parameters: PipelineParameters) -> ComparisonResult:
     """Couple the data, train with independent and with paired sources, evaluate both, and report.
 
     Both models are trained at the same time. What an earlier run finished is used again.
     """
     parameters = validated(PipelineParameters, parameters)
+    describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
     methods = ("udlm", "pairflow")
     return compare(validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods}), "pipeline")

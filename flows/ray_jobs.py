@@ -17,13 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.jobs.protocol import JOB_URL_VARIABLE, JobContext, JobFolder, Progress, parse_line
-from flows.local_ray import LocalCluster
-from flows.settings import Settings
-from pairflow.errors import JobFailedError, SpecError
+from flows.ray_cluster import UNREACHABLE, Cluster
+from pairflow.errors import JobFailedError
 from pairflow.spec import Spec
 
 if TYPE_CHECKING:
@@ -33,63 +31,6 @@ R = TypeVar("R", bound=Spec)
 _STOP_TIMEOUT_S = 15
 _LOST_TIMEOUT_S = 60
 _POLL_S = 0.5
-
-
-class Cluster:
-    """The Ray cluster of `settings`, or one on this machine for as long as this context lasts.
-
-    A local cluster is started on entering and waited for when the first job is submitted, so that its seven seconds
-    pass while other things start. It ends with the context; a cluster of somebody else is left alone.
-
-    Raises:
-        SpecError: RAY_ADDRESS is no dashboard address.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        address = settings.ray_address
-        if address is not None and not address.startswith(("http://", "https://")):
-            raise SpecError(
-                f"RAY_ADDRESS must be a dashboard address such as http://127.0.0.1:8265 (jobs are submitted over "
-                f"HTTP), got {address!r}; unset it to have a local cluster started"
-            )
-        self.settings = settings
-        self._local: LocalCluster | None = None
-        self._client: JobSubmissionClient | None = None
-
-    def __enter__(self) -> Self:
-        if self.settings.ray_address is None:
-            self._local = LocalCluster(self.settings.home, object_store_mb=self.settings.object_store_mb)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._local is not None:
-            self._local.stop()
-
-    @property
-    def client(self) -> "JobSubmissionClient":
-        """The job server's client.
-
-        Raises:
-            JobFailedError: the cluster cannot be reached, or does not start.
-        """
-        if self._client is None:
-            from ray.job_submission import JobSubmissionClient
-
-            if self._local is not None:
-                self._local.wait()
-                self._client = JobSubmissionClient(self._local.address, headers=self._local.headers)
-            else:
-                address = self.settings.ray_address
-                try:
-                    self._client = JobSubmissionClient(address)
-                except (ConnectionError, RuntimeError) as error:
-                    raise JobFailedError(
-                        f"cannot reach the Ray cluster at {address}: {error}; correct RAY_ADDRESS, or unset it to have "
-                        "a local cluster started"
-                    ) from None
-        return self._client
 
 
 @dataclass(frozen=True)
@@ -130,13 +71,13 @@ def submit(
         client.submit_job(
             entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
             submission_id=submission_id,
-            metadata=metadata,
+            metadata=metadata | {"root_flow_run_id": context.root_flow_run_id or context.flow_run_id},
             runtime_env={"env_vars": {**cluster.settings.job_environment(), JOB_URL_VARIABLE: folder.url}},
             # Zero CPUs: the driver mostly waits for its tasks, which ask for their own.
             entrypoint_num_cpus=0,
             entrypoint_num_gpus=num_gpus or None,
         )
-    except (RuntimeError, ConnectionError) as error:
+    except UNREACHABLE as error:
         if "already exists" not in str(error):
             raise JobFailedError(f"Ray refused the job {submission_id}: {error}") from error
     return Job(client, submission_id, folder)
@@ -170,37 +111,60 @@ def follow(
                 try:
                     ended = job.client.get_job_status(job.submission_id).is_terminal()
                     lost_since = None
-                except (RuntimeError, ConnectionError) as error:
+                except UNREACHABLE as error:
+                    if "does not exist" in str(error):
+                        raise JobFailedError(
+                            f"the Ray cluster does not know job {job.submission_id} any more, as after a restart of "
+                            "its head; what is finished is kept: retry to go on from there"
+                        ) from error
                     # One unanswered request is no verdict: a busy head may be silent for a while.
                     lost_since = lost_since or time.monotonic()
                     if time.monotonic() - lost_since > _LOST_TIMEOUT_S:
                         raise JobFailedError(
-                            f"the Ray cluster has not answered about job {job.submission_id} for {_LOST_TIMEOUT_S} s: "
-                            f"{error}"
+                            f"the Ray cluster has not answered about job {job.submission_id} for {_LOST_TIMEOUT_S} s "
+                            f"({error}); what is finished is kept: retry when it is back"
                         ) from error
                 _hand_on(lines, on_log, on_progress, timeout=_POLL_S)
             _hand_on(lines, on_log, on_progress, timeout=2, until_closed=True)
     except BaseException:
-        stop(job)
+        stop(job.client, job.submission_id)
         raise
     return _outcome(job, result_type)
 
 
-def stop(job: Job) -> None:
+def stop(client: "JobSubmissionClient", submission_id: str) -> None:
     """Stops a job if it still runs, and waits until it has ended; never raises for a cluster that is gone."""
-    with contextlib.suppress(RuntimeError, ConnectionError):
-        if job.client.get_job_status(job.submission_id).is_terminal():
+    with contextlib.suppress(*UNREACHABLE):
+        if client.get_job_status(submission_id).is_terminal():
             return
-        job.client.stop_job(job.submission_id)
+        client.stop_job(submission_id)
         deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while time.monotonic() < deadline and not job.client.get_job_status(job.submission_id).is_terminal():
+        while time.monotonic() < deadline and not client.get_job_status(submission_id).is_terminal():
             time.sleep(_POLL_S)
 
 
+def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:
+    """Jobs that have not ended: submission id -> metadata."""
+    return {
+        str(details.submission_id): dict(details.metadata or {})
+        for details in client.list_jobs()
+        if details.submission_id and not details.status.is_terminal()
+    }
+
+
+def jobs_of(client: "JobSubmissionClient", flow_run_id: str) -> list[str]:
+    """Jobs that have not ended of a flow run and of the runs within it."""
+    return [
+        submission_id
+        for submission_id, metadata in alive_jobs(client).items()
+        if flow_run_id in (metadata.get("flow_run_id"), metadata.get("root_flow_run_id"))
+    ]
+
+
 def _alive(client: "JobSubmissionClient", metadata: dict[str, str]) -> str | None:
-    for details in client.list_jobs():
-        if details.metadata and metadata.items() <= details.metadata.items() and not details.status.is_terminal():
-            return str(details.submission_id)
+    for submission_id, known in alive_jobs(client).items():
+        if metadata.items() <= known.items():
+            return submission_id
     return None
 
 

@@ -10,6 +10,8 @@ from typing import Self
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from flows.local_ray import access_token, cluster_environment
+from flows.service.addresses import running_servers
 from pairflow.errors import SpecError
 
 # Names as each release reads them; DO_NOT_TRACK must be exactly "true", because MLflow does not understand "1".
@@ -27,6 +29,8 @@ _EMBEDDED_PREFECT = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
 }
+# Seconds; the automation of flows/service/registration.py ends a run that has been silent for more than two of them.
+HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
 
 class Settings(BaseSettings):
@@ -89,10 +93,16 @@ class Settings(BaseSettings):
     object_store_mb: int = Field(
         1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."
     )
+    prefect_port: int = Field(4200, ge=1024, le=65_535, description="Port of Prefect's server under `pairflow up`.")
+    mlflow_port: int = Field(5000, ge=1024, le=65_535, description="Port of MLflow's server under `pairflow up`.")
+    ray_port: int = Field(8265, ge=1024, le=65_535, description="Port of Ray's dashboard under `pairflow up`.")
+    max_runs: int = Field(
+        4, ge=1, description="Flow runs that the worker of `pairflow up` has in hand at once; others wait."
+    )
 
     @classmethod
     def read(cls) -> Self:
-        """Settings from the environment as it is now.
+        """Settings from the environment as it is now; servers that it does not name are those of `pairflow up`, if any.
 
         Raises:
             SpecError: a setting that does not fit, by the name of its environment variable.
@@ -102,7 +112,13 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = [f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
             raise SpecError("; ".join(lines) + "; correct the environment variable") from None
-        return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+        home = settings.home.expanduser().absolute()
+        update: dict[str, object] = {"home": home}
+        if (servers := running_servers(home)) is not None:
+            update |= servers.ports
+            update["ray_address"] = settings.ray_address or servers.ray_url
+            update["mlflow_uri"] = settings.mlflow_uri or servers.mlflow_url
+        return settings.model_copy(update=update)
 
     @property
     def store(self) -> str:
@@ -155,13 +171,30 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
 
 
 def prepare_environment(settings: Settings) -> None:
-    """Sets this process up for embedded servers; call it before prefect, mlflow or ray are imported.
+    """Sets this process up for the servers of `pairflow up`, or else for embedded ones.
 
-    They read their environment when imported. What the user has set stays as it is: with PREFECT_API_URL, for
-    instance, runs go to that server and none is embedded.
+    Call it before prefect, mlflow or ray are imported: they read their environment then. What the user has set stays
+    as it is: with PREFECT_API_URL, for instance, runs go to that server and none is embedded.
 
     Raises:
         SpecError: PAIRFLOW_HOME cannot be made.
+    """
+    make_home(settings)
+    variables = {**prefect_environment(settings), "MLFLOW_TRACKING_URI": settings.tracking_uri}
+    if (servers := running_servers(settings.home)) is not None:
+        # A run that is started here and killed ends as those of the worker do: by its missing heartbeats.
+        variables |= {"PREFECT_API_URL": servers.prefect_api_url, **HEARTBEATS}
+        if settings.ray_address == servers.ray_url:
+            variables |= cluster_environment(access_token(settings.home))
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def make_home(settings: Settings) -> None:
+    """Makes PAIRFLOW_HOME.
+
+    Raises:
+        SpecError: it cannot be made.
     """
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -169,8 +202,6 @@ def prepare_environment(settings: Settings) -> None:
         raise SpecError(
             f"PAIRFLOW_HOME: the folder {settings.home} cannot be made: {error}; name one that can be written"
         ) from error
-    for name, value in {**prefect_environment(settings), "MLFLOW_TRACKING_URI": settings.tracking_uri}.items():
-        os.environ.setdefault(name, value)
 
 
 def absolute_url(url: str) -> str:

@@ -3,10 +3,12 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows import hooks
 from flows.comparison import compare
 from flows.methods import in_words
 from flows.parameters import StudyParameters, validated
 from flows.results import ComparisonResult
+from flows.stage import describe_run
 
 
 def _run_name() -> str:
@@ -14,10 +16,17 @@ def _run_name() -> str:
     return f"study {parameters.dataset.name} {parameters.preset} {in_words(parameters.methods)}"
 
 
-@flow(name="study", flow_run_name=_run_name)
+@flow(
+    name="study",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def study(parameters: StudyParameters) -> ComparisonResult:
     """Train, distil and evaluate several methods with several training seeds; ends in one table and one figure.
 
     What an earlier run or another flow finished is used again: to add a method or a seed costs that one alone.
     """
-    return compare(validated(StudyParameters, parameters), "study")
+    parameters = validated(StudyParameters, parameters)
+    describe_run(tags=("study", parameters.dataset.name, parameters.preset))
+    return compare(parameters, "study")

@@ -3,11 +3,11 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts
+from flows import artifacts, hooks
 from flows.methods import METHODS
 from flows.parameters import TrainParameters, validated
 from flows.results import TrainResult
-from flows.stage import run_job
+from flows.stage import describe_run, run_job
 
 
 def _run_name() -> str:
@@ -15,10 +15,16 @@ def _run_name() -> str:
     return f"train {parameters.dataset.name} {parameters.method}"
 
 
-@flow(name="train", flow_run_name=_run_name)
+@flow(
+    name="train",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
 def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
+    describe_run(tags=("training", parameters.dataset.name, parameters.method))
     result = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
     show_model(result, parameters.dataset.name)
     return result
@@ -38,7 +44,7 @@ def show_model(result: TrainResult, dataset: str) -> None:
         "held-out NLL (nats a token)": result.validation_nll,
         "pairs": result.pairs_url,
         "fingerprint": result.fingerprint,
-        "MLflow run": result.mlflow_run_id,
+        "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
         "MLflow model": result.mlflow_model_id,
     }
     artifacts.show_facts(

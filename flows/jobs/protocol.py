@@ -40,6 +40,8 @@ class JobContext(Spec):
 
     submission_id: str | None
     flow_run_id: str
+    root_flow_run_id: str | None = None
+    """The run that this one is a part of, such as a pipeline's."""
     flow_run_url: str | None = None
     parent_mlflow_run_id: str | None = None
     num_sharing: int = 1

@@ -39,7 +39,7 @@ from pairflow.spec import DatasetSpec, TrainingSpec
 _CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["pair", "--help"], ["study", "--help"], ["sample", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in ("pair", "study", "sample", "up"))])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['pairflow', *sys.argv[1:]]\n"

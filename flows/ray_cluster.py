@@ -1,0 +1,71 @@
+"""The Ray cluster that jobs go to: a given one, or one on this machine for as long as it is needed."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from flows.local_ray import LocalCluster
+from flows.settings import Settings
+from pairflow.errors import JobFailedError, SpecError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+# What the client raises for a head that is gone: those of `requests` are no ConnectionError, but an OSError.
+UNREACHABLE = (RuntimeError, OSError)
+
+
+class Cluster:
+    """The Ray cluster of `settings`, or one on this machine for as long as this context lasts.
+
+    A local cluster is started on entering and waited for when the first job is submitted, so that its seven seconds
+    pass while other things start. It ends with the context; a cluster of somebody else is left alone.
+
+    Raises:
+        SpecError: RAY_ADDRESS is no dashboard address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        address = settings.ray_address
+        if address is not None and not address.startswith(("http://", "https://")):
+            raise SpecError(
+                f"RAY_ADDRESS must be a dashboard address such as http://127.0.0.1:8265 (jobs are submitted over "
+                f"HTTP), got {address!r}; unset it to have a local cluster started"
+            )
+        self.settings = settings
+        self._local: LocalCluster | None = None
+        self._client: JobSubmissionClient | None = None
+
+    def __enter__(self) -> Self:
+        if self.settings.ray_address is None:
+            self._local = LocalCluster(self.settings.home, object_store_mb=self.settings.object_store_mb)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._local is not None:
+            self._local.stop()
+
+    @property
+    def client(self) -> "JobSubmissionClient":
+        """The job server's client.
+
+        Raises:
+            JobFailedError: the cluster cannot be reached, or does not start.
+        """
+        if self._client is None:
+            from ray.job_submission import JobSubmissionClient
+
+            if self._local is not None:
+                self._local.wait()
+                self._client = JobSubmissionClient(self._local.address, headers=self._local.headers)
+            else:
+                address = self.settings.ray_address
+                try:
+                    self._client = JobSubmissionClient(address)
+                except UNREACHABLE as error:
+                    raise JobFailedError(
+                        f"cannot reach the Ray cluster at {address}: {error}; correct RAY_ADDRESS, or unset it to have "
+                        "a local cluster started"
+                    ) from None
+        return self._client

@@ -1,0 +1,145 @@
+"""What `pairflow up` runs: the command and environment of each program.
+
+Run as a program, `python -m flows.service.programs NAME` becomes the one of that name. The supervisor starts it
+that way, so that every start, a restart after a crash too, asks for its free ports anew.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from flows.local_ray import RAY_START, access_token, cluster_environment, head_command
+from flows.service.addresses import Servers
+from flows.service.remains import OWNER_VARIABLE, end, processes_of
+from flows.settings import HEARTBEATS, Settings, prefect_environment
+from pairflow.errors import SpecError
+
+WORK_POOL = "pairflow"
+
+ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler"]
+PROGRAM_NAMES: tuple[ProgramName, ...] = get_args(ProgramName)
+SERVER_NAMES: tuple[ProgramName, ...] = ("prefect", "mlflow", "ray")
+"""What starts first; the others need them."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, and the environment variables that it needs beside those of the supervisor."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def urls(settings: Settings) -> dict[ProgramName, str]:
+    """Addresses of the servers that people open in a browser."""
+    return {
+        "prefect": f"http://127.0.0.1:{settings.prefect_port}",
+        "mlflow": f"http://127.0.0.1:{settings.mlflow_port}",
+        "ray": f"http://127.0.0.1:{settings.ray_port}",
+    }
+
+
+def servers_of(settings: Settings, supervisor_pid: int, supervisor_started: float) -> Servers:
+    """The addresses, as other commands of this home want them."""
+    at = urls(settings)
+    return Servers(
+        prefect_url=at["prefect"],
+        mlflow_url=at["mlflow"],
+        ray_url=at["ray"],
+        supervisor_pid=supervisor_pid,
+        supervisor_started=supervisor_started,
+    )
+
+
+def shared_environment(settings: Settings) -> dict[str, str]:
+    """Environment of everything under the supervisor: the servers find each other, and all are quiet."""
+    at = urls(settings)
+    return {
+        **prefect_environment(settings),
+        **settings.job_environment(),
+        **cluster_environment(access_token(settings.home)),
+        **HEARTBEATS,
+        "PREFECT_API_URL": f"{at['prefect']}/api",
+        "MLFLOW_TRACKING_URI": at["mlflow"],
+        "RAY_ADDRESS": at["ray"],
+        OWNER_VARIABLE: str(settings.home),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def ray_folder(runtime: Path) -> Path:
+    """Ray's sessions; its socket paths are long, so this lies in the (short) runtime folder."""
+    return runtime / "ray"
+
+
+def _prefect(settings: Settings, runtime: Path) -> Command:
+    port = str(settings.prefect_port)
+    return Command(("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port), {})
+
+
+def _mlflow(settings: Settings, runtime: Path) -> Command:
+    folder = settings.home / "mlflow"
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    return Command(
+        (
+            *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+            # Files by their own path, not through the server: what it keeps can be read when it does not run.
+            *("--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri()),
+        ),
+        {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else ten processes instead of two
+    )
+
+
+def _ray(settings: Settings, runtime: Path) -> Command:
+    from flows.jobs.protocol import JOB_URL_VARIABLE  # it loads numpy, which `pairflow --help` must not
+
+    # Jobs of a head that was killed may outlive it, and would work on for nobody.
+    end(processes_of(settings.home, with_variable=JOB_URL_VARIABLE))
+    folder = ray_folder(runtime)
+    arguments, environment = head_command(folder, settings.ray_port, object_store_mb=settings.object_store_mb)
+    return Command((*RAY_START[1:], *arguments), environment)
+
+
+def _worker(settings: Settings, runtime: Path) -> Command:
+    options = ("--pool", WORK_POOL, "--type", "process", "--name", "this-machine")
+    return Command(("-m", "prefect", "worker", "start", *options), {})
+
+
+def _reconciler(settings: Settings, runtime: Path) -> Command:
+    return Command(("-m", "flows.service.reconciler"), {})
+
+
+_COMMANDS: dict[ProgramName, Callable[[Settings, Path], Command]] = {
+    "prefect": _prefect,
+    "mlflow": _mlflow,
+    "ray": _ray,
+    "worker": _worker,
+    "reconciler": _reconciler,
+}
+
+
+def command(name: ProgramName, settings: Settings, runtime: Path) -> Command:
+    """How the program of this name is run; `runtime` is the supervisor's folder for sockets."""
+    return _COMMANDS[name](settings, runtime)
+
+
+def main(name: str, runtime: Path) -> None:
+    """Becomes the program of this name."""
+    if name not in PROGRAM_NAMES:
+        raise SpecError(f"there is no program {name!r}; expected one of {', '.join(PROGRAM_NAMES)}")
+    made = command(name, Settings.read(), runtime)
+    # A shell that started us in the background had SIGINT ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    environment = os.environ | made.environment
+    if name == "ray":
+        environment.pop("RAY_ADDRESS", None)  # a head that is told of another one refuses to start
+    os.execve(sys.executable, [sys.executable, *made.arguments], environment)  # noqa: S606 - our own arguments
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,131 @@
+"""What Prefect's server is told at every `pairflow up`: work pool, queues, deployments, and who ends silent runs.
+
+Telling it again changes nothing. `flows.settings.prepare_environment`, or the like, comes before the import.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.workers.process import ProcessWorker
+
+from flows.service.programs import WORK_POOL
+from flows.settings import HEARTBEATS, Settings
+from pairflow.errors import SpecError
+
+_DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+_SILENCE_S = int(2.5 * int(HEARTBEATS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+_AUTOMATION = "pairflow: end runs that have fallen silent"
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+# A run that has ended or waits sends none, and is not silent for that.
+_SAYS_MORE = ("Completed", "Failed", "Cancelled", "Crashed", "Scheduled", "AwaitingRetry", "Paused", "Suspended")
+
+
+def register(settings: Settings) -> list[str]:
+    """Makes all of it as this version wants it; the names of the deployments, as `flow/deployment`.
+
+    Raises:
+        SpecError: deploy/prefect.yaml names a flow that there is not, or cannot be read.
+    """
+    with get_client(sync_client=True) as client:
+        _make_pool(client, settings.max_runs)
+        names = []
+        for deployment in deployments():
+            deployment.apply()
+            names.append(f"{deployment.flow_name}/{deployment.name}")
+        _make_automation(client)
+    return names
+
+
+def deployments(path: Path = _DEPLOYMENTS) -> list[RunnerDeployment]:
+    """The deployments of deploy/prefect.yaml.
+
+    Raises:
+        SpecError: it names a flow that there is not, or cannot be read.
+    """
+    try:
+        entries: Sequence[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise SpecError(f"{path} cannot be read as a list of deployments: {error!r}") from error
+    return [_deployment(entry) for entry in entries]
+
+
+def _deployment(entry: dict[str, Any]) -> RunnerDeployment:
+    deployment = RunnerDeployment.from_entrypoint(
+        entry["entrypoint"],
+        entry["name"],
+        description=entry["description"],
+        tags=entry["tags"],
+        parameters=entry["parameters"],
+        work_pool_name=entry["work_pool"]["name"],
+        work_queue_name=entry["work_pool"]["work_queue_name"],
+    )
+    deployment._path = None  # the flow is imported from the installed package, wherever the worker stands
+    return deployment
+
+
+def _make_pool(client: SyncPrefectClient, max_runs: int) -> None:
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(
+        name=WORK_POOL,
+        type=ProcessWorker.type,
+        description="Flow runs on this machine; their work is done on the Ray cluster.",
+        base_job_template=template,
+        concurrency_limit=max_runs,
+    )
+    try:
+        client.create_work_pool(pool)
+    except ObjectAlreadyExists:
+        update = WorkPoolUpdate(concurrency_limit=max_runs, description=pool.description, base_job_template=template)
+        client.update_work_pool(WORK_POOL, update)
+
+
+def _make_automation(client: SyncPrefectClient) -> None:
+    """Runs whose process and worker are both dead are ended by nobody else.
+
+    No hook runs then: the reconciler stops the Ray job.
+    """
+    automation = AutomationCore(
+        name=_AUTOMATION,
+        description=f"Heartbeats come every {HEARTBEATS['PREFECT_FLOWS_HEARTBEAT_FREQUENCY']} s.",
+        enabled=True,
+        trigger=EventTrigger(
+            after={_HEARTBEAT},
+            expect={_HEARTBEAT, *(f"prefect.flow-run.{each}" for each in _SAYS_MORE)},
+            match=ResourceSpecification.model_validate({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=_SILENCE_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"Nothing was heard of this run's process for {_SILENCE_S} s: it was killed, or its machine "
+                "went down. What is finished is kept: press Retry to go on from there.",
+            )
+        ],
+    )
+    found = client.read_automations_by_name(_AUTOMATION)
+    if not found:
+        client.create_automation(automation)
+    elif _comparable(found[0]) != _comparable(automation):
+        client.update_automation(found[0].id, automation)
+
+
+def _comparable(automation: AutomationCore) -> Any:
+    """What is ours in an automation: the server adds an id to its trigger."""
+    data = automation.model_dump(mode="json", include=set(AutomationCore.model_fields))
+    data["trigger"].pop("id", None)
+    data["trigger"]["expect"].sort()
+    return data

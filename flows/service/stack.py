@@ -1,0 +1,131 @@
+"""Starting, joining and ending the servers of one home, in order."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+
+import psutil
+
+from flows.service import health
+from flows.service.addresses import announce, withdraw
+from flows.service.programs import (
+    PROGRAM_NAMES,
+    SERVER_NAMES,
+    ProgramName,
+    ray_folder,
+    servers_of,
+    shared_environment,
+)
+from flows.service.supervision import ServiceError, Supervisor
+from flows.settings import Settings, make_home
+
+_READY_TIMEOUT_S = 180
+_FIELDS: dict[ProgramName, str] = {
+    "prefect": "prefect_port",
+    "mlflow": "mlflow_port",
+    "ray": "ray_port",
+}
+
+
+def start(settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    """Starts everything, and returns when it is ready; on any failure nothing is left running.
+
+    Raises:
+        ServiceError: a port is taken, or a program does not start.
+        SpecError: PAIRFLOW_HOME cannot be made.
+    """
+    make_home(settings)
+    if remains := supervisor.end_remains():
+        say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")
+    _refuse_taken_ports(settings)
+    shutil.rmtree(ray_folder(supervisor.runtime), ignore_errors=True)
+    environment = shared_environment(settings)
+    try:
+        supervisor.start(os.environ | environment)
+        os.environ.update(environment)  # for the registration, which uses Prefect's client
+        _wait(["prefect"], settings, supervisor, say)
+        from flows.service.registration import register
+
+        names = register(settings)
+        say(f"registered {', '.join(names)}")
+        for name in PROGRAM_NAMES:
+            if name not in SERVER_NAMES:
+                supervisor.start_program(name)
+        _wait([name for name in PROGRAM_NAMES if name != "prefect"], settings, supervisor, say)
+        _announce(settings, supervisor)
+    except BaseException:
+        stop(settings, supervisor)
+        raise
+
+
+def attach(settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    """Says how the servers are that run already, and lets other commands find them again.
+
+    Raises:
+        ServiceError: they do not become well.
+    """
+    say(f"already running for {settings.home}, under process {supervisor.pid()}")
+    _wait(PROGRAM_NAMES, settings, supervisor, lambda _: None)
+    _announce(settings, supervisor)
+
+
+def wait(supervisor: Supervisor) -> None:
+    """Returns when the supervisor has ended, as after `pairflow down` in another terminal."""
+    pid = supervisor.pid()
+    if pid is not None:
+        try:
+            psutil.Process(pid).wait()
+        except psutil.NoSuchProcess:
+            return
+
+
+def stop(settings: Settings, supervisor: Supervisor) -> bool:
+    """Ends everything; whether there was anything.
+
+    Raises:
+        ServiceError: something could not be ended.
+    """
+    found = supervisor.stop()
+    withdraw(settings.home)
+    shutil.rmtree(supervisor.runtime, ignore_errors=True)
+    return found
+
+
+def _announce(settings: Settings, supervisor: Supervisor) -> None:
+    pid = supervisor.pid()
+    if pid is None:
+        raise ServiceError(f"the supervisor has ended: {supervisor.log_tail('supervisor')}")
+    announce(settings.home, servers_of(settings, pid, psutil.Process(pid).create_time()))
+
+
+def _refuse_taken_ports(settings: Settings) -> None:
+    for name, field in _FIELDS.items():
+        port = getattr(settings, field)
+        if (holder := health.port_holder(port)) is not None:
+            raise ServiceError(
+                f"port {port}, for {name}, is taken by {holder}; end that, or choose another with "
+                f"PAIRFLOW_{field.upper()}"
+            )
+
+
+def _wait(names: Iterable[ProgramName], settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    """Returns when all of them answer well."""
+    started = time.monotonic()
+    waiting = list(names)
+    while waiting:
+        states = {each.name: each.state for each in supervisor.states()}
+        for name in list(waiting):
+            if states[name] == "FATAL":
+                raise ServiceError(
+                    f"{name} does not start: {supervisor.log_tail(name)}; `pairflow logs {name}` has more"
+                )
+            if states[name] == "RUNNING" and health.is_healthy(name, settings):
+                waiting.remove(name)
+                say(f"{name} is ready")
+        if waiting and time.monotonic() - started > _READY_TIMEOUT_S:
+            raise ServiceError(
+                f"{', '.join(waiting)} not ready after {_READY_TIMEOUT_S} s: {supervisor.log_tail(waiting[0])}"
+            )
+        if waiting:
+            time.sleep(0.5)

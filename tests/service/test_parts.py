@@ -1,0 +1,107 @@
+"""The parts of the service that need no server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.service import health
+from flows.service.addresses import Servers, announce, running_servers, service_folder, withdraw
+from flows.service.remains import OWNER_VARIABLE, end, processes_of
+from flows.service.supervision import ServiceError, Supervisor
+from flows.settings import Settings, prepare_environment
+
+
+def _servers(**changes: object) -> Servers:
+    known = {
+        "prefect_url": "http://127.0.0.1:14200",
+        "mlflow_url": "http://127.0.0.1:15000",
+        "ray_url": "http://127.0.0.1:18265",
+        "supervisor_pid": os.getpid(),
+        "supervisor_started": psutil.Process().create_time(),
+    }
+    return Servers.model_validate(known | changes)
+
+
+@pytest.fixture
+def served_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose servers are announced to run under this process."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRFLOW_", "RAY_", "MLFLOW_"))}
+    monkeypatch.setattr("os.environ", kept | {"PAIRFLOW_HOME": str(tmp_path)})
+    service_folder(tmp_path).mkdir()
+    announce(tmp_path, _servers())
+    return tmp_path
+
+
+def test_settings_are_those_of_running_servers(served_home: Path) -> None:
+    settings = Settings.read()
+    assert (settings.ray_address, settings.tracking_uri) == ("http://127.0.0.1:18265", "http://127.0.0.1:15000")
+    assert (settings.prefect_port, settings.mlflow_port, settings.ray_port) == (14200, 15000, 18265)
+    withdraw(served_home)
+    assert Settings.read().ray_address is None
+
+
+def test_what_the_user_names_wins(served_home: Path) -> None:
+    os.environ["RAY_ADDRESS"] = "http://elsewhere:8265"
+    os.environ["PREFECT_API_URL"] = "http://elsewhere/api"
+    settings = Settings.read()
+    assert settings.ray_address == "http://elsewhere:8265"
+    prepare_environment(settings)
+    assert os.environ["PREFECT_API_URL"] == "http://elsewhere/api"
+    assert "RAY_AUTH_MODE" not in os.environ  # our token is nobody else's business
+
+
+@pytest.mark.parametrize("changes", [{"supervisor_started": 1.0}, {"supervisor_pid": 2**22 + 1}])
+def test_servers_that_are_gone_do_not_count(served_home: Path, changes: dict[str, float]) -> None:
+    announce(served_home, _servers(**changes))
+    assert running_servers(served_home) is None
+
+
+def test_a_file_that_is_none_does_not_count(served_home: Path) -> None:
+    (service_folder(served_home) / "servers.json").write_text("{")
+    assert running_servers(served_home) is None
+
+
+def test_supervisor_refuses_a_folder_that_others_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    runtime = Supervisor(tmp_path / "home").runtime
+    assert runtime.stat().st_mode & 0o777 == 0o700
+    runtime.chmod(0o755)
+    with pytest.raises(ServiceError, match="only you"):
+        Supervisor(tmp_path / "home")
+
+
+def test_remains_of_one_home_only(tmp_path: Path) -> None:
+    def start(home: str, **more: str) -> "subprocess.Popen[bytes]":
+        environment = os.environ | {OWNER_VARIABLE: home} | more
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment)
+
+    ours, job, other = start(str(tmp_path)), start(str(tmp_path), A_JOB="1"), start("/elsewhere")
+    try:
+        assert [each.pid for each in processes_of(tmp_path, with_variable="A_JOB")] == [job.pid]
+        assert {each.pid for each in processes_of(tmp_path)} == {ours.pid, job.pid}
+        assert end(processes_of(tmp_path)) == []
+        assert other.poll() is None
+    finally:
+        for each in (ours, job, other):
+            each.kill()
+            each.wait()
+
+
+def test_holder_of_a_port() -> None:
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+    holder = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(600)"], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    try:
+        port = int(holder.stdout.readline())
+        found = health.port_holder(port)
+        assert found is not None
+        assert (found.pid, found.port) == (holder.pid, port)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert health.port_holder(port) is None

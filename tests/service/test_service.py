@@ -1,0 +1,158 @@
+"""The service as a user has it, from `pairflow up` to `pairflow down`. The tests tell one story, in their order."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .user import User
+
+_TINY = {"dataset": {"name": "nci", "max_rows": 300}}
+_RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
+
+
+def _long(seed: int, num_steps: int) -> dict[str, object]:
+    """A pairing of many shards."""
+    return {"dataset": {"name": "digits"}, "coupling": {"num_steps": num_steps, "seed": seed}, "shard_size": 40}
+
+
+def _records(user: User) -> dict[str, int]:
+    """Written shard records of all couplings, with when they were written."""
+    return {str(path): path.stat().st_mtime_ns for path in user.home.glob("store/pairs/*/_records/[0-9]*.json")}
+
+
+def _foreign_listeners(user: User) -> list[str]:
+    """Listeners of the service's processes that `ss` shows on more than loopback."""
+    pids = {each.pid for each in user.processes()}
+    assert len(pids) > 8
+    lines = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    ours = [line for line in lines if any(f"pid={pid}," in line for pid in pids)]
+    assert len(ours) > 5
+    return [line for line in ours if not line.split()[3].startswith(("127.0.0.1:", "[::ffff:127.0.0.1]:", "[::1]:"))]
+
+
+def test_all_is_well_and_on_loopback(user: User) -> None:
+    status = user.run("status", "--json")
+    assert status.returncode == 0, status.stdout
+    programs = {each["name"]: each for each in json.loads(status.stdout)["programs"]}
+    assert set(programs) == {"prefect", "mlflow", "ray", "worker", "reconciler"}
+    assert all(each["healthy"] for each in programs.values())
+    assert programs["prefect"]["url"] == user.prefect
+    assert _foreign_listeners(user) == []
+    assert "worker" in user.run("logs", "worker").stdout.lower()
+
+
+def test_a_second_up_attaches(user: User) -> None:
+    before = {each.pid for each in user.processes() if "supervisord" in " ".join(each.cmdline())}
+    again = user.run("up")
+    assert again.returncode == 0, again.stderr
+    assert "already running" in again.stderr
+    assert user.prefect in again.stdout
+    assert {each.pid for each in user.processes() if "supervisord" in " ".join(each.cmdline())} == before
+
+
+def test_another_home_is_told_who_has_the_port(user: User, tmp_path: Path) -> None:
+    done = user.run("up", PAIRFLOW_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"port {user.environment['PAIRFLOW_PREFECT_PORT']}" in done.stderr
+    assert "PAIRFLOW_PREFECT_PORT" in done.stderr
+    holder = user.process("prefect server start")
+    assert f"process {holder.pid} (" in done.stderr
+
+
+def test_deployment_that_is_registered(user: User) -> None:
+    pair = user.deployment("pair")
+    assert (pair["work_pool_name"], pair["work_queue_name"], pair["enforce_parameter_schema"]) == (
+        "pairflow",
+        "coupling",
+        True,
+    )
+    assert pair["description"].startswith("Couple every training row")
+
+
+def test_pair_by_the_api(user: User) -> None:
+    run_id = user.start("pair", _TINY)
+    run = user.wait_for_state(run_id, "Completed", "Failed", "Crashed")
+    assert run["state_name"] == "Completed", run["state"]
+    assert run["name"] == "pair nci T20 · 285 rows"
+    assert {"pairflow", "coupling", "nci"} <= set(run["tags"])
+    artifacts = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
+    kinds = {each["type"]: each for each in artifacts}
+    assert {"progress", "markdown"} <= set(kinds)
+    assert f"({user.mlflow}/#/runs/" in kinds["markdown"]["data"]
+    logs = user.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200})
+    assert any("1 of 1 shards to make, 285 rows" in each["message"] for each in logs)
+    assert set(user.jobs(run_id).values()) == {"SUCCEEDED"}
+
+    # Another terminal of this home uses the same servers.
+    done = user.run("pair", "--dataset", "nci", "--max-rows", 300, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["skipped"]
+    assert user.ask("flow_runs/count", {"flow_runs": {"name": {"any_": ["pair nci T20 · 285 rows"]}}}) == 2
+
+
+def test_cancelling_stops_the_job(user: User) -> None:
+    run_id = user.start("pair", _long(seed=1, num_steps=60_000))
+    user.wait_for(lambda: "RUNNING" in user.jobs(run_id).values(), timeout_s=60)
+    user.set_state(run_id, "CANCELLING", "Cancelling")
+    user.wait_for(lambda: set(user.jobs(run_id).values()) == {"STOPPED"}, timeout_s=15)
+    user.wait_for_state(run_id, "Cancelled", timeout_s=30)
+
+
+def test_a_killed_run_crashes_and_goes_on_when_retried(user: User) -> None:
+    earlier = set(_records(user))
+    run_id = user.start("pair", _long(seed=2, num_steps=6000))
+    user.wait_for(lambda: len(set(_records(user)) - earlier) >= 3, timeout_s=90)
+    user.process("prefect.engine", **{_RUN_VARIABLE: run_id}).kill()
+    state = user.wait_for_state(run_id, "Crashed", timeout_s=30)["state"]
+    assert "SIGKILL" in state["message"]
+    user.wait_for(lambda: not {"RUNNING", "PENDING"} & set(user.jobs(run_id).values()), timeout_s=30)
+    survived = {path: written for path, written in _records(user).items() if path not in earlier}
+    time.sleep(10)  # Prefect reports a crash twice, and the second report would undo an earlier retry
+    user.set_state(run_id, "SCHEDULED", "AwaitingRetry")
+    run = user.wait_for_state(run_id, "Completed", "Failed", timeout_s=120)
+    assert run["state_name"] == "Completed", run["state"]
+    assert len(user.jobs(run_id)) == 2
+    after = _records(user)
+    assert {path: after[path] for path in survived} == survived
+    assert len(survived) < len(after) - len(earlier)
+
+
+def test_history_is_there_after_everything_was_killed(user: User) -> None:
+    runs = user.ask("flow_runs/count", {})
+    for each in user.processes():
+        each.kill()
+    assert user.run("status").returncode == 1
+    again = user.run("up", "--detach")
+    assert again.returncode == 0, again.stderr
+    assert user.ask("flow_runs/count", {}) == runs
+    listed = user.ask("deployments/filter", {})
+    assert sorted(each["name"] for each in listed) == ["evaluate", "pair", "pipeline", "train"]
+
+
+def test_down_leaves_nothing(user: User) -> None:
+    running = user.processes()
+    done = user.run("down")
+    assert done.returncode == 0, done.stderr
+    assert [each for each in running if each.is_running()] == []
+    assert user.processes() == []
+    assert "nothing runs" in user.run("down").stdout
+    assert user.run("status").returncode == 1
+
+
+def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
+    up = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "up"],
+        env=user.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    user.wait_for(lambda: any("mlflow" in " ".join(each.cmdline()) for each in user.processes()), timeout_s=30)
+    up.send_signal(signal.SIGINT)
+    said = up.communicate(timeout=90)[0].decode()
+    assert up.returncode == 128 + signal.SIGINT, said
+    assert "Traceback" not in said
+    assert user.processes() == []

@@ -1,0 +1,106 @@
+"""What a user does with the servers of `pairflow up`: over HTTP, and by the command line."""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flows.service.remains import processes_of
+
+
+class User:
+    """Somebody with a home and free ports."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+        self.home = Path(environment["PAIRFLOW_HOME"])
+        self.prefect = f"http://127.0.0.1:{environment['PAIRFLOW_PREFECT_PORT']}"
+        self.mlflow = f"http://127.0.0.1:{environment['PAIRFLOW_MLFLOW_PORT']}"
+        self.ray = f"http://127.0.0.1:{environment['PAIRFLOW_RAY_PORT']}"
+
+    def run(self, *arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """`pairflow ...` in a terminal of this user."""
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """An answer of Prefect's API; None with a body of None is a GET.
+
+        Raises:
+            urllib.error.HTTPError: the server refuses.
+        """
+        return _json(f"{self.prefect}/api/{path}", body)
+
+    def deployment(self, name: str) -> Any:
+        return self.ask(f"deployments/name/{name}/{name}")
+
+    def start(self, name: str, parameters: Any) -> str:
+        """Starts a deployment; the flow run's id."""
+        body = {"parameters": {"parameters": parameters}}
+        return str(self.ask(f"deployments/{self.deployment(name)['id']}/create_flow_run", body)["id"])
+
+    def flow_run(self, flow_run_id: str) -> Any:
+        return self.ask(f"flow_runs/{flow_run_id}")
+
+    def set_state(self, flow_run_id: str, kind: str, name: str) -> None:
+        answer = self.ask(f"flow_runs/{flow_run_id}/set_state", {"state": {"type": kind, "name": name}})
+        assert answer["status"] == "ACCEPT", answer
+
+    def wait_for_state(self, flow_run_id: str, *names: str, timeout_s: float = 120) -> Any:
+        """The flow run, once it is in one of these states."""
+        self.wait_for(
+            lambda: self.flow_run(flow_run_id)["state_name"] in names,
+            timeout_s=timeout_s,
+            or_say=lambda: self.flow_run(flow_run_id)["state"],
+        )
+        return self.flow_run(flow_run_id)
+
+    def jobs(self, flow_run_id: str | None = None) -> dict[str, str]:
+        """Ray jobs, all or those of a flow run: submission id -> status."""
+        token = (self.home / "ray" / "token").read_text()
+        jobs = _json(f"{self.ray}/api/jobs/", None, Authorization=f"Bearer {token}")
+        return {
+            each["submission_id"]: each["status"]
+            for each in jobs
+            if flow_run_id is None or (each["metadata"] or {}).get("flow_run_id") == flow_run_id
+        }
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything under the supervisor of this home, itself included."""
+        return processes_of(self.home)
+
+    def process(self, words: str, **variables: str) -> psutil.Process:
+        """The process with these words in its command line, and these environment variables."""
+        for each in self.processes():
+            if each.is_running() and words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
+                return each
+        raise AssertionError(f"no process with {words!r} in its command line")
+
+    @staticmethod
+    def wait_for(
+        condition: Callable[[], object], *, timeout_s: float, or_say: Callable[[], object] = lambda: ""
+    ) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout_s} s; {or_say()}"
+            time.sleep(0.3)
+
+
+def _json(url: str, body: dict[str, Any] | None, **headers: str) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json", **headers})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - http
+        return json.load(response)
