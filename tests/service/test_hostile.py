@@ -56,8 +56,8 @@ _REFUSED_BY_SERVER: list[tuple[str, Any, str]] = [
     ("train", {"preset": "huge"}, "parameters.preset"),
     ("train", {"training": {"num_steps": -5}}, "training.num_steps"),
     ("train", {"model": {"hidden_size": 4}}, "model.hidden_size"),
-    ("evaluate", {"models": []}, "parameters.models"),
-    ("evaluate", {"models": ["neither"]}, "parameters.models"),
+    ("evaluate", {"methods": []}, "parameters.methods"),
+    ("evaluate", {"methods": ["neither"]}, "parameters.methods"),
     ("pipeline", {"model": {"architecture": "dit\n"}}, "model.architecture"),
     ("pipeline", {"evaluation": {"nosuch": 1}}, "nosuch"),
 ]

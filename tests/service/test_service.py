@@ -41,7 +41,7 @@ def test_all_is_well_and_on_loopback(user: User) -> None:
     assert all(each["healthy"] for each in programs.values())
     assert programs["prefect"]["url"] == user.prefect
     assert _foreign_listeners(user) == []
-    assert "worker" in user.run("logs", "worker").stdout.lower()
+    assert "worker 'this-machine' started" in user.run("logs", "worker", "--lines", "100000").stdout.lower()
 
 
 def test_a_second_up_attaches(user: User) -> None:
@@ -130,7 +130,7 @@ def test_history_is_there_after_everything_was_killed(user: User) -> None:
     assert again.returncode == 0, again.stderr
     assert user.ask("flow_runs/count", {}) == runs
     listed = user.ask("deployments/filter", {})
-    assert sorted(each["name"] for each in listed) == ["evaluate", "pair", "pipeline", "train"]
+    assert sorted(each["name"] for each in listed) == ["distill", "evaluate", "pair", "pipeline", "study", "train"]
 
 
 def test_down_leaves_nothing(user: User) -> None:
