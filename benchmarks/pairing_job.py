@@ -82,6 +82,7 @@ def main(
                 cpus_per_task=1,
                 gpus_per_task=0,
                 num_workers=number,
+                support_parts=1,
                 on_shard=made.append,
             )
             seconds = time.perf_counter() - started
