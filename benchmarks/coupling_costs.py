@@ -13,6 +13,7 @@ import numpy as np
 import typer
 from machine import RESULTS, write_results
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -92,6 +93,8 @@ def draw(results: list[dict[str, Any]]) -> None:
         axis.set_xlabel(result["varied"])
         axis.set_title(f"exponent {result['exponent']:.2f}", fontsize="medium")
         axis.grid(alpha=0.3, which="both")
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter(ScalarFormatter())
     axes[0].set_ylabel("ms a row")
     figure.savefig(RESULTS / "coupling_costs.png", dpi=120)
 
