@@ -118,7 +118,8 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
     chosen = {"parent_flow_run_id": {"any_": [result["prefect_run_id"]]}}
     runs = post("flow_runs/filter", {"flow_runs": chosen, "sort": "START_TIME_ASC"})
     first, *trainings, last = (run["name"] for run in runs)
-    assert (first, last) == ("pair digits T20", "evaluate digits udlm and pairflow")
+    rows = result["pairs"]["rows"]
+    assert (first, last) == (f"pair digits T20 · {rows} rows", "evaluate digits udlm and pairflow")
     assert sorted(trainings) == ["train digits pairflow", "train digits udlm"]  # they start together
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
