@@ -98,7 +98,7 @@ def _bars(axis: "Axes", costs: Sequence[MethodCost]) -> None:
         )
     axis.set_yticks(list(places), [METHODS[each.method].label for each in costs])
     axis.invert_yaxis()
-    axis.set_xlim(0, 1.15 * max(*ends, 1e-3))  # room for the numbers
+    axis.set_xlim(0, 1.15 * max([*ends, 1e-3]))  # room for the numbers
     axis.set_xlabel("wall seconds on this machine")
     axis.set_title("what each took", fontsize="medium")
     axis.grid(axis="x", alpha=0.3)

@@ -87,4 +87,4 @@ def score(
 
 def _over_trials(values: list[float]) -> Score:
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return Score(mean=float(np.mean(values)), std=deviation)
+    return Score(mean=float(np.mean(values)), std=deviation, trials=tuple(map(float, values)))
