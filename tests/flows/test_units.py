@@ -199,7 +199,8 @@ class TestReport:
         assert pairflow.steps[2].scores["num_valid"] == Score(mean=8, std=0.5)  # one seed: over its trials
 
     def test_a_model_by_reference_is_a_line_of_its_own(self) -> None:
-        champion = _model("pairflow", 7).model_copy(update={"label": "PairFlow (m@champion)", "reference": "m@champion"})
+        names = {"label": "PairFlow (m@champion)", "reference": "m@champion"}
+        champion = _model("pairflow", 7).model_copy(update=names)
         methods = over_seeds([_model("pairflow", 2), champion])
         assert [(each.label, each.reference) for each in methods] == [
             ("PairFlow", None),
