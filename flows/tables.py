@@ -11,16 +11,16 @@ def comparison_rows(result: EvaluateResult) -> list[dict[str, object]]:
     costs = {each.method: each for each in result.costs}
     rows: list[dict[str, object]] = []
     for method in result.methods:
-        cost = costs[method.method]
+        cost = costs.get(method.method) if method.reference is None else None
         by_steps = {str(step.num_steps): shown(step.scores[method.headline.name]) for step in method.steps}
         rows.append(
             {
                 "method": method.label,
                 **by_steps,
                 NETWORK_CALLS: _calls(method),
-                "pairing (s)": shown(cost.pairing),
-                "training (s)": shown(cost.training),
-                "refinement (s)": shown(cost.refinement),
+                "pairing (s)": "" if cost is None else shown(cost.pairing),
+                "training (s)": "" if cost is None else shown(cost.training),
+                "refinement (s)": "" if cost is None else shown(cost.refinement),
             }
         )
     return rows

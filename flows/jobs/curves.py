@@ -162,7 +162,7 @@ def _bars(axis: "Axes", costs: Sequence[MethodCost]) -> None:
         )
     axis.set_yticks(list(places), [METHODS[each.method].label for each in costs])
     axis.set_ylim(max(len(costs), 3) - 0.4, -0.6)  # top down; a few bars stay slim
-    axis.set_xlim(0, 1.2 * max(*ends, 1e-3))  # room for the numbers
+    axis.set_xlim(0, 1.2 * max([*ends, 1e-3]))  # room for the numbers
     axis.set_xlabel("wall seconds on this machine")
     axis.set_title("what each took", fontsize="large")
     axis.grid(axis="x", alpha=0.3)

@@ -132,6 +132,9 @@ def score(
 
 
 def over_trials(trials: Sequence[Mapping[str, float]]) -> dict[str, Score]:
-    """Mean and sample deviation of every metric over the trials that have it."""
-    names = dict.fromkeys(name for each in trials for name in each)
-    return {name: mean_and_deviation([each[name] for each in trials if name in each]) for name in names}
+    """Mean and sample deviation of every metric, over the trials that have it."""
+    scores = {}
+    for name in dict.fromkeys(name for each in trials for name in each):
+        values = [each[name] for each in trials if name in each]
+        scores[name] = mean_and_deviation(values).model_copy(update={"trials": tuple(map(float, values))})
+    return scores
