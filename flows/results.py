@@ -108,6 +108,8 @@ class MethodScores(Spec):
     headline: Headline
     facts: dict[str, float]
     """What a reader needs to judge the scores, such as a classifier's accuracy."""
+    notes: tuple[str, ...] = ()
+    """What was not measured, and why."""
     steps: tuple[StepScores, ...]
 
     @property
@@ -123,6 +125,7 @@ class ModelScores(MethodScores):
     training_seed: int
     checkpoint_sha256: str
     training_fingerprint: str | None
+    pairs_fingerprint: str | None
     evaluation_fingerprint: str
     mlflow_run_id: str
     mlflow_model_id: str | None
@@ -146,6 +149,7 @@ def over_seeds(models: Sequence[ModelScores]) -> tuple[MethodScores, ...]:
                 reference=first.reference,
                 headline=first.headline,
                 facts=first.facts,
+                notes=first.notes,
                 steps=steps,
             )
         )
@@ -153,7 +157,9 @@ def over_seeds(models: Sequence[ModelScores]) -> tuple[MethodScores, ...]:
 
 
 def _mean_step(steps: Sequence[StepScores]) -> StepScores:
-    means = {name: [each.scores[name].mean for each in steps] for name in steps[0].scores}
+    names = dict.fromkeys(name for each in steps for name in each.scores)
+    # A score that some models do not have, such as a distance where no molecule is valid, is the others'.
+    means = {name: [each.scores[name].mean for each in steps if name in each.scores] for name in names}
     return StepScores(
         num_steps=steps[0].num_steps,
         num_network_calls=statistics.fmean(each.num_network_calls for each in steps),
@@ -194,6 +200,10 @@ class EvaluateResult(Spec):
     """Path of the comparison figure (PNG)."""
     grid: str
     """Path of the grid of samples (PNG)."""
+    trajectories: str
+    """Path of the picture of a few samples on their way from source to result (PNG)."""
+    report: str
+    """Path of the page that has it all (HTML)."""
     skipped: bool
     seconds: float
 

@@ -135,6 +135,7 @@ __all__ = [
     "DatasetSpec",
     "DistillationSpec",
     "EvaluationSpec",
+    "ImageFeatures",
     "ModelSpec",
     "OptimizerSpec",
     "PresetName",

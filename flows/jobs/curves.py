@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.methods import METHODS
-from flows.results import NUM_SAMPLES, MethodCost, MethodScores
+from flows.results import MethodCost, MethodScores
+from flows.tables import score_names
 from pairflow.metrics.labels import label
 
 if TYPE_CHECKING:
@@ -51,13 +52,6 @@ def curve_styles(methods: Sequence[MethodScores]) -> list[Curve]:
         linestyle = first if place == 0 else _LINES[1 + (place - 1) % (len(_LINES) - 1)]
         styles.append(Curve(method.color, method.marker, linestyle, filled=place == 0))
     return styles
-
-
-def score_names(methods: Sequence[MethodScores]) -> list[str]:
-    """The scores that some method has with some number of steps: the headline first, counts of samples left out."""
-    headline = methods[0].headline.name
-    found = dict.fromkeys(name for method in methods for step in method.steps for name in step.scores)
-    return [headline, *(name for name in found if name not in (headline, NUM_SAMPLES))]
 
 
 def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], title: str, path: Path) -> None:

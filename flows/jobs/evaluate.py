@@ -8,15 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flows import methods
-from flows.jobs import contestants, finished, inputs, pictures, runs
+from flows.jobs import contestants, finished, inputs, pair_quality, presentation, runs
 from flows.jobs.contestants import Contestant
-from flows.jobs.curves import comparison
 from flows.jobs.machine import use_threads
 from flows.jobs.protocol import JobContext, ProgressLines, main
-from flows.jobs.scoring import METRICS_VERSION, score
+from flows.jobs.scoring import score
 from flows.lineage import Lineage
 from flows.methods import METHODS, MethodName
 from flows.parameters import EvaluateParameters, recipe, with_seed
@@ -72,6 +69,8 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         table=str(folder / "table.json"),
         figure=str(folder / "comparison.png"),
         grid=str(folder / "samples.png"),
+        trajectories=str(folder / "trajectories.png"),
+        report=str(folder / "report.html"),
         skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
         seconds=time.perf_counter() - started,
     )
@@ -113,7 +112,12 @@ class _Evaluation:
     def evaluator(self) -> metrics.Evaluator:
         """Prepared when the first model is scored; for images it trains a classifier."""
         use_threads(self.settings.threads_per_job)
-        return metrics.evaluator(self.data.whole, progress=ProgressLines)
+        return metrics.evaluator(self.data.whole, progress=ProgressLines, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """What decides how samples are measured, besides the data."""
+        return {"image_features": self.preset.evaluation.image_features, "data_dir": self.settings.data_dir}
 
     def chain(self, name: MethodName, seed: int | None) -> tuple[TrainResult, ...]:
         """What training left of a method's model with a seed, its base first; None is the preset's own seed.
@@ -170,26 +174,22 @@ class _Evaluation:
 
     def report(self, result: EvaluateResult) -> None:
         """Draws the comparison, logs it with the runs that it compares, and writes the table last."""
-        Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
-        comparison(result.methods, result.costs, self.data.spec.name, Path(result.figure))
-        samples: dict[str, dict[int, np.ndarray]] = {}
-        for each in result.models:  # of several training seeds the first one's samples are shown
-            if each.label not in samples:
-                samples[each.label] = self._samples(each)
-        pictures.sample_grid(self.data.train, samples, Path(result.grid))
+        presentation.present(
+            result,
+            self.data,
+            self.preset.evaluation,
+            self.settings,
+            self.context,
+            experiment_id=self.lineage.experiment(self.data.spec.name),
+        )
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
         runs.write(Path(result.table), result)
 
     def attach(self, result: EvaluateResult, run_id: str) -> None:
-        """Logs the pictures with an MLflow run."""
-        for path in (result.figure, result.grid):
+        """Logs the page and its pictures with an MLflow run."""
+        for path in (result.figure, result.grid, result.trajectories, result.report):
             self.lineage.attach(run_id, Path(path))
-
-    def _samples(self, scores: ModelScores) -> dict[int, np.ndarray]:
-        """Number of steps -> the samples [N, D] that were kept of a model."""
-        with np.load(self._folder(scores.evaluation_fingerprint) / "samples.npz", allow_pickle=False) as archive:
-            return {int(name): archive[name] for name in archive.files}
 
     def _score(self, contestant: Contestant, known_as: str, folder: Path, run_id: str) -> ModelScores:
         spec = self.preset.evaluation
@@ -199,9 +199,12 @@ class _Evaluation:
         description = f"evaluate {self.data.spec.name} {contestant.label}"
         with ProgressLines(desc=description, total=total, unit="network calls") as bar:
             scored = score(load_model(contestant.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
-        folder.mkdir(parents=True, exist_ok=True)
-        kept: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
-        np.savez_compressed(folder / "samples.npz", **kept)
+        presentation.keep(scored, folder)
+        pairs = (
+            None
+            if (known := contestant.origin.get("pairs_fingerprint")) is None
+            else pair_quality.find(known, self.settings)
+        )
         headline = evaluator.headline
         return ModelScores(
             method=contestant.method,
@@ -212,7 +215,9 @@ class _Evaluation:
             training_fingerprint=contestant.training_fingerprint,
             evaluation_fingerprint=known_as,
             headline=Headline(name=headline.name, label=headline.label, higher_is_better=headline.higher_is_better),
-            facts=dict(evaluator.facts),
+            facts={**evaluator.facts, **({} if pairs is None else pair_quality.facts(pairs))},
+            notes=tuple(evaluator.notes),
+            pairs_fingerprint=known,
             steps=scored.steps,
             mlflow_run_id=run_id,
             mlflow_model_id=contestant.mlflow_model_id,
@@ -222,7 +227,8 @@ class _Evaluation:
         data = {"dataset": self.data.train.digest}
         if self.data.test is not None:
             data["held_out"] = self.data.test.digest
-        return fingerprint(self.preset.evaluation, model=contestant.sha256, metrics=METRICS_VERSION, **data)
+        version = metrics.version(self.data.whole, **self._how)
+        return fingerprint(self.preset.evaluation, model=contestant.sha256, metrics=version, **data)
 
     def _folder(self, known_as: str) -> Path:
         return self.settings.evaluations_dir / known_as

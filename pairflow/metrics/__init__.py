@@ -123,7 +123,7 @@ def evaluator(
 def version(dataset: TokenDataset, *, image_features: ImageFeatures = "auto", data_dir: Path | None = None) -> str:
     """What the scores of `evaluator` are known by: metrics are versioned as engines are.
 
-    A figure that is computed differently has another version, and so has one more figure: such as "metrics/2 fcd/1.2.2".
+    Figures that are computed differently, and one figure more, have another version: such as "metrics/2 fcd/1.2.2".
 
     Raises:
         SpecError: no evaluator for that kind of data.

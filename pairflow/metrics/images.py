@@ -116,7 +116,7 @@ class ImageEvaluator:
         if len(test) > 1:
             facts["held_out_" + name] = self._distance(test.tokens)
         self.facts: Mapping[str, float] = facts
-        self.notes = (f"FID and Inception Score: not measured; for them {inception.where_from()}",)
+        self.notes: tuple[str, ...] = (f"FID and Inception Score: not measured; for them {inception.where_from()}",)
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
         """{headline's name: squared Fréchet distance} of samples [N, D]."""

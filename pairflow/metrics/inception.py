@@ -8,6 +8,7 @@ which is that of pytorch-fid. Nothing is downloaded: the file is read from the d
 import hashlib
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,7 +105,7 @@ def _to_17() -> _Mixed:
 
 def _factorised(width: int) -> _Mixed:
     """17×17: 7×7 as 1×7 and 7×1, once and twice."""
-    row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
+    row, column = partial(_Conv, kernel=(1, 7), padding=(0, 3)), partial(_Conv, kernel=(7, 1), padding=(3, 0))
     return _Mixed(
         (
             ("branch1x1",),
@@ -114,13 +115,13 @@ def _factorised(width: int) -> _Mixed:
         "average",
         branch1x1=_Conv(768, 192),
         branch7x7_1=_Conv(768, width),
-        branch7x7_2=_Conv(width, width, **row),
-        branch7x7_3=_Conv(width, 192, **column),
+        branch7x7_2=row(width, width),
+        branch7x7_3=column(width, 192),
         branch7x7dbl_1=_Conv(768, width),
-        branch7x7dbl_2=_Conv(width, width, **column),
-        branch7x7dbl_3=_Conv(width, width, **row),
-        branch7x7dbl_4=_Conv(width, width, **column),
-        branch7x7dbl_5=_Conv(width, 192, **row),
+        branch7x7dbl_2=column(width, width),
+        branch7x7dbl_3=row(width, width),
+        branch7x7dbl_4=column(width, width),
+        branch7x7dbl_5=row(width, 192),
         branch_pool=_Conv(768, 192),
     )
 
@@ -141,7 +142,7 @@ def _to_8() -> _Mixed:
 
 def _forked(inputs: int, pool: str) -> _Mixed:
     """8×8: 3×3 as 1×3 beside 3×1."""
-    row, column = {"kernel": (1, 3), "padding": (0, 1)}, {"kernel": (3, 1), "padding": (1, 0)}
+    row, column = partial(_Conv, kernel=(1, 3), padding=(0, 1)), partial(_Conv, kernel=(3, 1), padding=(1, 0))
     return _Mixed(
         (
             ("branch1x1",),
@@ -151,12 +152,12 @@ def _forked(inputs: int, pool: str) -> _Mixed:
         pool,
         branch1x1=_Conv(inputs, 320),
         branch3x3_1=_Conv(inputs, 384),
-        branch3x3_2a=_Conv(384, 384, **row),
-        branch3x3_2b=_Conv(384, 384, **column),
+        branch3x3_2a=row(384, 384),
+        branch3x3_2b=column(384, 384),
         branch3x3dbl_1=_Conv(inputs, 448),
         branch3x3dbl_2=_Conv(448, 384, 3, padding=1),
-        branch3x3dbl_3a=_Conv(384, 384, **row),
-        branch3x3dbl_3b=_Conv(384, 384, **column),
+        branch3x3dbl_3a=row(384, 384),
+        branch3x3dbl_3b=column(384, 384),
         branch_pool=_Conv(inputs, 192),
     )
 

@@ -133,7 +133,6 @@ class MoleculeEvaluator:
         self._dataset = dataset
         train = dataset.part("train")
         self._known = TrainingMolecules(train.decode(train.tokens), progress=progress)
-        self._chemnet = None if chemnet.version() is None else chemnet.ChemNet(resolve_device(device))
         reference, held_out = (
             ParsedMolecules(_chosen(dataset.part(name), REFERENCE_SIZE)) for name in ("train", "test")
         )
@@ -144,18 +143,17 @@ class MoleculeEvaluator:
             "reference_molecules": float(len(reference.smiles)),
             **{f"held_out_{name}": value for name, value in self._compare(held_out).items()},
         }
-        self._chemnet: chemnet.ChemNet | None = None
-        if chemnet.version() is not None:
-            self._chemnet = chemnet.ChemNet(resolve_device(device))
+        self._chemnet = None if chemnet.version() is None else chemnet.ChemNet(resolve_device(device))
+        self._chemnet_reference: Gaussian | None = None
+        if self._chemnet is not None:
             texts = (_chosen(dataset.part(name), CHEMNET_REFERENCE_SIZE) for name in ("train", "test"))
             wide, wide_held_out = map(ParsedMolecules, texts)
             self._chemnet_reference = self._gaussian(wide)
             if (distance := self._chemnet_distance(wide_held_out)) is not None:
                 facts["held_out_frechet_chemnet_distance"] = distance
         self.facts: Mapping[str, float] = facts
-        self.notes: tuple[str, ...] = ()
-        if self._chemnet is None:
-            self.notes = ("Fréchet ChemNet Distance: not measured; it needs `pip install 'pairflow[fcd]'`",)
+        missing = "Fréchet ChemNet Distance: not measured; it needs `pip install 'pairflow[fcd]'`"
+        self.notes: tuple[str, ...] = (missing,) if self._chemnet is None else ()
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
         """Metrics of samples [N, D]; see the class."""

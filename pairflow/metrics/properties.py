@@ -9,9 +9,9 @@ from scipy.stats import wasserstein_distance
 
 PROPERTIES: dict[str, Callable[[Chem.Mol], float]] = {
     "qed": QED.qed,  # Bickerton et al., Nature Chemistry 4 (2012), 0 to 1
-    "log_p": Crippen.MolLogP,  # Wildman and Crippen, J. Chem. Inf. Comput. Sci. 39 (1999)
-    "molecular_weight": Descriptors.MolWt,  # g/mol, hydrogens included
-    "ring_count": rdMolDescriptors.CalcNumRings,  # of the smallest set of smallest rings
+    "log_p": Crippen.MolLogP,  # type: ignore[attr-defined]  # Wildman and Crippen, J. Chem. Inf. Comput. Sci. 39 (1999)
+    "molecular_weight": Descriptors.MolWt,  # type: ignore[attr-defined]  # g/mol, hydrogens included
+    "ring_count": rdMolDescriptors.CalcNumRings,  # of the symmetrised smallest set of smallest rings: cubane has 6
 }
 _MOST_COMPARED = 5000  # molecules of which all pairs are compared: 12.5 million
 _RADIUS, _BITS = 2, 2048
