@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # Of a method's whole cost, from the bottom of its bar: name of the part, how dark it is drawn, and its hatching.
 _PARTS = (("pairing", 1.0, ""), ("training", 0.55, ""), ("refinement", 0.55, "///"))
 _HELD_OUT = "held-out data"
-_COLUMNS = 4  # of small panels
+_COLUMNS = 4  # of small panels, at most
+_UNITS = 24  # of the figure's width: 1, 2, 3 or 4 columns have a whole number of them
 _LINES = (
     "-",
     (0, (1, 1)),
@@ -65,21 +66,23 @@ def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], tit
     from matplotlib.figure import Figure
 
     headline, *others = score_names(methods)
-    rows = -(-len(others) // _COLUMNS)
+    columns = min(_COLUMNS, max(1, len(others)))
+    rows = -(-len(others) // columns)
     figure = Figure(figsize=(14, 5 + 2.75 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1 + rows, 2 * _COLUMNS, height_ratios=[1.75] + [1] * rows)
-    large = figure.add_subplot(grid[0, : 2 * _COLUMNS - 3 if costs else 2 * _COLUMNS])
+    grid = figure.add_gridspec(1 + rows, _UNITS, height_ratios=[1.75] + [1] * rows)
+    large = figure.add_subplot(grid[0, : _UNITS - 9 if costs else _UNITS])
     _curves(large, methods, headline)
     shown = methods[0].headline
     better = "higher is better" if shown.higher_is_better else "lower is better"
     large.set_ylabel(f"{methods[0].headline_text} ({better})")
     large.set_title(f"{title}: {shown.label} by number of sampling steps", fontsize="large")
     if costs:
-        _bars(figure.add_subplot(grid[0, 2 * _COLUMNS - 3 :]), costs)
+        _bars(figure.add_subplot(grid[0, _UNITS - 9 :]), costs)
     for place, name in enumerate(others):
-        row, column = divmod(place, _COLUMNS)
-        axis = figure.add_subplot(grid[1 + row, 2 * column : 2 * column + 2])
+        row, column = divmod(place, columns)
+        unit = _UNITS // columns
+        axis = figure.add_subplot(grid[1 + row, unit * column : unit * (column + 1)])
         _curves(axis, methods, name, small=True)
     handles, labels = large.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place] == _HELD_OUT)  # it comes first by itself
@@ -108,7 +111,9 @@ def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: 
             color=style.color,
             marker=style.marker,
             markerfacecolor=style.color if style.filled else "white",
-            markersize=4 if small else 6,
+            markeredgecolor="white" if style.filled else style.color,
+            markeredgewidth=0.6 if style.filled else 1.2,
+            markersize=5.5 if small else 8,
             linestyle=style.linestyle,
             linewidth=1.2 if small else 1.6,
             capsize=2 if small else 3,

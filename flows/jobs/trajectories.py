@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.jobs import pictures
+from flows.jobs import pictures, sheet
 from flows.jobs.scoring import Trajectory
 from pairflow.datasets import TokenDataset
 
@@ -12,7 +12,7 @@ _SAMPLES = 4
 _TEXT_SIZE = 15  # pixels
 _LINE = 22
 _LABEL_WIDTH = 120
-_CHANGED, _INK, _FAINT = (255, 214, 165), (20, 20, 20), (130, 130, 130)
+_CHANGED = (255, 205, 145)
 _MASK_COLOR = (0.80, 0.47, 0.65)  # of Okabe and Ito's palette; no grey and none of viridis
 _SPECIALS = {"<bos>": "⊢", "<eos>": "⊣", "<pad>": "·"}
 _MASK = "▒"
@@ -47,23 +47,10 @@ def _name(step: int, num_steps: int) -> str:
 
 def _images(train: TokenDataset, tokens: np.ndarray, names: list[str], title: str, path: Path) -> None:
     """A row a sample, a column a state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    num_states, num_samples, _ = tokens.shape
-    figure = Figure(figsize=(1.15 * num_states, 1.15 * num_samples + 0.7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(num_samples, num_states, squeeze=False)
-    for sample in range(num_samples):
-        for state in range(num_states):
-            axis = axes[sample, state]
-            axis.imshow(_image(train, tokens[state, sample]), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if sample == 0:
-                axis.set_title(names[state], fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=130)
+    rows = [
+        (f"sample {sample}", [_image(train, state) for state in tokens[:, sample]]) for sample in range(tokens.shape[1])
+    ]
+    sheet.write(rows, title, path, columns=names)
 
 
 def _image(train: TokenDataset, row: np.ndarray) -> np.ndarray:
@@ -107,11 +94,9 @@ def _strips(vocab_size: int, tokens: np.ndarray, names: list[str], title: str, p
 
 def _strings(train: TokenDataset, tokens: np.ndarray, names: list[str], title: str, path: Path) -> None:
     """A block a sample: a line a state, token by token, and the final molecule beside it."""
-    from matplotlib import font_manager
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans Mono"), _TEXT_SIZE)
-    heading = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), _TEXT_SIZE + 1)
+    font, heading = sheet.font("mono", _TEXT_SIZE), sheet.font("sans", _TEXT_SIZE + 1)
     num_states, num_samples, length = tokens.shape
     vocab = () if train.vocab is None else train.vocab.tokens
     texts = np.array([*(_SPECIALS.get(each, each) for each in vocab), _MASK], dtype=object)[tokens]
@@ -126,19 +111,19 @@ def _strings(train: TokenDataset, tokens: np.ndarray, names: list[str], title: s
     size = (_LABEL_WIDTH + text_width + 24 + finals[0].shape[1] + 12, 40 + num_samples * block)
     canvas = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((12, 10), title, fill=_INK, font=heading)
+    pen.text((12, 10), title, fill=sheet.INK, font=heading)
     for sample in range(num_samples):
         top = 40 + sample * block
         for state in range(num_states):
             y = top + state * _LINE
-            pen.text((12, y), names[state], fill=_FAINT, font=font)
+            pen.text((12, y), names[state], fill=sheet.FAINT, font=font)
             x = float(_LABEL_WIDTH)
             for column, width in enumerate(widths[sample]):
                 text = texts[state, sample, column]
                 if state and tokens[state, sample, column] != tokens[state - 1, sample, column]:
                     pen.rectangle((x, y - 1, x + advance * len(text) - 1, y + _LINE - 3), fill=_CHANGED)
                 quiet = text in _SPECIALS.values() or text == _MASK
-                pen.text((x, y), text, fill=_FAINT if quiet else _INK, font=font)
+                pen.text((x, y), text, fill=sheet.FAINT if quiet else sheet.INK, font=font)
                 x += advance * width
         canvas.paste(Image.fromarray(finals[sample]), (_LABEL_WIDTH + text_width + 24, top))
     canvas.save(path)
