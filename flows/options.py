@@ -50,12 +50,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the
 
 
 REFERENCE = "A checkpoint's folder, a training's fingerprint (or its first digits), or an MLflow model id m-…."
-Methods = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME,NAME,…", help="Methods to compare: mdlm, udlm or pairflow, the last two also with +dcd or +redi."
-    ),
-]
+METHODS_METAVAR = "NAME,NAME,…"
+METHODS_HELP = "Methods to compare: mdlm, udlm or pairflow, the last two also with +dcd or +redi."
+Methods = Annotated[str, typer.Option(metavar=METHODS_METAVAR, help=METHODS_HELP)]
 TrainingSeeds = Annotated[
     str | None,
     typer.Option(

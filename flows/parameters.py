@@ -5,7 +5,7 @@ stands beside them and enters no fingerprint.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,8 @@ from pairflow.spec import (
     TrainingSpec,
     parse,
 )
+
+Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: see flows/models.py
 
 # What the method decides, so that no setting beside it can say something else.
 _OF_THE_METHOD = tuple(
@@ -134,11 +136,23 @@ class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
     """Sample trained models with few steps, measure, and compare."""
 
     methods: tuple[MethodName, ...] = Field(
-        ("udlm", "pairflow"), min_length=1, description="Methods to compare; their models must be trained."
+        ("udlm", "pairflow"), description="Methods to compare; their models must be trained. May be none beside models."
+    )
+    models: tuple[Reference, ...] = Field(
+        (),
+        max_length=32,
+        description="More models, by reference (up to 32): a checkpoint's folder, a training's fingerprint, an MLflow "
+        "model id m-…, or a registered model such as pairflow-qm9@champion.",
     )
     training_seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Scores are the mean over the models of these seeds; default the preset's one."
     )
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Self:
+        if not self.methods and not self.models:
+            raise ValueError("there is nothing to evaluate: give methods (--methods), models (--model REF), or both")
+        return self
 
 
 class PipelineParameters(_Sharded, _FromPreset, FlowParameters):

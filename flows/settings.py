@@ -136,6 +136,11 @@ class Settings(BaseSettings):
         return self.home / "runs"
 
     @property
+    def evaluations_dir(self) -> Path:
+        """Scores and samples of one model, a folder per evaluation fingerprint."""
+        return self.home / "evaluations"
+
+    @property
     def reports_dir(self) -> Path:
         """Tables and pictures, a folder per evaluation fingerprint."""
         return self.home / "reports"

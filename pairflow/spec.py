@@ -13,6 +13,7 @@ from pairflow.spec_base import Seed, Spec, canonical_json, fingerprint, parse
 from pairflow.spec_learning import (
     DistillationSpec,
     EvaluationSpec,
+    ImageFeatures,
     OptimizerSpec,
     RediSpec,
     SamplingSpec,
@@ -134,6 +135,7 @@ __all__ = [
     "DatasetSpec",
     "DistillationSpec",
     "EvaluationSpec",
+    "ImageFeatures",
     "ModelSpec",
     "OptimizerSpec",
     "PresetName",

@@ -6,14 +6,13 @@ import operator
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 from pydantic import JsonValue
 
 import storage
 from flows import models
-from flows.jobs import inputs, pictures
+from flows.jobs import inputs, pair_quality
 from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import ClosedForm, Redi, Resources
@@ -83,7 +82,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
             manifest = work.couple()
         stage.tag(content_sha256=manifest.content_sha256)
         stage.log(_figures(manifest))
-        if (picture := _draw(manifest, settings)) is not None:
+        if (picture := pair_quality.picture(manifest, settings)) is not None:
             lineage.attach(stage.run_id, picture)
         return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
 
@@ -176,16 +175,6 @@ class _Work:
             )
             self.source.make(self.url, header, shards, resources)
         return made
-
-
-def _draw(manifest: Manifest, settings: Settings) -> Path | None:
-    """The picture of a coupling, where its summary has what is needed: not if all was found, none made."""
-    if "hamming_histogram" not in manifest.summary:
-        return None
-    path = settings.reports_dir / manifest.fingerprint / "coupling.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.coupling(manifest, path)
-    return path
 
 
 def _figures(manifest: Manifest) -> dict[str, float]:
