@@ -119,7 +119,7 @@ def _page(
         f"{sentence}\n\n{table}\n\n"
         f"Trained because {contest.reason}. Scores at {rule.steps} sampling steps, over {rule.trials} trials of "
         f"{contest.preset.evaluation.num_samples:,} samples with the same seeds, against {survey.num_held_out:,} rows "
-        f"held out. Promoted if better by {rule.margin:.3g} of the champion's score with confidence {rule.confidence:g}.\n"
+        f"held out. Asked for: better by {rule.margin:.3g} of the champion's score, confidence {rule.confidence:g}.\n"
     )
 
 

@@ -112,7 +112,10 @@ def _option(kind: Any, text: str, **more: Any) -> Any:
 # Name -> (annotation, default); the names are the fields of DatasetSpec, but for `dataset`, its `name`.
 _DATASET_OPTIONS: dict[str, tuple[Any, Any]] = {
     "dataset": (_option(DatasetName, "Which dataset; `pairflow datasets` lists them."), ...),
-    "path": (_option(str | None, "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D]."), None),
+    "path": (
+        _option(str | None, "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D], or a folder."),
+        None,
+    ),
     "vocab_size": (_option(int | None, "For 'tokens': K, the number of tokens.", min=2), None),
     "vocab_path": (_option(str | None, "For 'tokens': a JSON list of K strings, in place of K."), None),
     "max_rows": (_option(int | None, "Keep a seeded random subset of this size.", min=1), None),

@@ -182,8 +182,8 @@ class RetrainParameters(_Sharded, _Refinements, _TrainedFromPreset, FlowParamete
     name: str | None = Field(
         None,
         pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
-        description="The registered model is pairflow-NAME (small letters, digits, dashes); default the dataset's name. "
-        "Data of your own in several places need a name each.",
+        description="The registered model is pairflow-NAME (small letters, digits, dashes); default the dataset's "
+        "name. Data of your own in several places need a name each.",
     )
     method: MethodName = Field("pairflow", description="How the model is made; +dcd also distils it, for few steps.")
     steps: int = Field(
@@ -244,12 +244,7 @@ P = TypeVar(
 )
 A = TypeVar("A", bound=Spec)
 _Recipe = (
-    TrainParameters
-    | DistillParameters
-    | EvaluateParameters
-    | PipelineParameters
-    | StudyParameters
-    | RetrainParameters
+    TrainParameters | DistillParameters | EvaluateParameters | PipelineParameters | StudyParameters | RetrainParameters
 )
 
 

@@ -1,13 +1,13 @@
 """Whether a new model takes the champion's place: a paired comparison with its uncertainty counted.
 
-Both are sampled in n trials with the same seeds and measured against the same held-out data. With a_i and b_i the scores
-of candidate and champion in trial i, s = 1 where more is better and −1 where less is, and m the margin,
+Both are sampled in n trials with the same seeds and measured against the same held-out data. With a_i and b_i the
+scores of candidate and champion in trial i, s = 1 where more is better and −1 where less is, and m the margin,
 
     c_i = s (a_i − b_i) − m |b_i|
 
 is by how much the candidate beats the champion and the margin in that trial. It is promoted if the lower end of the
-one-sided t interval of their mean, c̄ − t_{q, n−1} · sd(c) / √n, is above 0, q being the confidence. So a candidate whose
-true advantage is the margin at most is promoted with probability 1 − q at most, as far as trials are normal.
+one-sided t interval of their mean, c̄ − t_{q, n−1} · sd(c) / √n, is above 0, q being the confidence. So a candidate
+whose true advantage is the margin at most is promoted with probability 1 − q at most, as far as trials are normal.
 """
 
 import statistics

@@ -68,7 +68,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             engine=parameters.engine,
             store=parameters.store,
             coupling=work.preset.coupling if work.needs_pairs else None,
-            champion=None if champion is None else f"{name}@{CHAMPION}",
+            champion=None if champion is None else champion.model_id,
         )
         survey = run_job("survey", request, Survey, store=parameters.store)
         contest = Contest(parameters, work.preset, name, survey, champion)
@@ -91,9 +91,11 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 # As of a version that was registered by hand, which does not say what it was made of.
                 sentence = f"this data and these settings make the model of version {champion.number}, the champion"
                 parent.tag(outcome="skipped", decision=sentence)
-                registry.tag(champion, contest.tags)
+                _tag(lineage, registry, champion, contest)
                 return _nothing(name, sentence, champion)
-            evaluation = work.evaluate(pairs, (f"{name}@{CHAMPION}",) if contest.comparable else ())
+            evaluation = work.evaluate(
+                pairs, (champion.model_id,) if champion is not None and contest.comparable else ()
+            )
             show_comparison(evaluation, parameters.dataset.name)
             _check_champion(registry, contest, evaluation)
             version = registry.register(
@@ -103,13 +105,13 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 tags=contest.tags,
             )
             # A version that was there already may not say what it was made of, or was judged against another champion.
-            registry.tag(version, contest.tags)
+            _tag(lineage, registry, version, contest)
             decision = decide(contest, version, evaluation)
             if decision.outcome == "challenger":
                 registry.challenge(version, decision.page)
             else:
                 registry.promote(version, decision.page)
-            _show(parent, lineage, name, decision, version)
+            _show(parent, name, decision, version)
     return RetrainResult(
         outcome=decision.outcome,
         sentence=decision.sentence,
@@ -146,7 +148,14 @@ def _check_champion(registry: Registry, contest: Contest, evaluation: EvaluateRe
         )
 
 
-def _show(parent: StageRun, lineage: Lineage, name: str, decision: Decision, version: Version) -> None:
+def _tag(lineage: Lineage, registry: Registry, version: Version, contest: Contest) -> None:
+    """Has a version say what it was made of, by which the next run knows it again."""
+    with registry.asking():
+        for tag, value in contest.tags.items():
+            lineage.client.set_model_version_tag(version.name, str(version.number), tag, value)
+
+
+def _show(parent: StageRun, name: str, decision: Decision, version: Version) -> None:
     """Tells the decision where people look: on the run's page in Prefect, and in MLflow."""
     artifacts.show_text(f"decision-{name}", f"{name}: {decision.outcome}", f"## {name}\n\n{decision.page}")
     parent.tag(outcome=decision.outcome, decision=decision.sentence, version=str(version.number), registered_model=name)

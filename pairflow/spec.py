@@ -29,7 +29,8 @@ class DatasetSpec(Spec):
     name: DatasetName = Field("digits", description="Name in the registry; 'tokens' is your own array.")
     path: str | None = Field(
         None,
-        description="Only for 'tokens': a .npy, .npz, .parquet or .zarr of integers [M, D].",
+        description="Only for 'tokens': a .npy, .npz, .parquet or .zarr of integers [M, D], or a folder of files (not "
+        "Zarr), which are read in the order of their names.",
     )
     vocab_size: int | None = Field(
         None, ge=2, le=2**32, description="Only for 'tokens': K, at least the largest token + 1."
@@ -60,7 +61,7 @@ class DatasetSpec(Spec):
                 raise ValueError(f"{', '.join(given)} can only be given for dataset 'tokens', got '{self.name}'")
             return self
         if self.path is None:
-            raise ValueError("dataset 'tokens' needs a path to a .npy, .npz, .parquet or .zarr array")
+            raise ValueError("dataset 'tokens' needs a path to a .npy, .npz, .parquet or .zarr array, or to a folder")
         if (self.vocab_size is None) == (self.vocab_path is None):
             raise ValueError("dataset 'tokens' needs exactly one of vocab_size and vocab_path")
         return self

@@ -86,7 +86,7 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 "tokens",
                 None,
                 None,
-                "bring your own: integers [M, D] in .npy, .npz, .parquet or .zarr",
+                "bring your own: integers [M, D] in .npy, .npz, .parquet or .zarr, or a folder of files",
                 "spec.path",
             ),
             tokens.load_tokens,
