@@ -5,8 +5,8 @@ from functools import cached_property
 
 from flows.lineage.registry import CHALLENGER, PREVIOUS, Registry, Version
 from flows.methods import METHODS
-from flows.parameters import RetrainParameters
 from flows.results import Survey
+from flows.retrain_parameters import RetrainParameters
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
 from pairflow.spec import fingerprint

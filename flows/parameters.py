@@ -47,7 +47,9 @@ class FlowParameters(Spec):
     )
 
 
-class _Sharded(Spec):
+class Sharded(Spec):
+    """How pairs are made and written."""
+
     format: Literal["zarr", "parquet"] = Field("zarr", description="File format of the coupled pairs.")
     shard_size: int | None = Field(
         None,
@@ -59,7 +61,9 @@ class _Sharded(Spec):
     )
 
 
-class _TrainedFromPreset(Spec):
+class TrainedFromPreset(FlowParameters):
+    """A model's settings, each by preset where it is not given."""
+
     preset: PresetName = Field(
         "demo", description="Where what is not given below comes from: demo (minutes), laptop (longer) or paper."
     )
@@ -68,17 +72,19 @@ class _TrainedFromPreset(Spec):
     training: TrainingSpec | None = Field(None, description="How it is trained; default by preset.")
 
 
-class _FromPreset(_TrainedFromPreset):
+class _FromPreset(TrainedFromPreset):
     evaluation: EvaluationSpec | None = Field(None, description="What is sampled; default by preset.")
 
 
-class _Refinements(Spec):
+class Refinements(Spec):
+    """What is done with a trained model."""
+
     distillation: DistillationSpec | None = Field(None, description="How DCD distils; default by preset.")
     redi: RediSpec | None = Field(None, description="The pairs that ReDi makes; default by preset.")
     redi_training: TrainingSpec | None = Field(None, description="How ReDi trains on its pairs; default by preset.")
 
 
-class PairParameters(_Sharded, FlowParameters):
+class PairParameters(Sharded, FlowParameters):
     """Couple every training row with a source point, or a model's sources with its samples; keep the pairs."""
 
     coupling: CouplingSpec | None = Field(
@@ -114,7 +120,7 @@ class _OnPairs(Spec):
     )
 
 
-class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
+class TrainParameters(_OnPairs, _FromPreset):
     """Train a denoiser on stored pairs, or with independent sources."""
 
     method: BaseName = Field(
@@ -124,7 +130,7 @@ class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
     )
 
 
-class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+class DistillParameters(_OnPairs, Refinements, _FromPreset):
     """Distil a trained model (DCD), or train it further on pairs that it made (ReDi)."""
 
     method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
@@ -135,7 +141,7 @@ class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
     )
 
 
-class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+class EvaluateParameters(_OnPairs, Refinements, _FromPreset):
     """Sample trained models with few steps, measure, and compare."""
 
     methods: tuple[MethodName, ...] = Field(
@@ -158,11 +164,11 @@ class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
         return self
 
 
-class PipelineParameters(_Sharded, _FromPreset, FlowParameters):
+class PipelineParameters(Sharded, _FromPreset):
     """Data to report: pair, train with and without pairs, evaluate both."""
 
 
-class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
+class StudyParameters(Sharded, Refinements, _FromPreset):
     """The paper's comparison: train, distil and evaluate several methods, with several training seeds."""
 
     methods: tuple[MethodName, ...] = Field(
@@ -176,79 +182,11 @@ class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
     )
 
 
-class RetrainParameters(_Sharded, _Refinements, _TrainedFromPreset, FlowParameters):
-    """Train anew if data or settings have changed, and let the better of candidate and champion serve."""
-
-    name: str | None = Field(
-        None,
-        pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
-        description="The registered model is pairflow-NAME (small letters, digits, dashes); default the dataset's "
-        "name. Data of your own in several places need a name each.",
-    )
-    method: MethodName = Field("pairflow", description="How the model is made; +dcd also distils it, for few steps.")
-    steps: int = Field(
-        4, ge=1, le=1024, description="Sampling steps that you can afford (1 to 1,024): the models are compared there."
-    )
-    trials: int = Field(
-        5, ge=2, le=100, description="Trials of candidate and champion, with the same seeds (2 to 100)."
-    )
-    num_samples: int | None = Field(None, ge=2, description="Samples a trial (2 or more); default by preset.")
-    margin: float = Field(
-        0.01,
-        ge=0,
-        le=10,
-        description="By which fraction of the champion's score the candidate must be better (0 to 10), beyond chance.",
-    )
-    confidence: float = Field(
-        0.95,
-        ge=0.5,
-        lt=1,
-        description="How sure that must be (0.5 to below 1): one minus the chance to promote one that is not better.",
-    )
-
-    @property
-    def registered_as(self) -> str:
-        """NAME in pairflow-NAME."""
-        return self.name or self.dataset.name
-
-    @property
-    def study(self) -> StudyParameters:
-        """The same as the comparison that trains and evaluates it.
-
-        Raises:
-            SpecError: the preset has no settings for this dataset.
-        """
-        shared = {name: getattr(self, name) for name in StudyParameters.model_fields if hasattr(self, name)}
-        evaluation = preset(self.preset, self.dataset.name).evaluation
-        update: dict[str, Any] = {"steps": (self.steps,), "num_trials": self.trials}
-        if self.num_samples is not None:
-            update["num_samples"] = self.num_samples
-        return StudyParameters(**shared, methods=(self.method,), evaluation=evaluation.model_copy(update=update))
-
-
-class SurveyParameters(FlowParameters):
-    """What there is to retrain on, and whether the champion can be measured there."""
-
-    coupling: CouplingSpec | None = Field(None, description="How sources are coupled; None if the method needs none.")
-    champion: Reference | None = Field(None, description="The model in use, if there is one.")
-
-
-P = TypeVar(
-    "P",
-    TrainParameters,
-    DistillParameters,
-    EvaluateParameters,
-    PipelineParameters,
-    StudyParameters,
-    RetrainParameters,
-)
+P = TypeVar("P", bound=TrainedFromPreset)
 A = TypeVar("A", bound=Spec)
-_Recipe = (
-    TrainParameters | DistillParameters | EvaluateParameters | PipelineParameters | StudyParameters | RetrainParameters
-)
 
 
-def recipe(parameters: _Recipe) -> Preset:
+def recipe(parameters: TrainedFromPreset) -> Preset:
     """The preset of the dataset, with what was given in its place.
 
     Raises:

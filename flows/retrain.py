@@ -12,8 +12,9 @@ from flows.evaluate import show_comparison
 from flows.lineage import Lineage, StageRun
 from flows.lineage.registry import CHAMPION, Registry, Version, name_of
 from flows.locks import only_one
-from flows.parameters import RetrainParameters, SurveyParameters, validated
+from flows.parameters import validated
 from flows.results import EvaluateResult, PairResult, RetrainResult, Survey, TrainResult
+from flows.retrain_parameters import RetrainParameters, SurveyParameters
 from flows.settings import Settings
 from flows.stage import describe_run, job_context, nested_under, run_job, shared_cluster
 from pairflow.errors import JobFailedError

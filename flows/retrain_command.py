@@ -6,7 +6,8 @@ import typer
 
 from flows import methods as known
 from flows import options as opt
-from flows.parameters import RetrainParameters, with_overrides
+from flows.parameters import with_overrides
+from flows.retrain_parameters import RetrainParameters
 from flows.running import run_flow
 from pairflow.spec import DatasetSpec, parse
 

@@ -5,8 +5,8 @@ import sys
 from flows import models
 from flows.jobs import contestants, inputs
 from flows.jobs.protocol import JobContext, main
-from flows.parameters import SurveyParameters
 from flows.results import Survey
+from flows.retrain_parameters import SurveyParameters
 from flows.settings import Settings
 from pairflow.checkpoint import read_state
 from pairflow.errors import SpecError

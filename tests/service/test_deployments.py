@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows.service.registration import deployments
+from flows.settings import Settings
 from pairflow.errors import SpecError
 
 _SNAPSHOT = Path(__file__).with_name("deployments.json")
@@ -16,7 +17,7 @@ _SNAPSHOT = Path(__file__).with_name("deployments.json")
 def _described() -> dict[str, Any]:
     """Each deployment as far as people see it; of a form, the fields and a digest of all that is said about them."""
     described = {}
-    for each in deployments():
+    for each in deployments(Settings()):
         schema = each._parameter_openapi_schema.model_dump(exclude_unset=True)
         (form,) = (
             model for model in schema["definitions"].values() if model["title"] == f"{each.name.title()}Parameters"
@@ -40,7 +41,7 @@ def test_as_they_were() -> None:
 
 
 def test_every_form_has_one_parameter_and_describes_every_field() -> None:
-    for each in deployments():
+    for each in deployments(Settings()):
         schema = each._parameter_openapi_schema.model_dump(exclude_unset=True)
         assert list(schema["properties"]) == ["parameters"]
         assert each.description
@@ -53,9 +54,9 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "prefect.yaml"
     path.write_text("deployments:\n  - name: [")
     with pytest.raises(SpecError, match=r"prefect\.yaml"):
-        deployments(path)
+        deployments(Settings(), path)
     with pytest.raises(SpecError, match="nosuch"):
-        deployments(tmp_path / "nosuch.yaml")
+        deployments(Settings(), tmp_path / "nosuch.yaml")
 
 
 if __name__ == "__main__":
