@@ -69,7 +69,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             engine=parameters.engine,
             store=parameters.store,
             coupling=work.preset.coupling if work.needs_pairs else None,
-            champion=None if champion is None else champion.model_id,
+            champion=None if champion is None else f"{name}@{CHAMPION}",
         )
         survey = run_job("survey", request, Survey, store=parameters.store)
         contest = Contest(parameters, work.preset, name, survey, champion)
@@ -94,9 +94,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 parent.tag(outcome="skipped", decision=sentence)
                 _tag(lineage, registry, champion, contest)
                 return _nothing(name, sentence, champion)
-            evaluation = work.evaluate(
-                pairs, (champion.model_id,) if champion is not None and contest.comparable else ()
-            )
+            evaluation = work.evaluate(pairs, (f"{name}@{CHAMPION}",) if contest.comparable else ())
             show_comparison(evaluation, parameters.dataset.name)
             _check_champion(registry, contest, evaluation)
             version = registry.register(

@@ -6,11 +6,16 @@ Telling it again changes nothing. `flows.settings.prepare_environment`, or the l
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentScheduleUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import DeploymentSchedule, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
@@ -28,6 +33,7 @@ from pairflow.spec import DatasetName
 
 _DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 _SILENCE_S = int(2.5 * int(HEARTBEATS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+_Schedule: TypeAlias = DeploymentScheduleCreate | DeploymentScheduleUpdate
 _OURS = "setting-"  # slug of a schedule that a setting made, before the dataset's name
 _AUTOMATION = "pairflow: end runs that have fallen silent"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -58,7 +64,7 @@ def register(settings: Settings) -> list[str]:
         for deployment in deployments(settings):
             name = f"{deployment.flow_name}/{deployment.name}"
             if deployment.schedules:
-                deployment.schedules = _merged(deployment.schedules, _schedules_of(client, name))
+                deployment.schedules = _merged(deployment.schedules, _known_schedules(client, name))
             deployment.apply()
             names.append(name)
         _make_automation(client)
@@ -93,7 +99,7 @@ def _deployment(entry: dict[str, Any], settings: Settings) -> RunnerDeployment:
     return deployment
 
 
-def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentScheduleCreate]:
+def _schedules(entry: dict[str, Any], settings: Settings) -> list[_Schedule]:
     """One schedule a dataset of PAIRFLOW_RETRAIN_DATASETS; without any, one of the default dataset that is off.
 
     Raises:
@@ -124,7 +130,7 @@ def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentSche
     ]
 
 
-def _schedules_of(client: SyncPrefectClient, name: str) -> list[DeploymentSchedule]:
+def _known_schedules(client: SyncPrefectClient, name: str) -> list[DeploymentSchedule]:
     """Those that the server knows of a deployment; none before the first registration."""
     try:
         return list(client.read_deployment_by_name(name).schedules)
@@ -132,12 +138,12 @@ def _schedules_of(client: SyncPrefectClient, name: str) -> list[DeploymentSchedu
         return []
 
 
-def _merged(
-    ours: Sequence[DeploymentScheduleCreate], known: Sequence[DeploymentSchedule]
-) -> list[DeploymentScheduleCreate]:
+def _merged(ours: Sequence[_Schedule], known: Sequence[DeploymentSchedule]) -> list[_Schedule]:
     """Ours as the settings have them now, but switched as people left them; theirs as they are."""
     switched = {each.slug: each.active for each in known}
-    merged = [each.model_copy(update={"active": switched.get(each.slug, each.active)}) for each in ours]
+    merged: list[_Schedule] = [
+        each.model_copy(update={"active": switched.get(each.slug, each.active)}) for each in ours
+    ]
     slugs = {each.slug for each in ours}
     fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
     for each in known:
