@@ -99,7 +99,7 @@ def _deployment(entry: dict[str, Any], settings: Settings) -> RunnerDeployment:
     return deployment
 
 
-def _schedules(entry: dict[str, Any], settings: Settings) -> list[_Schedule]:
+def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentScheduleCreate]:
     """One schedule a dataset of PAIRFLOW_RETRAIN_DATASETS; without any, one of the default dataset that is off.
 
     Raises:
