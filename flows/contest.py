@@ -98,7 +98,7 @@ class Contest:
         if previous is not None and self._made(previous):
             return (
                 f"{data} are those of version {previous.number} of {self.name}, which version {champion.number} has "
-                f"replaced as champion; `pairflow rollback {self.parameters.registered_as}` brings it back"
+                f"replaced as champion; `pairflow rollback {self.name}` brings it back"
             )
         challenger = registry.find(self.name, CHALLENGER)
         if challenger is not None and self._made(challenger) and challenger.tags.get(JUDGED) == self.fingerprint:

@@ -63,12 +63,12 @@ def judge(
         raise SpecError(
             f"a comparison needs two trials or more, as many of both models; got {len(candidate)} and {len(champion)}"
         )
-    from scipy import stats
+    from scipy import special
 
     sign = 1.0 if higher_is_better else -1.0
     pairs = list(zip(candidate, champion, strict=True))
     beyond = [sign * (ours - theirs) - margin * abs(theirs) for ours, theirs in pairs]
-    quantile = float(stats.t.ppf(confidence, len(pairs) - 1))
+    quantile = float(special.stdtrit(len(pairs) - 1, confidence))  # of Student's t
     bound = statistics.fmean(beyond) - quantile * statistics.stdev(beyond) / sqrt(len(pairs))
     required = margin * statistics.fmean(abs(theirs) for theirs in champion)
     return Verdict(
