@@ -1,4 +1,4 @@
-"""When a candidate takes the champion's place: the rule against SciPy's paired t-test, its error rate, and its words."""
+"""When a candidate takes the champion's place: the rule against SciPy's t-test, its error rate, and its words."""
 
 import math
 from fractions import Fraction
