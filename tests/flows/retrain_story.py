@@ -1,7 +1,7 @@
 """Retrainings one after the other in this process: `python -m tests.flows.retrain_story '[{...}, ...]'`.
 
-The flows, Prefect's server, MLflow and the store are real; a job runs here instead of on Ray, which takes its seconds
-each time. A step is the flow's parameters, or the rows of a file that is dropped into the data's folder.
+The flows, Prefect's server, MLflow and the store are real; jobs run here instead of on Ray, which takes its seconds each
+time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters, or the rows of a file that is dropped into the data's folder.
 """
 
 import importlib
@@ -23,10 +23,10 @@ def main(steps: list[dict[str, Any]]) -> None:
     from flows.settings import Settings, prepare_environment
 
     prepare_environment(Settings.read())
-    from flows import evaluate, pair, retrain, train
+    from flows import evaluate, retrain, train
     from flows.retrain_parameters import RetrainParameters
 
-    for module in (evaluate, pair, retrain, train):
+    for module in (evaluate, retrain, train):
         module.run_job = _run_here
     for step in steps:
         if "file" in step:

@@ -16,8 +16,11 @@ from flows.results import RetrainResult
 
 from .conftest import Cli
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+pytestmark = [
+    # MLflow's own, of a SQLAlchemy that is newer than it.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.timeout(1500),  # the story is five retrainings, on a machine that may have other work
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RULE: dict[str, Any] = {"name": "story", "steps": 2, "trials": 3, "num_samples": 16}
@@ -71,7 +74,7 @@ def story(served_environment: dict[str, str], folder: Path) -> dict[str, Retrain
         env=served_environment,
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=1400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5000:]
