@@ -9,7 +9,7 @@ from flows.results import Survey
 from flows.retrain_parameters import RetrainParameters
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
-from pairflow.spec import fingerprint
+from pairflow.spec import OWN_DATA, fingerprint
 
 # Tags of a registered version, by which the next retraining knows it again.
 DATA, RECIPE, SOURCE, JUDGED = (f"pairflow.{name}" for name in ("dataset_digest", "recipe", "source", "judged"))
@@ -114,13 +114,13 @@ class Contest:
         Raises:
             SpecError: the champion was made of another file or folder, and no name was given.
         """
-        if self.champion is None or self.parameters.name is not None or self.parameters.dataset.name != "tokens":
+        if self.champion is None or self.parameters.name is not None or self.parameters.dataset.name not in OWN_DATA:
             return
         before = self.champion.tags.get(SOURCE, self.survey.source)
         if before != self.survey.source:
             raise SpecError(
                 f"the champion of {self.name} was made of {before}, and this is {self.survey.source}: give this data a "
-                "name of its own (--name NAME), or --name tokens to go on with that model"
+                "name of its own (--name NAME), or --name {self.parameters.registered_as} to go on with that model"
             )
 
     @property

@@ -116,7 +116,10 @@ def _option(kind: Any, text: str, **more: Any) -> Any:
 _DATASET_OPTIONS: dict[str, tuple[Any, Any]] = {
     "dataset": (_option(DatasetName, "Which dataset; `pairflow datasets` lists them."), ...),
     "path": (
-        _option(str | None, "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D], or a folder."),
+        _option(
+            str | None,
+            "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D]; 'smiles': .smi; or a folder.",
+        ),
         None,
     ),
     "vocab_size": (_option(int | None, "For 'tokens': K, the number of tokens.", min=2), None),

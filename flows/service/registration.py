@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from flows.service.programs import WORK_POOL
 from flows.settings import HEARTBEATS, Settings
 from pairflow.errors import SpecError
-from pairflow.spec import DatasetName
+from pairflow.spec import OWN_DATA, DatasetName
 
 _DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 _SILENCE_S = int(2.5 * int(HEARTBEATS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
@@ -106,9 +106,9 @@ def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentSche
         SpecError: a dataset that there is not or that needs more than a name, or no cron expression.
     """
     named = list(dict.fromkeys(filter(None, (each.strip() for each in settings.retrain_datasets.split(",")))))
-    unknown = [name for name in named if name not in get_args(DatasetName) or name == "tokens"]
+    unknown = [name for name in named if name not in get_args(DatasetName) or name in OWN_DATA]
     if unknown:
-        why = "needs a path: add its schedule in Prefect's UI" if unknown[0] == "tokens" else "is no dataset"
+        why = "needs a path: add its schedule in Prefect's UI" if unknown[0] in OWN_DATA else "is no dataset"
         raise SpecError(f"PAIRFLOW_RETRAIN_DATASETS: '{unknown[0]}' {why}; `pairflow datasets` lists those there are")
     written = settings.retrain_cron or entry["schedules"][0]["cron"]
     try:

@@ -91,6 +91,17 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
             ),
             tokens.load_tokens,
         ),
+        (
+            DatasetInfo(
+                "smiles",
+                "molecules",
+                None,
+                None,
+                "bring your own: SMILES lines in .smi or .txt, or .csv, or a folder of files",
+                "spec.path",
+            ),
+            molecules.load_own,
+        ),
     )
 }
 

@@ -1,9 +1,7 @@
 """Bring your own: integers [M, D] from .npy, .npz, Parquet or Zarr, with a vocabulary or its size.
 
 A folder of such files (Zarr excepted, as nobody sees whether one is complete) is read as one array, file after file in
-the order of their names, so that rows are added by dropping another file into it. Files are read whole or not at all:
-names that begin with "." or "_" or end in .partial, .part or .tmp are those of unfinished files and passed over, and a
-file that is cut short stops the load. So write under such a name and rename the file when it is complete.
+the order of their names, so that rows are added by dropping another file into it: `finished_files` says which are read.
 """
 
 import json
@@ -17,14 +15,13 @@ import numpy as np
 
 from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport, pack_tokens
-from pairflow.datasets.files import Sources
+from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.1
 COLUMN = "tokens"
-_UNFINISHED = (".partial", ".part", ".tmp")
 
 
 def load_tokens(spec: DatasetSpec, sources: Sources) -> LoadedRows:
@@ -50,30 +47,16 @@ def read_folder(folder: Path, vocab_size: int) -> np.ndarray:
         DatasetError: there is no such file, one is damaged or of another layout, or rows differ in length; it names the
             file.
     """
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise DatasetError(f"the folder {folder} cannot be read: {error}") from error
-    finished = [name for name in names if not name.startswith((".", "_")) and not name.endswith(_UNFINISHED)]
-    endings = [ending for ending in _READERS if ending != ".zarr"]
+    paths = finished_files(folder, [ending for ending in _READERS if ending != ".zarr"])
     parts: list[np.ndarray] = []
-    for name in finished:
-        path = folder / name
-        if path.suffix not in endings:
-            what = "a folder" if path.is_dir() else f"a file that ends in {path.suffix!r}"
-            raise DatasetError(
-                f"{path} is {what}, expected only files that end in {', '.join(endings)}; move it elsewhere, or put a "
-                "'_' before its name to have it passed over"
-            )
+    for path in paths:
         rows = pack_tokens(read_array(path), vocab_size, source=str(path))
         if parts and rows.shape[1] != parts[0].shape[1]:
             raise DatasetError(
-                f"{path} has rows of {rows.shape[1]} tokens, {folder / finished[0]} has rows of {parts[0].shape[1]}; "
-                "all files of a folder must have one length D"
+                f"{path} has rows of {rows.shape[1]} tokens, {paths[0]} has rows of {parts[0].shape[1]}; all files of "
+                "a folder must have one length D"
             )
         parts.append(rows)
-    if not parts:
-        raise DatasetError(f"the folder {folder} has no finished file; expected some that end in {', '.join(endings)}")
     return np.concatenate(parts)
 
 

@@ -1,7 +1,8 @@
 """Retrainings one after the other in this process: `python -m tests.flows.retrain_story '[{...}, ...]'`.
 
-The flows, Prefect's server, MLflow and the store are real; jobs run here instead of on Ray, which takes its seconds each
-time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters, or the rows of a file that is dropped into the data's folder.
+The flows, Prefect's server, MLflow and the store are real; jobs run here instead of on Ray, which takes its seconds
+each time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters, or the rows of a file that
+is dropped into the data's folder.
 """
 
 import importlib
