@@ -1,4 +1,4 @@
-"""A trained model by reference, and what a reader of its samples needs: the one place where references are resolved."""
+"""A trained model by reference: the one place where references are resolved."""
 
 import re
 from dataclasses import dataclass
@@ -8,42 +8,13 @@ from flows.jobs import runs
 from flows.results import TrainResult
 from flows.settings import Settings
 from pairflow.errors import CheckpointError
-from pairflow.spec import DatasetSpec, Spec
 
 _MLFLOW_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 _FINGERPRINT = re.compile(r"[0-9a-f]{6,64}")
-_CARD = "data.json"
 _EXPECTED = (
     "expected a checkpoint's folder, a training's fingerprint (or its first digits, 6 or more), or an MLflow model id "
     "m-…; `pairflow train` prints the folder, its --json the others"
 )
-
-
-class DataCard(Spec):
-    """What a model's tokens mean; it lies in the folder of the finished checkpoint."""
-
-    dataset: DatasetSpec
-    digest: str
-    kind: str
-    vocab: tuple[str, ...] | None
-
-    def write(self, checkpoint: Path) -> None:
-        """Leaves the card in a checkpoint's folder, whole or not at all."""
-        partial = checkpoint / f".{_CARD}.partial"
-        partial.write_text(self.model_dump_json(indent=1) + "\n")
-        partial.replace(checkpoint / _CARD)
-
-    @classmethod
-    def read(cls, checkpoint: Path) -> "DataCard | None":
-        """The card of a checkpoint, or None: the library trains without."""
-        try:
-            text = (checkpoint / _CARD).read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            return cls.model_validate_json(text)
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint / _CARD} is damaged: {error}; remove the file") from None
 
 
 @dataclass(frozen=True)
