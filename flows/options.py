@@ -49,7 +49,10 @@ Store = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=_WHERE)]
 
 
-REFERENCE = "A checkpoint's folder, a training's fingerprint (or its first digits), or an MLflow model id m-…."
+REFERENCE = (
+    "A checkpoint's folder, a training's fingerprint (or its first digits), an MLflow model id m-…, or a registered "
+    "model: pairflow-qm9@champion, pairflow-qm9/3."
+)
 Methods = Annotated[
     str,
     typer.Option(
