@@ -58,7 +58,9 @@ def registry(lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
 
 def _versions(lineage: Lineage, registry: Registry, count: int) -> list[Version]:
     experiment = lineage.experiment("nci")
-    ids = [str(lineage.client.create_logged_model(experiment, name="m").model_id) for _ in range(count)]
+    run_id = lineage.client.create_run(experiment).info.run_id
+    made = [lineage.client.create_logged_model(experiment, name="m", source_run_id=run_id) for _ in range(count)]
+    ids = [str(model.model_id) for model in made]
     return [registry.register("nci", id_, description="text", tags={"pairflow.method": "udlm"}) for id_ in ids]
 
 
