@@ -6,6 +6,8 @@ The links are those that the runs' tags say. What a link leads to and is not the
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from mlflow.entities import Run
@@ -56,13 +58,23 @@ class Chain:
         """Every fault, with the node that has it."""
         return [(node, fault) for node in self.nodes.values() for fault in node.faults]
 
-    def before(self, node_id: str) -> list[str]:
-        """What a node came from."""
-        return [source for source, target in self.links if target == node_id]
+    @cached_property
+    def before(self) -> Mapping[str, list[str]]:
+        """What each node came from, the earliest first."""
+        return self._neighbours((target, source) for source, target in self.links)
 
-    def after(self, node_id: str) -> list[str]:
-        """What came of a node."""
-        return [target for source, target in self.links if source == node_id]
+    @cached_property
+    def after(self) -> Mapping[str, list[str]]:
+        """What came of each node, the earliest first."""
+        return self._neighbours(self.links)
+
+    def _neighbours(self, links: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {node_id: [] for node_id in self.nodes}
+        for here, there in links:
+            found[here].append(there)
+        for each in found.values():
+            each.sort(key=lambda other: (str(self.nodes[other].facts.get("started", "")), other))
+        return found
 
 
 class Graph:
@@ -283,7 +295,9 @@ def _run_facts(run: Run) -> dict[str, Any]:
     facts |= _of_tags(run.data.tags, _RUN_TAGS)
     if (commit := run.data.tags.get("mlflow.source.git.commit")) is not None:
         facts["git_commit"] = commit
-    if run.info.end_time and run.info.start_time:
-        facts["seconds"] = (run.info.end_time - run.info.start_time) / 1000
+    if run.info.start_time:
+        facts["started"] = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds")
+        if run.info.end_time:
+            facts["seconds"] = (run.info.end_time - run.info.start_time) / 1000
     facts["metrics"] = {key: value for key, value in run.data.metrics.items() if not key.startswith("system/")}
     return facts
