@@ -77,5 +77,5 @@ def _introduce(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> 
             "Stages": ", ".join(descriptions.run_link(run_id, name) for name, run_id in stages.items()),
             "Files": f"{', '.join(files)} under Artifacts; the table is {descriptions.code_span(evaluation.table)}",
         },
-        more=f"**{headline}** by number of sampling steps\n\n{descriptions.table(comparison_rows(evaluation))}",
+        first=f"**{headline}** by number of sampling steps\n\n{descriptions.table(comparison_rows(evaluation))}",
     )

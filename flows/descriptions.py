@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from flows.jobs.protocol import JobContext
 
 _COMMAND = "Command"
+# MLflow's page shows five lines or so until it is asked for more.
+_LAST = ("Part of", "Prefect", "Ray", "Code", "Machine")
 
 
-def describe(facts: Mapping[str, str], more: str = "") -> str:
-    """A list of facts by name; the command in a block of its own; then `more`."""
-    lines = [f"- **{name}:** {value}" for name, value in facts.items() if name != _COMMAND and value]
-    text = "\n".join(lines)
+def describe(facts: Mapping[str, str], first: str = "") -> str:
+    """`first`; a list of facts by name, what the run is about before where it ran; the command in a block of its own."""
+    names = [name for name in facts if name not in (*_LAST, _COMMAND)] + [name for name in _LAST if name in facts]
+    parts = [first, "\n".join(f"- **{name}:** {facts[name]}" for name in names if facts[name])]
     if command := facts.get(_COMMAND):
-        text += f"\n\nThe command that makes it again:\n\n```\n{command}\n```"
-    return f"{text}\n\n{more}".rstrip() + "\n"
+        parts.append(f"The command that makes it again:\n\n```\n{command}\n```")
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def origin(context: JobContext) -> dict[str, str]:

@@ -124,6 +124,7 @@ def _nearest(start: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, l
     waiting = [start]
     while waiting:
         here = waiting[-1]
+        beyond.setdefault(here, set())  # so that tags which somebody made lead in a circle end here
         if unknown := [other for other in neighbours[here] if other not in beyond]:
             waiting += unknown
             continue

@@ -26,7 +26,7 @@ class StageRun:
         self, client: MlflowClient, outbox: Outbox, writer: RunWriter, *, facts: Mapping[str, str], patience_s: float
     ) -> None:
         self._client, self._outbox, self._writer = client, outbox, writer
-        self._facts, self._more = dict(facts), ""
+        self._facts, self._first = dict(facts), ""
         self._patience_s = patience_s
 
     @property
@@ -62,16 +62,16 @@ class StageRun:
         """Sets `pairflow.*` tags."""
         self._outbox.put({"do": "tags", "tags": {f"pairflow.{key}": value for key, value in tags.items()}})
 
-    def tell(self, facts: Mapping[str, str], *, more: str = "") -> None:
+    def tell(self, facts: Mapping[str, str], *, first: str = "") -> None:
         """Adds lines to the text at the top of the run's page.
 
         Args:
             facts: by their names, as markdown.
-            more: markdown below them, in place of what was there.
+            first: markdown above them, in place of what was there.
         """
         self._facts |= facts
-        self._more = more or self._more
-        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": describe(self._facts, self._more)}})
+        self._first = first or self._first
+        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": describe(self._facts, self._first)}})
 
     def use(self, *inputs: Input, model_id: str | None = None) -> None:
         """Links what this run used."""
