@@ -10,7 +10,7 @@ _LAST = ("Part of", "Prefect", "Ray", "Code", "Machine")
 
 
 def describe(facts: Mapping[str, str], first: str = "") -> str:
-    """`first`; a list of facts by name, what the run is about before where it ran; the command in a block of its own."""
+    """`first`; facts by name, what a run is about before where it ran; the command in a block of its own."""
     names = [name for name in facts if name not in (*_LAST, _COMMAND)] + [name for name in _LAST if name in facts]
     parts = [first, "\n".join(f"- **{name}:** {facts[name]}" for name in names if facts[name])]
     if command := facts.get(_COMMAND):
