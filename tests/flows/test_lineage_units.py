@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from flows import cli, descriptions, learning_commands, provenance
 from flows.command_lines import command_line
 from flows.jobs.protocol import JobContext, Speed
-from flows.lineage.chain import Graph
 from flows.lineage.errors import LineageError
+from flows.lineage.graph import Graph
 from flows.lineage.outbox import Operation, Outbox
 from flows.lineage.records import Records
 from flows.lineage.waiting import insist, passes
