@@ -68,7 +68,7 @@ def _introduce(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> 
     }
     if result.pairs is not None and result.pairs.mlflow_run_id is not None:
         stages = {"pairing": result.pairs.mlflow_run_id} | stages
-    data = [each for each in used.values() if each.role == "training"]
+    data = [each for each in used.values() if "url" not in each.source]
     headline = evaluation.methods[0].headline_text
     files = [Path(path).name for path in (evaluation.figure, evaluation.grid)]
     parent.tell(

@@ -144,13 +144,8 @@ def _link(work: Learning, stage: StageRun) -> None:
     used = [work.data.as_input("training"), *([inputs.as_input(pairs)] if pairs is not None else [])]
     stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
     stage.tag(**_tags(work))
-    facts = {"Data": descriptions.dataset(used[0].name, used[0].digest, used[0].profile)}
-    if pairs is not None:
-        facts["Pairs"] = descriptions.pairs(pairs.manifest.fingerprint, pairs.url, None)
     if base is not None:
-        model = "" if base.mlflow_model_id is None else f"model {descriptions.code_span(base.mlflow_model_id)}, "
-        facts["Started from"] = f"{model}checkpoint {descriptions.code_span(str(base.checkpoint))}"
-    stage.tell(facts)
+        stage.tell({"Started from": f"the checkpoint {descriptions.code_span(str(base.checkpoint))}"})
 
 
 def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Lineage) -> None:

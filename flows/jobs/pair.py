@@ -78,13 +78,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         base = source.base
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
-        used = data.as_input("coupling")
-        stage.tell(
-            {
-                "Data": descriptions.dataset(used.name, used.digest, used.profile),
-                "Pairs": descriptions.pairs(fingerprint, url, None),
-            }
-        )
+        stage.tell({"Pairs": descriptions.pairs(fingerprint, url, None)})
         if base is not None:
             stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
             if base.mlflow_model_id is not None:

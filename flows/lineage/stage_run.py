@@ -7,7 +7,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
-from flows.descriptions import describe
+from flows import descriptions
 from flows.lineage.errors import LineageError
 from flows.lineage.outbox import Outbox
 from flows.lineage.waiting import first_line
@@ -71,10 +71,12 @@ class StageRun:
         """
         self._facts |= facts
         self._first = first or self._first
-        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": describe(self._facts, self._first)}})
+        self._outbox.put(
+            {"do": "tags", "tags": {"mlflow.note.content": descriptions.describe(self._facts, self._first)}}
+        )
 
     def use(self, *inputs: Input, model_id: str | None = None) -> None:
-        """Links what this run used."""
+        """Links what this run used, and says it on the run's page."""
         used = [
             {
                 "name": each.name,
@@ -86,6 +88,7 @@ class StageRun:
             for each in inputs
         ]
         self._outbox.put({"do": "inputs", "inputs": used, "model_id": model_id})
+        self.tell(descriptions.used(inputs, model_id))
 
     def log(
         self, metrics: Mapping[str, float], *, step: int = 0, model_id: str | None = None, data: Input | None = None

@@ -172,6 +172,8 @@ class Lineage:
         tags = {
             "mlflow.runName": name,
             "mlflow.note.content": descriptions.describe(facts),
+            "mlflow.source.name": f"pairflow {stage}",
+            "mlflow.source.type": "LOCAL",
             "pairflow.stage": stage,
             "pairflow.fingerprint": fingerprint,
             "pairflow.spec": canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),

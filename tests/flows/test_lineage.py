@@ -172,7 +172,7 @@ def test_pages_say_where_a_run_belongs(client: MlflowClient, pipeline_result: Do
     assert f"(#/runs/{pipeline_result['pairs']['mlflow_run_id']})" in note
     assert "[flow run](http://127.0.0.1:" in note
     assert "/#/jobs/train-" in note
-    assert "pairflow train --dataset nci --max-rows 150" in note
+    assert "pairflow train \\\n    --dataset nci \\\n    --max-rows 150 \\\n" in note
     assert "a ratio of" in note
     parent = client.get_run(parent_id)
     page = parent.data.tags["mlflow.note.content"]
@@ -180,7 +180,7 @@ def test_pages_say_where_a_run_belongs(client: MlflowClient, pipeline_result: Do
     assert "| method | 1 | 2 | network calls |" in page
     for run_id in (trained["mlflow_run_id"], scored["mlflow_run_id"], pipeline_result["pairs"]["mlflow_run_id"]):
         assert f"(#/runs/{run_id})" in page
-    assert "pairflow pipeline --dataset nci" in page
+    assert "pairflow pipeline \\\n    --dataset nci" in page
     used = {tag.value for each in parent.inputs.dataset_inputs for tag in each.tags if tag.key == "pairflow.digest"}
     assert used == {trained["dataset_digest"], trained["pairs_fingerprint"]}
 

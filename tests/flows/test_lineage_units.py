@@ -149,6 +149,17 @@ class TestCodeVersion:
         assert float(found["memory_gib"]) > 0
         assert found["cpu"]
 
+    def test_gpus_as_their_driver_names_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By a stand-in for nvidia-smi, as this machine may have no GPU."""
+        program = tmp_path / "nvidia-smi"
+        program.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\necho NVIDIA H100 80GB HBM3\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        names = "NVIDIA H100 80GB HBM3, NVIDIA H100 80GB HBM3"
+        assert provenance.hardware.__wrapped__()["gpus"] == names
+        program.write_text("#!/bin/sh\nexit 9\n")  # as without a driver
+        assert "gpus" not in provenance.hardware.__wrapped__()
+
 
 class TestPages:
     def test_what_a_run_is_about_comes_first(self) -> None:
@@ -167,6 +178,15 @@ class TestPages:
             "- **Prefect:** [flow run](http://p/1)\n- **Ray:** [job train-1](http://r/#/jobs/train-1)\n\n"
             "The command that makes it again:\n\n```\npairflow train --dataset nci\n```\n"
         )
+
+    def test_long_command_can_still_be_pasted(self) -> None:
+        command = "pairflow train --dataset nci --pairs '/a b/--c' " + " ".join(
+            f"--set g.f{n}='{n}  x'" for n in range(9)
+        )
+        text = descriptions.describe({"Command": command})
+        (shown,) = [part for part in text.split("```") if "pairflow" in part]
+        assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command)
+        assert max(map(len, shown.splitlines())) < 60
 
     @pytest.mark.parametrize(("text", "shown"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```")])
     def test_odd_text_stays_text(self, text: str, shown: str) -> None:
