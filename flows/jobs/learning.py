@@ -96,9 +96,9 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
             vocab=None if vocab is None else vocab.tokens,
         )
         card.write(fitted.checkpoint)
-        stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
         sha256 = FoundModel.at(fitted.checkpoint).sha256
         stage.tag(checkpoint=str(fitted.checkpoint), checkpoint_sha256=sha256)
+        stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
         tags = _tags(work) | {"checkpoint_sha256": sha256}
         model_id = lineage.insist(
             lambda: stage.log_model(

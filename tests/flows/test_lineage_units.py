@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from flows.command_lines import command_line
 from flows.jobs.protocol import JobContext, Speed
 from flows.lineage.errors import LineageError
 from flows.lineage.graph import Graph
+from flows.lineage.leftovers import send_leftovers
 from flows.lineage.outbox import Operation, Outbox
 from flows.lineage.records import Records
-from flows.lineage.waiting import insist, passes
+from flows.lineage.waiting import first_line, insist, passes
 from flows.parameters import (
     DistillParameters,
     EvaluateParameters,
@@ -250,6 +252,11 @@ class TestWaiting:
         assert passes(MlflowException("no connection"))
         assert not passes(MlflowException("wrong", INVALID_PARAMETER_VALUE))
 
+    def test_password_in_an_address_is_not_shown(self) -> None:
+        error = MlflowException("no answer from http://me:secret@host:5000/x and sqlite:////home/a@b/c\nmore")
+        assert first_line(error) == "no answer from http://host:5000/x and sqlite:////home/a@b/c"
+        assert first_line(MlflowException("http://me:secret@h")) == "http://h"
+
     def test_asks_until_there_is_an_answer(self, caplog: pytest.LogCaptureFixture) -> None:
         failures = [MlflowException("away"), MlflowException("away")]
 
@@ -297,6 +304,24 @@ class TestOutbox:
         assert time.monotonic() - started < 30
         (kept,) = tmp_path.iterdir()
         assert len(kept.read_text().splitlines()) == 10
+
+    @pytest.mark.parametrize("line", ["[broken", '{"do": "tags", "tags": {"a": "b"}}', '{"do": "other"}', "[]"])
+    def test_file_that_makes_no_sense_is_set_aside(
+        self, tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "train-1.jsonl").write_text(f"{line}\n")
+        done = send_leftovers(tmp_path, None, lambda _: None)  # type: ignore[arg-type]  # nothing is to be asked
+        assert done.refused == (tmp_path / "train-1.refused",)
+        assert [path.name for path in tmp_path.iterdir()] == ["train-1.refused"]
+        assert "refuses what an earlier run left" in caplog.text
+
+    def test_file_of_a_process_that_lives_is_left_alone(self, tmp_path: Path) -> None:
+        busy = threading.Event()
+        outbox = Outbox(tmp_path, "train", lambda _: busy.wait(30) and None, "http://x")
+        outbox.put({"do": "tags"})
+        assert send_leftovers(tmp_path, None, lambda _: None).refused == ()  # type: ignore[arg-type]
+        busy.set()
+        assert outbox.close(60)
 
     def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
