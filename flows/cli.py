@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import housekeeping, learning_commands, registry_commands, retrain_command
+from flows import housekeeping, learning_commands, registry_commands, retrain_command, tracing
 from flows import options as opt
 from flows.parameters import PairParameters
 from flows.running import run_flow
@@ -136,6 +136,7 @@ def inspect(
 
 
 housekeeping.add_to(app)
+tracing.add_to(app)
 commands.add_to(app)
 
 
