@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     ray_port: int = Field(8265, ge=1024, le=65_535, description="Port of Ray's dashboard under `pairflow up`.")
     database_url: SecretStr | None = Field(
         None,
-        description="postgresql://USER@HOST/NAME: where `pairflow up` keeps the histories of Prefect and MLflow; default "
-        "SQLite under <home>. Better without the password: PGPASSWORD or ~/.pgpass (PAIRFLOW_DATABASE_URL).",
+        description="postgresql://USER@HOST/NAME: where `pairflow up` keeps the histories of Prefect and MLflow; "
+        "default SQLite under <home>. Better without the password: PGPASSWORD or ~/.pgpass (PAIRFLOW_DATABASE_URL).",
     )
     max_runs: int = Field(
         4, ge=1, description="Flow runs that the worker of `pairflow up` has in hand at once; others wait."

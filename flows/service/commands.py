@@ -56,8 +56,8 @@ def up(
         stack.attach(settings, supervisor, _say)
         _show_urls(settings)
         return
-    if wanted is not None and databases.remembered(settings.home) is None:
-        _say(f"histories begin anew in {wanted}; what SQLite holds under {settings.home} stays there, unseen")
+    if wanted is not None and databases.remembered(settings.home) is None and (settings.home / "prefect").is_dir():
+        _say(f"the histories are now those of {wanted}; what SQLite holds under {settings.home} stays there, unseen")
     started = time.monotonic()
     try:
         stack.start(settings, supervisor, _say, wanted)

@@ -54,7 +54,7 @@ class Database:
         name = unquote(parts.path.strip("/")) or "pairflow"
         if not _NAME.fullmatch(name):
             raise SpecError(
-                f"the name of a database must be up to 50 letters, digits, _ and -, and begin with a letter; got {name!r}"
+                f"the name of a database must be up to 50 letters, digits, _ and -, a letter first; got {name!r}"
             )
         return cls(unquote(user), host, port, name, unquote(parts.password) if parts.password else None)
 

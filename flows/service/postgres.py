@@ -1,4 +1,4 @@
-"""What `pairflow up --database` does at a PostgreSQL server before anything starts: makes, checks and takes databases."""
+"""What `pairflow up --database` does at a PostgreSQL server before anything starts: it makes and takes databases."""
 
 import os
 import socket

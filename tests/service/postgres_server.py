@@ -4,6 +4,7 @@ import getpass
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -61,12 +62,9 @@ def _run(programs: Path, folder: Path, user: str) -> Iterator[PostgresServer]:
     password, data, log = folder / "password", folder / "data", folder / "log"
     password.write_text(ADMINISTRATORS_PASSWORD)
     password.chmod(0o644)  # the folder is the user's own
-    made = _start(
-        [programs / "initdb", "-D", data, "-U", ADMINISTRATOR, "-A", "scram-sha-256", f"--pwfile={password}"]
-        + ["--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"],
-        user,
-        log,
-    )
+    options = ("-A", "scram-sha-256", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8")
+    words = [programs / "initdb", "-D", data, "-U", ADMINISTRATOR, f"--pwfile={password}", *options]
+    made = _start(words, user, log)
     if made.wait(120) != 0:
         raise RuntimeError(f"initdb failed: {log.read_text(errors='replace')[-2000:]}")
     with socket.socket() as probe:
@@ -83,9 +81,9 @@ def _run(programs: Path, folder: Path, user: str) -> Iterator[PostgresServer]:
         _wait_for(found, server, log)
         yield found
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # SIGTERM would wait until the clients have gone
         try:
-            server.wait(10)  # SIGTERM waits until clients have gone
+            server.wait(30)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
