@@ -3,9 +3,9 @@
 import functools
 import importlib.util
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
+
+import cyclopts
 
 from flows.settings import Settings
 
@@ -51,17 +51,28 @@ def problems(words: Sequence[str]) -> list[str]:
             compile(rest[1], "<health check>", "exec")
             return []
         return [] if rest[0] == "-m" and importlib.util.find_spec(rest[1]) else [f"no module {rest[1:]}"]
-    commands = [each for each in rest if re.fullmatch(r"[a-z]+", each)]
-    depth = {"prefect": 2, "mlflow": 1, "ray": 1}[program]
-    text = _help(program, *commands[:depth])
-    given = {each.partition("=")[0] for each in rest if each.startswith("--")}
-    return [f"{program} {commands[:depth]} has no {option}" for option in given if f"{option} " not in f"{text} "]
+    given = [each for each in rest if each.startswith("-")]
+    if program == "prefect":
+        return _prefect_problems(rest)
+    if program == "mlflow":
+        from mlflow.cli import cli as group
+    else:
+        from ray.scripts.scripts import cli as group
+    known = {option for each in group.commands[rest[0]].params for option in (*each.opts, *each.secondary_opts)}
+    return [f"{program} {rest[0]} has no {each}" for each in given if each.partition("=")[0] not in known]
 
 
 @functools.cache
-def _help(program: str, *commands: str) -> str:
-    module = {"prefect": "prefect", "mlflow": "mlflow", "ray": "ray.scripts.scripts"}[program]
-    done = subprocess.run(
-        [sys.executable, "-m", module, *commands, "--help"], capture_output=True, text=True, timeout=240, check=True
-    )
-    return re.sub(r"\s+", " ", done.stdout)
+def _prefect() -> "cyclopts.App":
+    from prefect.cli import _app
+
+    return _app._app
+
+
+def _prefect_problems(words: Sequence[str]) -> list[str]:
+    """Parsed as Prefect's command line does, and not run."""
+    try:
+        _prefect().parse_args(list(words), exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        return [str(error)]
+    return []

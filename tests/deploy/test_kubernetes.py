@@ -13,17 +13,18 @@ from .raycluster import SCHEMA
 _OVERLAYS = ("laptop", "gpu")
 _RELEASE = "1.32"  # the oldest that is meant; nothing here is younger than 1.29
 _CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+_PORTS = (4200, 5000, 5432, 6379, 7070, 8265)
 Objects = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module", params=_OVERLAYS)
-def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    return manifests.build(request.param, tmp_path_factory.mktemp(request.param))
+def overlay(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def overlay(request: pytest.FixtureRequest, objects: Objects) -> str:
-    return str(request.node.callspec.params["objects"])
+def objects(overlay: str, tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    return manifests.build(overlay, tmp_path_factory.mktemp(overlay))
 
 
 def test_nothing_is_built_without_secrets() -> None:
@@ -168,7 +169,7 @@ def test_who_may_speak_to_whom(objects: Objects, overlay: str) -> None:
     wanted |= {("worker", "head", 8265), ("reconciler", "head", 8265)}
     nodes = [name for name in ("head", "cpu", "gpu") if name in ends]
     wanted |= {(node, "mlflow", 5000) for node in nodes}
-    wanted |= {(one, other, port) for one in nodes for other in nodes for port in (6379, 8265)}
+    wanted |= {(one, other, port) for one in nodes for other in nodes for port in _PORTS}
     if overlay == "laptop":
         wanted |= {("prefect", "postgres", 5432), ("mlflow", "postgres", 5432)}
         wanted |= {(each, "s3", 7070) for each in (*nodes, "worker", "setup")}
@@ -176,7 +177,7 @@ def test_who_may_speak_to_whom(objects: Objects, overlay: str) -> None:
         (one, other, port)
         for one in ends
         for other in ends
-        for port in (4200, 5000, 5432, 6379, 7070, 8265)
+        for port in _PORTS
         if manifests.may_speak(objects, ends[one], ends[other], port)
     }
     assert found == wanted
