@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import housekeeping, learning_commands
+from flows import housekeeping, learning_commands, tracing
 from flows import options as opt
 from flows.parameters import PairParameters
 from flows.running import run_flow
@@ -134,6 +134,7 @@ def inspect(
 
 
 housekeeping.add_to(app)
+tracing.add_to(app)
 commands.add_to(app)
 
 

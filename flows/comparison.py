@@ -6,9 +6,10 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
+from flows import comparison_page
 from flows.distill import distill
 from flows.evaluate import evaluate, show_comparison
-from flows.lineage import Lineage, StageRun
+from flows.lineage import Lineage
 from flows.methods import METHODS, MethodName, bases, in_order
 from flows.pair import pair
 from flows.parameters import (
@@ -28,7 +29,7 @@ from pairflow.spec import Spec, fingerprint
 _Key = tuple[MethodName, int | None]  # method and training seed
 
 
-def compare(parameters: StudyParameters, stage: str) -> ComparisonResult:
+def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> ComparisonResult:
     """Pairs, trains, refines and evaluates every method; each stage is a flow run of its own, on one Ray cluster.
 
     What an earlier run finished is used again, in whichever comparison it was made.
@@ -36,6 +37,7 @@ def compare(parameters: StudyParameters, stage: str) -> ComparisonResult:
     Args:
         parameters: what to compare.
         stage: the flow's name, for lineage.
+        command: the command line that asks for the same again.
     """
     started = time.time()
     work = _Comparison(parameters)
@@ -48,7 +50,7 @@ def compare(parameters: StudyParameters, stage: str) -> ComparisonResult:
             work.fingerprint(pairs),
             name=f"{stage} {parameters.dataset.name} {parameters.preset}",
             specs=work.specs,
-            context=job_context(submission_id=None),
+            context=job_context(submission_id=None, command=command),
             started=started,
         )
         with run as parent, nested_under(parent.run_id):
@@ -70,7 +72,7 @@ def compare(parameters: StudyParameters, stage: str) -> ComparisonResult:
                 mlflow_experiment_id=parent.experiment_id,
                 prefect_run_id=str(flow_run.id),
             )
-            _report(parent, result)
+            comparison_page.fill(parent, result, lineage)
         return result
 
 
@@ -181,27 +183,3 @@ class _Comparison:
         """The preset's name, and its specs with a training seed."""
         seeded = with_seed(self.preset, seed)
         return {"preset": self.parameters.preset, **{name: getattr(seeded, name) for name in names}}
-
-
-def _report(parent: StageRun, result: ComparisonResult) -> None:
-    """Makes the comparison's MLflow run the place from which everything else is found."""
-    evaluation = result.evaluation
-    tags = {"comparison": evaluation.figure, "samples": evaluation.grid, "table": evaluation.table}
-    tags["dataset_digest"] = result.trainings[0].dataset_digest
-    if result.pairs is not None:
-        tags |= {"pairs_fingerprint": result.pairs.fingerprint, "pairs_url": result.pairs.url}
-        tags["pairing_run"] = result.pairs.mlflow_run_id or ""
-    for trained in (*result.trainings, *result.distillations):
-        name = f"{METHODS[trained.method].key}.seed{trained.training_seed}"
-        tags |= {f"training_run.{name}": trained.mlflow_run_id, f"model.{name}": trained.mlflow_model_id}
-    for scored in evaluation.models:
-        name = f"{METHODS[scored.method].key}.seed{scored.training_seed}"
-        tags[f"evaluation_run.{name}"] = scored.mlflow_run_id
-    parent.tag(**tags)
-    for method in evaluation.methods:
-        for step in method.steps:
-            score = step.scores[method.headline.name]
-            parent.log({f"{method.headline.name}.{METHODS[method.method].key}": score.mean}, step=step.num_steps)
-    for cost in evaluation.costs:
-        seconds = {part: getattr(cost, part).mean for part in ("pairing", "training", "refinement")}
-        parent.log({f"{part}_seconds.{METHODS[cost.method].key}": value for part, value in seconds.items()})

@@ -131,8 +131,10 @@ def _runs_by_fingerprint(settings: Settings) -> dict[str, str]:
     prepare_environment(settings)
     from flows.lineage import Lineage
 
-    client = Lineage(settings).client
-    experiments = [each.experiment_id for each in client.search_experiments() if each.name.startswith("pairflow-")]
+    lineage = Lineage(settings)
+    client = lineage.client
+    found = lineage.insist(client.search_experiments, patience_s=0)
+    experiments = [each.experiment_id for each in found if each.name.startswith("pairflow-")]
     runs: dict[str, str] = {}
     token = None
     while experiments:

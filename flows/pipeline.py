@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import hooks
+from flows.command_lines import command_line
 from flows.comparison import compare
 from flows.parameters import PipelineParameters, StudyParameters, validated
 from flows.results import ComparisonResult
@@ -29,4 +30,5 @@ def pipeline(parameters: PipelineParameters) -> ComparisonResult:
     parameters = validated(PipelineParameters, parameters)
     describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
     methods = ("udlm", "pairflow")
-    return compare(validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods}), "pipeline")
+    wanted = validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods})
+    return compare(wanted, "pipeline", command=command_line("pipeline", parameters))

@@ -1,8 +1,14 @@
-"""What a run is traced by: its inputs, its settings in columns, and the version of the code."""
+"""What a run is traced by: its inputs, its settings in columns, the version of the code, and the machine."""
 
+import functools
+import os
+import platform
+import shutil
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +52,70 @@ def flatten(specs: Mapping[str, Spec]) -> dict[str, str]:
     return flat
 
 
+@functools.cache
 def code_version() -> dict[str, str]:
-    """The git commit of the checkout that this code runs from, if it does."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    """The code that runs, as tags of an MLflow run: release, and the commit of the checkout if it runs from one.
+
+    `pairflow.git_dirty` says whether files of that checkout differ from the commit.
+    """
+    found = {}
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        found["pairflow.version"] = version("pairflow")
+    except PackageNotFoundError:  # run from a folder, without having been installed
+        found["pairflow.version"] = "not installed"
+    # An environment may lie inside a repository of somebody else's, whose commit says nothing of this code.
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return found
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    if commit is not None and changes is not None:
+        found |= {"mlflow.source.git.commit": commit, "pairflow.git_dirty": str(bool(changes)).lower()}
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says about the folder of this code, or None."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"mlflow.source.git.commit": commit.stdout.strip()}
+        return None
+    return done.stdout.strip()
+
+
+@functools.cache
+def hardware() -> dict[str, str | int | float]:
+    """This machine: `host`, `cpu`, `cores` (that this process may run on), `memory_gib`; `gpus` if it has any."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found: dict[str, str | int | float] = {
+        "host": socket.gethostname(),
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+    if gpus := _gpus():
+        found["gpus"] = gpus
+    return found
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def _gpus() -> str:
+    """The names of NVIDIA's GPUs, as their driver's own program gives them; empty if there are none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ", ".join(line.strip() for line in done.stdout.splitlines() if line.strip())

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         description="Processes that train one model together, with one CPU each and the GPUs of a job; they must see "
         "PAIRFLOW_HOME. The model differs by rounding alone.",
     )
+    mlflow_patience: float = Field(
+        600, ge=0, description="Seconds that the end of a stage waits for an MLflow that does not answer."
+    )
     object_store_mb: int = Field(
         1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."
     )
@@ -151,6 +154,7 @@ class Settings(BaseSettings):
             "PAIRFLOW_GPUS_PER_JOB": str(self.gpus_per_job),
             "PAIRFLOW_TRAIN_WORKERS": str(self.train_workers),
             "PAIRFLOW_SUPPORT_PARTS": str(self.support_parts),
+            "PAIRFLOW_MLFLOW_PATIENCE": str(self.mlflow_patience),
             # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
             "OMP_WAIT_POLICY": "PASSIVE",
             # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from flows import ray_jobs
 from flows.artifacts import ProgressArtifact
+from flows.command_lines import command_line
 from flows.jobs.protocol import JobContext, Progress, check_store
 from flows.ray_cluster import Cluster
 from flows.settings import Settings, absolute_url
@@ -128,7 +129,6 @@ def run_job(
     """
     logger = get_run_logger()
     submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
-    context = job_context(submission_id)
     artifact, bar = ProgressArtifact(), _TerminalBar()
 
     def on_log(level: int, message: str) -> None:
@@ -148,6 +148,7 @@ def run_job(
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
         num_gpus = cluster.settings.gpus_per_job if on_gpu and alone else 0
+        context = job_context(submission_id, command=command_line(name, parameters), cluster=cluster)
         job = ray_jobs.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
         logger.info("Ray job %s/#/jobs/%s", job.client.get_address(), job.submission_id)
         return ray_jobs.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=_stopped.get())
@@ -170,8 +171,15 @@ def short_count(number: int) -> str:
     return str(number)
 
 
-def job_context(submission_id: str | None) -> JobContext:
-    """What the current flow run tells its jobs about itself."""
+def job_context(submission_id: str | None, *, command: str | None = None, cluster: Cluster | None = None) -> JobContext:
+    """What the current flow run tells its jobs about itself.
+
+    Args:
+        submission_id: of the Ray job, if it is about one.
+        command: that asks for the same again.
+        cluster: that the job goes to; one that ends with this command has no page to link to.
+    """
+    dashboard = None if cluster is None else cluster.settings.ray_address
     # An embedded server's address dies with this process: no link is better than a dead one.
     served = PREFECT_API_URL.value() is not None
     return JobContext(
@@ -179,6 +187,8 @@ def job_context(submission_id: str | None) -> JobContext:
         flow_run_id=str(flow_run.id),
         root_flow_run_id=str(flow_run.root_flow_run_id),
         flow_run_url=flow_run.ui_url if served else None,
+        ray_job_url=f"{dashboard.rstrip('/')}/#/jobs/{submission_id}" if dashboard and submission_id else None,
+        command=command,
         parent_mlflow_run_id=_parent_run.get(),
         num_sharing=_num_sharing.get(),
     )

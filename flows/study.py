@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import hooks
+from flows.command_lines import command_line
 from flows.comparison import compare
 from flows.methods import in_words
 from flows.parameters import StudyParameters, validated
@@ -29,4 +30,4 @@ def study(parameters: StudyParameters) -> ComparisonResult:
     """
     parameters = validated(StudyParameters, parameters)
     describe_run(tags=("study", parameters.dataset.name, parameters.preset))
-    return compare(parameters, "study")
+    return compare(parameters, "study", command=command_line("study", parameters))

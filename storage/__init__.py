@@ -36,6 +36,7 @@ from storage.manifest import (
     plan_shards,
     token_dtype,
 )
+from storage.presence import AbsentFile, absent_files
 from storage.reader import PairColumn, Pairs, open_pairs
 from storage.repair import Restoration, restore_pairs
 from storage.store import (
@@ -52,6 +53,7 @@ from storage.verify import BadShard, VerifyReport, verify_pairs
 
 __all__ = [
     "FORMAT_VERSION",
+    "AbsentFile",
     "BadShard",
     "Folder",
     "Garbage",
@@ -69,6 +71,7 @@ __all__ = [
     "StoredJob",
     "StoredObject",
     "VerifyReport",
+    "absent_files",
     "begin_pairs",
     "commit_pairs",
     "export_pairs",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flows import methods
+from flows import descriptions, methods
 from flows.jobs import finished, inputs, pictures, runs
 from flows.jobs.curves import comparison
 from flows.jobs.machine import use_threads
@@ -143,6 +143,8 @@ class _Evaluation:
                 training_seed=str(trained.training_seed),
                 **({"pairs_fingerprint": trained.pairs_fingerprint} if trained.pairs_fingerprint else {}),
             )
+            stage.tell({"Data": descriptions.dataset(data.name, data.digest, data.profile)})
+            stage.tell({"Model": descriptions.model(trained.mlflow_model_id, trained.mlflow_run_id)})
             scores = self._score(trained, known_as, folder, stage.run_id)
             stage.log(scores.facts)
             for step in scores.steps:

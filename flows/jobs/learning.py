@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flows import descriptions
 from flows.jobs import inputs, runs
-from flows.jobs.machine import use_threads
+from flows.jobs.machine import in_use, use_threads
 from flows.jobs.protocol import JobContext, ProgressLines
 from flows.jobs.replicas import fit_together
 from flows.lineage import Lineage, StageRun
@@ -84,6 +85,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     run = lineage.run(data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context)
     with run as stage:
         _link(work, stage)
+        stage.tag(**{"machine.used": in_use(settings)})
         fitted = _fit(work, folder / "checkpoints", stage, settings)
         num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
         vocab = data.train.vocab
@@ -94,22 +96,29 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
             vocab=None if vocab is None else vocab.tokens,
         )
         card.write(fitted.checkpoint)
-        model_id = stage.log_model(
-            f"{data.spec.name}-{method.name}",
-            fitted.checkpoint,
-            params={"num_parameters": str(num_parameters)},
-            tags={f"pairflow.{name}": value for name, value in _tags(work).items()},
+        stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
+        sha256 = FoundModel.at(fitted.checkpoint).sha256
+        stage.tag(checkpoint=str(fitted.checkpoint), checkpoint_sha256=sha256)
+        tags = _tags(work) | {"checkpoint_sha256": sha256}
+        model_id = lineage.insist(
+            lambda: stage.log_model(
+                f"{data.spec.name}-{method.name}",
+                fitted.checkpoint,
+                params={"num_parameters": str(num_parameters)},
+                tags={f"pairflow.{name}": value for name, value in tags.items()},
+            )
         )
         final = {"final_loss": fitted.loss, "training_seconds": fitted.seconds}
         if fitted.validation_nll is not None:
             final["final_validation_nll"] = fitted.validation_nll
         stage.log(final, step=fitted.steps, model_id=model_id, data=data.as_input("training"))
+        _tell_cost(work, fitted, stage, lineage)
     result = TrainResult(
         fingerprint=work.fingerprint,
         method=method.name,
         training_seed=work.spec.seed,
         checkpoint=str(fitted.checkpoint),
-        checkpoint_sha256=FoundModel.at(fitted.checkpoint).sha256,
+        checkpoint_sha256=sha256,
         base_checkpoint=None if work.base is None else str(work.base.checkpoint),
         num_steps=fitted.steps,
         num_parameters=num_parameters,
@@ -135,6 +144,28 @@ def _link(work: Learning, stage: StageRun) -> None:
     used = [work.data.as_input("training"), *([inputs.as_input(pairs)] if pairs is not None else [])]
     stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
     stage.tag(**_tags(work))
+    facts = {"Data": descriptions.dataset(used[0].name, used[0].digest, used[0].profile)}
+    if pairs is not None:
+        facts["Pairs"] = descriptions.pairs(pairs.manifest.fingerprint, pairs.url, None)
+    if base is not None:
+        model = "" if base.mlflow_model_id is None else f"model {descriptions.code_span(base.mlflow_model_id)}, "
+        facts["Started from"] = f"{model}checkpoint {descriptions.code_span(str(base.checkpoint))}"
+    stage.tell(facts)
+
+
+def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Lineage) -> None:
+    """Says what the model cost; on one machine, seconds stand for energy."""
+    pairing_seconds = 0.0
+    facts = {}
+    if work.pairs is not None:
+        manifest = work.pairs.manifest
+        pairing_seconds = inputs.pairing_seconds(manifest)
+        made_by = lineage.finished(work.data.spec.name, "pair", manifest.fingerprint)
+        facts["Pairs"] = descriptions.pairs(manifest.fingerprint, work.pairs.url, made_by)
+    stage.log({"pairing_seconds": pairing_seconds}, step=fitted.steps)
+    if fitted.seconds:
+        stage.log({"pairing_to_training_seconds": pairing_seconds / fitted.seconds}, step=fitted.steps)
+    stage.tell(facts | {"Time": descriptions.cost(pairing_seconds, fitted.seconds)})
 
 
 def _tags(work: Learning) -> dict[str, str]:
@@ -148,6 +179,8 @@ def _tags(work: Learning) -> dict[str, str]:
         tags |= {"pairs_fingerprint": work.pairs.manifest.fingerprint, "pairs_url": work.pairs.url}
     if work.base is not None:
         tags |= {"base_sha256": work.base.sha256, "base_checkpoint": str(work.base.checkpoint)}
+        if work.base.mlflow_model_id is not None:
+            tags["base_model_id"] = work.base.mlflow_model_id
     return tags
 
 

@@ -2,6 +2,8 @@
 
 import os
 
+from flows.settings import Settings
+
 
 def use_threads(num_threads: int | None, num_sharing: int = 1) -> None:
     """Lets torch use `num_threads` CPU threads; by default an even share of the cores that this process may run on.
@@ -14,3 +16,13 @@ def use_threads(num_threads: int | None, num_sharing: int = 1) -> None:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(num_threads or max(1, cores // num_sharing))
+
+
+def in_use(settings: Settings) -> str:
+    """What of the machine a training takes, in words: threads or a GPU, and how many workers."""
+    import torch
+
+    place = f"{torch.get_num_threads()} CPU threads"
+    if torch.cuda.is_available():
+        place = f"GPU {torch.cuda.get_device_name()}"
+    return place if settings.train_workers == 1 else f"{settings.train_workers} workers, each of one CPU or GPU"

@@ -12,12 +12,12 @@ import ray
 from pydantic import JsonValue
 
 import storage
-from flows import models
+from flows import descriptions, models
 from flows.jobs import inputs, pictures
-from flows.jobs.protocol import JobContext, ProgressLines, main
+from flows.jobs.protocol import JobContext, ProgressLines, Speed, main
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import ClosedForm, Redi, Resources
-from flows.lineage import Lineage
+from flows.lineage import Lineage, StageRun
 from flows.parameters import PairParameters
 from flows.results import PairResult
 from flows.settings import Settings
@@ -67,8 +67,9 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     repaired = work.repair()
     manifest = storage.find_manifest(url)
     skipped = manifest is not None and not repaired
-    run_id = lineage.finished(parameters.dataset.name, "pair", fingerprint)
-    if manifest is not None and skipped and run_id is not None:
+    # Asked only where nothing is to be made: an MLflow that is away holds no work up.
+    run_id = lineage.finished(parameters.dataset.name, "pair", fingerprint) if skipped else None
+    if manifest is not None and run_id is not None:
         _logger.info("nothing to do: these pairs are whole, at %s", url)
         return _result(url, manifest, run_id, skipped=True, started=started)
     specs: dict[str, Spec] = {"dataset": parameters.dataset, **source.specs}
@@ -77,12 +78,22 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         base = source.base
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
+        used = data.as_input("coupling")
+        stage.tell(
+            {
+                "Data": descriptions.dataset(used.name, used.digest, used.profile),
+                "Pairs": descriptions.pairs(fingerprint, url, None),
+            }
+        )
         if base is not None:
             stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
+            if base.mlflow_model_id is not None:
+                stage.tag(base_model_id=base.mlflow_model_id)
         if manifest is None:
-            manifest = work.couple()
+            manifest = work.couple(stage)
         stage.tag(content_sha256=manifest.content_sha256)
         stage.log(_figures(manifest))
+        stage.tell({"Time": f"pairing {inputs.pairing_seconds(manifest):,.1f} s with the engine {manifest.engine}"})
         if (picture := _draw(manifest, settings)) is not None:
             lineage.attach(stage.run_id, picture)
         return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
@@ -106,11 +117,11 @@ class _Work:
     settings: Settings
     num_workers: int | None
 
-    def couple(self) -> Manifest:
-        """Makes the shards that are missing, and commits."""
+    def couple(self, stage: StageRun) -> Manifest:
+        """Makes the shards that are missing, and commits; the run shows how fast over time."""
         started = time.perf_counter()
         header = storage.begin_pairs(self.url, self.header)
-        made = self._make(header, storage.missing_shards(self.url, header))
+        made = self._make(header, storage.missing_shards(self.url, header), stage)
         seconds = time.perf_counter() - started
         rows = sum(each.rows for each in made)
         summary: dict[str, JsonValue] = {
@@ -153,7 +164,9 @@ class _Work:
             )
         return True
 
-    def _make(self, header: PairsHeader, shards: list[ShardPlan]) -> list[ShardStatistics]:
+    def _make(
+        self, header: PairsHeader, shards: list[ShardPlan], stage: StageRun | None = None
+    ) -> list[ShardStatistics]:
         """Couples and writes shards as Ray tasks."""
         rows = sum(shard.num_rows for shard in shards)
         _logger.info("%d of %d shards to make, %d rows, at %s", len(shards), header.num_shards, rows, self.url)
@@ -162,10 +175,14 @@ class _Work:
             return made
         ray.init(address="auto", logging_level=logging.WARNING)
         with ProgressLines(desc=f"pair {self.data.spec.name}", total=rows, unit="rows") as bar:
+            speed = Speed()
 
             def on_shard(statistics: ShardStatistics) -> None:
                 made.append(statistics)
                 bar.update(statistics.rows)
+                rows_per_second = speed.after(statistics.rows)
+                if stage is not None and rows_per_second is not None:
+                    stage.log({"live_rows_per_second": rows_per_second}, step=speed.done)
 
             resources = Resources(
                 cpus_per_task=self.settings.cpus_per_task,

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class JobContext(Spec):
     root_flow_run_id: str | None = None
     """The run that this one is a part of, such as a pipeline's."""
     flow_run_url: str | None = None
+    ray_job_url: str | None = None
+    """Page of the job on a dashboard that outlives this command."""
+    command: str | None = None
+    """The command line that asks for the same again."""
     parent_mlflow_run_id: str | None = None
     num_sharing: int = 1
     """Jobs that run at the same time on purpose, and share a machine's cores evenly."""
@@ -160,6 +165,24 @@ class ProgressLines(tqdm):
     def reach(self, done: int) -> None:
         """`done` units are done in all."""
         self.update(done - self.n)
+
+
+class Speed:
+    """Units a second over the last few seconds, as often as that makes a point of a curve."""
+
+    def __init__(self, every_s: float = 2.0) -> None:
+        self.done = 0
+        self._every_s, self._since, self._before = every_s, time.monotonic(), 0
+
+    def after(self, units: int) -> float | None:
+        """So many more are done; the speed since the last one that was given, or None if that was just now."""
+        self.done += units
+        now = time.monotonic()
+        if now - self._since < self._every_s and self._before:
+            return None
+        speed = (self.done - self._before) / max(now - self._since, 1e-3)
+        self._since, self._before = now, self.done
+        return speed
 
 
 def parse_line(line: str) -> Progress | tuple[int, str]:

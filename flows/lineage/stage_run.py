@@ -1,87 +1,111 @@
 """One MLflow run that is under way: its inputs, metrics and model."""
 
-import json
-import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, Metric, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import LoggedModelOutput
 
+from flows.descriptions import describe
+from flows.lineage.errors import LineageError
+from flows.lineage.outbox import Outbox
+from flows.lineage.waiting import first_line
+from flows.lineage.writer import DIGEST_LENGTH, RunWriter
 from flows.provenance import Input
-
-_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest is a tag of the input
-_FLUSH_EVERY_S = 2.0
-_logger = logging.getLogger("pairflow.lineage")
-
-
-def _entity(used: Input) -> DatasetInput:
-    """An input as MLflow keeps it; the source type "code" is one that every MLflow reads back."""
-    dataset = Dataset(
-        name=used.name,
-        digest=used.digest[:_DIGEST_LENGTH],
-        source_type="code",
-        source=json.dumps({"tags": dict(used.source)}),
-        profile=json.dumps(dict(used.profile)),
-    )
-    tags = [InputTag("mlflow.data.context", used.role), InputTag("pairflow.digest", used.digest)]
-    return DatasetInput(dataset=dataset, tags=tags)
 
 
 class StageRun:
-    """An MLflow run that is under way."""
+    """An MLflow run that is under way.
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
-        self.run_id = run_id
-        self.experiment_id = experiment_id
-        self._client = client
-        self._pending: list[Metric] = []
-        self._flushed = time.monotonic()
+    Nothing but `run_id`, `experiment_id`, `settle` and `log_model` waits for MLflow: all else is taken down, and sent
+    by the outbox.
+    """
+
+    def __init__(
+        self, client: MlflowClient, outbox: Outbox, writer: RunWriter, *, facts: Mapping[str, str], patience_s: float
+    ) -> None:
+        self._client, self._outbox, self._writer = client, outbox, writer
+        self._facts, self._more = dict(facts), ""
+        self._patience_s = patience_s
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run. That of a run which somebody deletes meanwhile changes.
+
+        Raises:
+            LineageError: MLflow has not begun the run, and does not answer.
+        """
+        self._await_begun()
+        return self._writer.run_id
+
+    @property
+    def experiment_id(self) -> str:
+        """Of the run's experiment.
+
+        Raises:
+            LineageError: as for `run_id`.
+        """
+        self._await_begun()
+        return self._writer.experiment_id
+
+    def settle(self) -> None:
+        """Waits until MLflow has taken all that was logged so far.
+
+        Raises:
+            LineageError: it does not within the patience of the settings, or it refuses.
+        """
+        if not self._outbox.wait(self._patience_s):
+            raise self._not_taken()
 
     def tag(self, **tags: str) -> None:
         """Sets `pairflow.*` tags."""
-        self._client.log_batch(self.run_id, tags=[RunTag(f"pairflow.{key}", value) for key, value in tags.items()])
+        self._outbox.put({"do": "tags", "tags": {f"pairflow.{key}": value for key, value in tags.items()}})
+
+    def tell(self, facts: Mapping[str, str], *, more: str = "") -> None:
+        """Adds lines to the text at the top of the run's page.
+
+        Args:
+            facts: by their names, as markdown.
+            more: markdown below them, in place of what was there.
+        """
+        self._facts |= facts
+        self._more = more or self._more
+        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": describe(self._facts, self._more)}})
 
     def use(self, *inputs: Input, model_id: str | None = None) -> None:
         """Links what this run used."""
-        models = [LoggedModelInput(model_id)] if model_id else None
-        self._client.log_inputs(self.run_id, [_entity(each) for each in inputs], models)
+        used = [
+            {
+                "name": each.name,
+                "digest": each.digest,
+                "role": each.role,
+                "source": dict(each.source),
+                "profile": dict(each.profile),
+            }
+            for each in inputs
+        ]
+        self._outbox.put({"do": "inputs", "inputs": used, "model_id": model_id})
 
     def log(
         self, metrics: Mapping[str, float], *, step: int = 0, model_id: str | None = None, data: Input | None = None
     ) -> None:
-        """Takes down metrics, which reach MLflow within seconds.
+        """Takes down metrics, which reach MLflow within seconds, or when it is back."""
+        self._outbox.put(
+            {
+                "do": "metrics",
+                "values": {key: float(value) for key, value in metrics.items()},
+                "time": int(time.time() * 1000),
+                "step": step,
+                "model_id": model_id,
+                "dataset_name": None if data is None else data.name,
+                "dataset_digest": None if data is None else data.digest[:DIGEST_LENGTH],
+            }
+        )
 
-        A tracking server that is away for a while costs no training: what could not be sent is sent with the next.
-        """
-        now = int(time.time() * 1000)
-        for key, value in metrics.items():
-            self._pending.append(
-                Metric(
-                    key,
-                    value,
-                    now,
-                    step,
-                    model_id=model_id,
-                    dataset_name=None if data is None else data.name,
-                    dataset_digest=None if data is None else data.digest[:_DIGEST_LENGTH],
-                    run_id=self.run_id,
-                )
-            )
-        if time.monotonic() - self._flushed >= _FLUSH_EVERY_S:
-            self.flush()
-
-    def flush(self) -> None:
-        """Sends the metrics that are waiting."""
-        self._flushed = time.monotonic()
-        try:
-            while self._pending:
-                self._client.log_batch(self.run_id, metrics=self._pending[:1000])
-                del self._pending[:1000]
-        except MlflowException as error:
-            _logger.warning("MLflow did not take %d metrics, which are kept for later: %s", len(self._pending), error)
+    def end(self, status: str) -> None:
+        """The run's last word: FINISHED, FAILED or KILLED."""
+        self._outbox.put({"do": "end", "status": status, "time": int(time.time() * 1000)})
 
     def log_model(self, name: str, folder: Path, *, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
         """Logs a checkpoint's folder (safetensors and JSON, no pickle) as this run's model; the model's id."""
@@ -98,3 +122,20 @@ class StageRun:
         self._client.finalize_logged_model(model_id, "READY")
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model_id, step=0)])
         return model_id
+
+    def _await_begun(self) -> None:
+        deadline = time.monotonic() + self._patience_s
+        while not self._writer.begun.wait(0.1):
+            if self._outbox.refused is not None or time.monotonic() > deadline:
+                raise self._not_taken()
+
+    def _not_taken(self) -> LineageError:
+        if (refused := self._outbox.refused) is not None:
+            return LineageError(
+                f"MLflow refuses what this stage logs: {first_line(refused)}; what it computed is kept: put that right "
+                "and run the same command again"
+            )
+        return LineageError(
+            f"MLflow has not answered for {self._patience_s:,.0f} s; what was computed is kept, and so is what was to "
+            "be logged: run the same command again when it is back, or correct MLFLOW_TRACKING_URI"
+        )

@@ -1,78 +1,102 @@
-"""The MLflow that the settings name: experiments, and runs that are found again by what they compute."""
+"""The MLflow that the settings name: runs that are begun, and found again by what they compute."""
 
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from flows import descriptions
 from flows.jobs.protocol import JobContext
 from flows.lineage.errors import LineageError
+from flows.lineage.leftovers import Sent, send_leftovers
+from flows.lineage.machine_metrics import watching
+from flows.lineage.outbox import Operation, Outbox
+from flows.lineage.search import experiment_id_of, find_run
 from flows.lineage.stage_run import StageRun
-from flows.provenance import code_version, flatten
+from flows.lineage.waiting import be_quick, first_line, insist
+from flows.lineage.writer import BEGUN_BY, RunWriter, inputs_of
+from flows.provenance import Input, code_version, flatten, hardware
 from flows.settings import Settings
 from pairflow.spec import Spec, canonical_json
 
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else the page opens as one on agents
+T = TypeVar("T")
+_FAILED_PATIENCE_S = 2.0  # Ray kills a job that it stops after three seconds; what is not sent is kept
+_logger = logging.getLogger("pairflow.lineage")
 
 
 class Lineage:
-    """The MLflow that `settings` name.
-
-    Raises:
-        LineageError: it cannot be reached.
-    """
+    """The MLflow that `settings` name; it is first contacted when something is asked of it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        if settings.tracking_uri.startswith("sqlite:///"):
-            Path(settings.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self._uri = settings.tracking_uri
+        be_quick()
+        if self._uri.startswith("sqlite:///"):
+            Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations in the first run's log
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        self.unsent = settings.home / "mlflow" / "unsent"
         try:
-            self.client = MlflowClient(settings.tracking_uri)
-            self.client.search_experiments(max_results=1)
+            self.client = MlflowClient(self._uri)
         except MlflowException as error:
             raise LineageError(
-                f"MLflow cannot be reached at {settings.tracking_uri}: {error}; correct MLFLOW_TRACKING_URI, or unset "
-                "it to use SQLite under PAIRFLOW_HOME"
+                f"MLFLOW_TRACKING_URI is {self._uri!r}: {first_line(error)}; expected http://…, or unset it to use "
+                "SQLite under PAIRFLOW_HOME"
             ) from error
 
+    @property
+    def uri(self) -> str:
+        """Where MLflow is."""
+        return self._uri
+
+    def insist(self, action: Callable[[], T], *, patience_s: float | None = None) -> T:
+        """What `action` returns, asked again while MLflow does not answer.
+
+        Args:
+            action: asks something of MLflow.
+            patience_s: how long, in seconds; default that of the settings.
+
+        Raises:
+            LineageError: MLflow refuses, or does not answer in that time.
+        """
+        return insist(action, self._uri, self._settings.mlflow_patience if patience_s is None else patience_s)
+
     def experiment(self, dataset: str) -> str:
-        """The id of a dataset's experiment, which is made if there is none."""
-        name = f"pairflow-{dataset}"
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # Without a server MLflow would keep artifacts under the working directory.
-        local = self._settings.tracking_uri.startswith("sqlite:")
-        location = (self._settings.home / "mlflow" / "artifacts" / name).as_uri() if local else None
-        try:
-            return str(self.client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
-        except MlflowException:
-            found = self.client.get_experiment_by_name(name)  # another process was quicker
-            if found is None:
-                raise
-            return str(found.experiment_id)
+        """The id of a dataset's experiment, which is made if there is none.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+        return self.insist(lambda: experiment_id_of(self.client, dataset, self._artifacts))
 
     def finished(self, dataset: str, stage: str, fingerprint: str) -> str | None:
-        """The run of a stage that is done, by what it computes."""
-        run = self._find(self.experiment(dataset), stage, fingerprint)
-        return run.info.run_id if run is not None and run.info.status == "FINISHED" else None
+        """The run of a stage that is done, by what it computes.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+        experiment_id = self.experiment(dataset)
+        run = self.insist(lambda: find_run(self.client, experiment_id, stage, fingerprint))
+        return str(run.info.run_id) if run is not None and run.info.status == "FINISHED" else None
+
+    def inputs_of(self, run_id: str) -> tuple[Input, ...]:
+        """The data that a run used.
+
+        Raises:
+            LineageError: MLflow has no such run, or does not answer.
+        """
+        return inputs_of(self.insist(lambda: self.client.get_run(run_id)))
 
     def adopt(self, run_id: str, parent_run_id: str) -> None:
         """Makes a run that is over the child of another."""
-        self.client.set_tag(run_id, "mlflow.parentRunId", parent_run_id)
-
-    def describe(self, run_id: str, markdown: str) -> None:
-        """Sets the text at the top of a run's page."""
-        self.client.set_tag(run_id, "mlflow.note.content", markdown)
+        self.insist(lambda: self.client.set_tag(run_id, "mlflow.parentRunId", parent_run_id))
 
     def fetch_model(self, model_id: str, folder: Path) -> Path:
         """A copy of a logged model's checkpoint on this disk, below `folder`; a finished one is used again.
@@ -87,21 +111,30 @@ class Lineage:
             self.client.get_logged_model(model_id)
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=f".{model_id}-") as partial:
-                found = download_artifacts(
-                    artifact_uri=f"models:/{model_id}", dst_path=partial, tracking_uri=self._settings.tracking_uri
-                )
+                found = download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=partial, tracking_uri=self._uri)
                 with contextlib.suppress(OSError):  # another process was quicker
                     Path(found).rename(copy)
         except (MlflowException, OSError) as error:
             raise LineageError(
-                f"MLflow at {self._settings.tracking_uri} gives no model {model_id}: {error}; correct the id, or "
-                "MLFLOW_TRACKING_URI"
+                f"MLflow at {self._uri} gives no model {model_id}: {error}; correct the id, or MLFLOW_TRACKING_URI"
             ) from None
         return copy
 
     def attach(self, run_id: str, path: Path) -> None:
-        """Logs a file with a run."""
-        self.client.log_artifact(run_id, str(path))
+        """Logs a file with a run.
+
+        Raises:
+            LineageError: MLflow does not answer, or refuses.
+        """
+        self.insist(lambda: self.client.log_artifact(run_id, str(path)))
+
+    def send_unsent(self) -> Sent:
+        """Sends what earlier processes of this home could not.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+        return self.insist(lambda: send_leftovers(self.unsent, self.client, self._artifacts), patience_s=0)
 
     @contextlib.contextmanager
     def run(
@@ -117,6 +150,9 @@ class Lineage:
     ) -> Iterator[StageRun]:
         """The run of a stage: a new one, or the one in which the same work was begun before.
 
+        A server that is away does not hold the work up: what the block says is kept and sent by another thread. Only
+        at its end MLflow must be there, within the patience of the settings.
+
         Args:
             dataset: name of the dataset.
             stage: name of the flow, such as "train".
@@ -125,50 +161,77 @@ class Lineage:
             specs: become the run's parameters, flattened, and its `pairflow.spec` tag.
             context: whose Prefect run, Ray job and parent it belongs to.
             started: Unix time at which the work began, if that was before now.
+
+        Raises:
+            LineageError: the work is done, but MLflow does not answer or refuses; the same again finds what was done.
         """
-        experiment_id = self.experiment(dataset)
+        facts = descriptions.origin(context)
+        code, machine = code_version(), hardware()
+        facts |= {"Code": descriptions.code(code), "Machine": descriptions.machine(machine)}
+        begun_by = f"{stage}-{fingerprint[:12]}-{time.time_ns()}"
         tags = {
             "mlflow.runName": name,
+            "mlflow.note.content": descriptions.describe(facts),
             "pairflow.stage": stage,
             "pairflow.fingerprint": fingerprint,
             "pairflow.spec": canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),
             "pairflow.prefect_run_id": context.flow_run_id,
-            **code_version(),
+            "pairflow.ray_submission_id": context.submission_id,
+            "pairflow.prefect_run_url": context.flow_run_url,
+            "pairflow.ray_job_url": context.ray_job_url,
+            "pairflow.command": context.command,
+            "mlflow.parentRunId": context.parent_mlflow_run_id,
+            BEGUN_BY: begun_by,
+            **code,
+            **{f"pairflow.machine.{key}": str(value) for key, value in machine.items()},
         }
-        if context.submission_id is not None:
-            tags["pairflow.ray_submission_id"] = context.submission_id
-        if context.flow_run_url:
-            tags["pairflow.prefect_run_url"] = context.flow_run_url
-            tags["mlflow.note.content"] = f"[Prefect flow run]({context.flow_run_url})"
-        if context.parent_mlflow_run_id:
-            tags["mlflow.parentRunId"] = context.parent_mlflow_run_id
-        begun = self._find(experiment_id, stage, fingerprint)
-        if begun is None:
-            start_time = None if started is None else int(started * 1000)
-            run_id = str(self.client.create_run(experiment_id, start_time, run_name=name).info.run_id)
-            params = [Param(key, value) for key, value in flatten(specs).items()]
-            self.client.log_batch(run_id, params=params)
-        else:
-            run_id = str(begun.info.run_id)
-            self.client.update_run(run_id, status="RUNNING")
-        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-        run = StageRun(self.client, run_id, experiment_id)
+        begin = {
+            "do": "begin",
+            "dataset": dataset,
+            "stage": stage,
+            "fingerprint": fingerprint,
+            "name": name,
+            "started": int((time.time() if started is None else started) * 1000),
+            "tags": {key: value for key, value in tags.items() if value},
+            "params": flatten(specs),
+        }
+        writer = RunWriter(self.client, self._artifacts)
+        outbox = Outbox(self.unsent, f"{stage}-{fingerprint[:12]}", self._deliverer(writer), self._uri)
+        outbox.put(begin)
+        patience = self._settings.mlflow_patience
+        run = StageRun(self.client, outbox, writer, facts=facts, patience_s=patience)
         status = "KILLED"
+        # The machine of the flow itself mostly waits.
+        measured = watching(run) if context.submission_id is not None else contextlib.nullcontext()
         try:
-            yield run
+            with measured:
+                yield run
+            run.settle()
             status = "FINISHED"
         except Exception:
             status = "FAILED"
             raise
         finally:
-            run.flush()
-            self.client.set_terminated(run_id, status)
+            run.end(status)
+            done = outbox.close(patience if status == "FINISHED" else _FAILED_PATIENCE_S)
+        if not done:
+            raise LineageError(f"MLflow at {self._uri} did not take the end of run {run.run_id}; run the same again")
 
-    def _find(self, experiment_id: str, stage: str, fingerprint: str) -> Any:
-        runs = self.client.search_runs(
-            [experiment_id],
-            f"tags.`pairflow.fingerprint` = '{fingerprint}' and tags.`pairflow.stage` = '{stage}'",
-            max_results=1,
-            order_by=["start_time DESC"],
-        )
-        return runs[0] if runs else None
+    def _artifacts(self, experiment: str) -> str | None:
+        """Where an experiment's files go without a server: MLflow would put them under the working directory."""
+        if not self._uri.startswith("sqlite:"):
+            return None
+        return (self._settings.home / "mlflow" / "artifacts" / experiment).as_uri()
+
+    def _deliverer(self, writer: RunWriter) -> Callable[[Sequence[Operation]], None]:
+        """Sends what was left by others before anything of its own, as that was said earlier."""
+        cleared = False
+
+        def deliver(operations: Sequence[Operation]) -> None:
+            nonlocal cleared
+            if not cleared:
+                send_leftovers(self.unsent, self.client, self._artifacts)
+                cleared = True
+            writer.deliver(operations)
+
+        return deliver

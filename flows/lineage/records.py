@@ -1,0 +1,124 @@
+"""All that MLflow holds of some datasets: their runs, logged models and registered versions, read in pages."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from flows.lineage.search import all_models, all_runs, all_versions, experiment_ids, experiment_name
+from flows.lineage.waiting import passes
+
+_logger = logging.getLogger("pairflow.lineage")
+
+
+@dataclass
+class Records:
+    """What was read, by its id; None stands for what something refers to and MLflow does not hold.
+
+    Attributes:
+        runs: deleted ones too.
+        models: logged models.
+        versions: of registered models, with their aliases.
+        digests: of the datasets that were read.
+    """
+
+    client: MlflowClient
+    runs: dict[str, Run | None] = field(default_factory=dict)
+    models: dict[str, Any | None] = field(default_factory=dict)
+    versions: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
+    digests: set[str] = field(default_factory=set)
+    _registered: set[str] = field(default_factory=set)
+
+    def read(self, digests: set[str]) -> None:
+        """Reads all about datasets, and about others where a model was made of theirs.
+
+        A search for each dataset, and a request for what a tag refers to and no search has found.
+
+        Raises:
+            MlflowException: MLflow does not answer.
+        """
+        experiments = experiment_ids(self.client)
+        by_id = {number: name for name, number in experiments.items()}
+        while wanted := digests - self.digests:
+            for digest in wanted:
+                self.digests.add(digest)
+                chosen = f"tags.`pairflow.dataset_digest` = '{digest}'"
+                for run in all_runs(self.client, list(by_id), chosen):
+                    self.runs[run.info.run_id] = run
+                for model in all_models(self.client, list(by_id), chosen):
+                    self.models[model.model_id] = model
+            self._read_what_is_referred_to()
+            digests |= self._elsewhere(list(by_id))
+        for name in {by_id.get(run.info.experiment_id) for run in self.runs.values() if run is not None}:
+            if name is not None and name not in self._registered:
+                self._registered.add(name)
+                self._read_versions(experiment_name(name))
+
+    def run(self, run_id: str) -> Run | None:
+        """A run, asked for if it was not read yet."""
+        if run_id not in self.runs:
+            self.runs[run_id] = _or_none(lambda: self.client.get_run(run_id))
+        return self.runs[run_id]
+
+    def model(self, model_id: str) -> Any | None:
+        """A logged model, likewise."""
+        if model_id not in self.models:
+            self.models[model_id] = _or_none(lambda: self.client.get_logged_model(model_id))
+        return self.models[model_id]
+
+    def _read_what_is_referred_to(self) -> None:
+        for run in [each for each in self.runs.values() if each is not None]:
+            if run.info.lifecycle_stage == "deleted":
+                continue
+            for run_id in runs_named_by(run):
+                self.run(run_id)
+            for model_id in models_named_by(run):
+                self.model(model_id)
+        for model in [each for each in self.models.values() if each is not None]:
+            if model.source_run_id:
+                self.run(model.source_run_id)
+
+    def _elsewhere(self, experiments: list[str]) -> set[str]:
+        """Datasets whose models were made from these, or from whose models these were made."""
+        digests = {model.tags.get("pairflow.dataset_digest") for model in self.models.values() if model is not None}
+        made = {model.tags.get("pairflow.checkpoint_sha256") for model in self.models.values() if model is not None}
+        for run in all_runs(self.client, experiments, "tags.`pairflow.base_sha256` LIKE '%'"):
+            if run.data.tags["pairflow.base_sha256"] in made:
+                digests.add(run.data.tags.get("pairflow.dataset_digest"))
+        return {each for each in digests if each}
+
+    def _read_versions(self, name: str) -> None:
+        registered = _or_none(lambda: self.client.get_registered_model(name))
+        if registered is None:
+            return
+        aliases: dict[str, list[str]] = {}
+        for alias, version in registered.aliases.items():
+            aliases.setdefault(str(version), []).append(alias)
+        for each in all_versions(self.client, name):
+            self.versions.append((each, tuple(sorted(aliases.get(str(each.version), [])))))
+
+
+def runs_named_by(run: Run) -> set[str]:
+    """The runs that a run's tags refer to."""
+    names = ("mlflow.parentRunId", "pairflow.training_run", "pairflow.pairing_run")
+    prefixes = ("pairflow.training_run.", "pairflow.evaluation_run.")
+    return {value for key, value in run.data.tags.items() if value and (key in names or key.startswith(prefixes))}
+
+
+def models_named_by(run: Run) -> set[str]:
+    """The logged models that a run made, or that its tags refer to."""
+    made = {each.model_id for each in (run.outputs.model_outputs if run.outputs else [])}
+    tags = {run.data.tags.get(name) for name in ("pairflow.model_id", "pairflow.base_model_id")}
+    return made | {each for each in tags if each}
+
+
+def _or_none(ask: Any) -> Any:
+    try:
+        return ask()
+    except MlflowException as error:
+        if passes(error):
+            raise
+        return None

@@ -1,0 +1,89 @@
+"""Finds experiments, runs and models in MLflow, page by page where there may be many."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+Artifacts = Callable[[str], str | None]
+"""Where the files of an experiment go, by its name; None leaves it to the server."""
+
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else the page opens as one on agents
+_PREFIX = "pairflow-"
+_PAGE = 500
+
+
+def experiment_name(dataset: str) -> str:
+    """Of the experiment that holds a dataset's runs."""
+    return f"{_PREFIX}{dataset}"
+
+
+def experiment_id_of(client: MlflowClient, dataset: str, artifacts: Artifacts) -> str:
+    """The id of a dataset's experiment, which is made if there is none.
+
+    Args:
+        client: MLflow's.
+        dataset: its name.
+        artifacts: where the files of a new experiment go.
+    """
+    name = experiment_name(dataset)
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifact_location=artifacts(name), tags=_EXPERIMENT_TAGS))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)  # another process was quicker
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def find_run(client: MlflowClient, experiment_id: str, stage: str, fingerprint: str) -> Run | None:
+    """The last run of a stage that computes what `fingerprint` stands for, deleted ones left out."""
+    runs = client.search_runs(
+        [experiment_id],
+        f"tags.`pairflow.fingerprint` = '{fingerprint}' and tags.`pairflow.stage` = '{stage}'",
+        max_results=1,
+        order_by=["start_time DESC"],
+    )
+    return runs[0] if runs else None
+
+
+def experiment_ids(client: MlflowClient) -> dict[str, str]:
+    """Dataset -> id of its experiment, for all that are ours."""
+    pages = _pages(lambda token: client.search_experiments(ViewType.ACTIVE_ONLY, page_token=token))
+    return {each.name.removeprefix(_PREFIX): each.experiment_id for each in pages if each.name.startswith(_PREFIX)}
+
+
+def all_runs(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> Iterator[Run]:
+    """Every run that a filter lets through, the newest first, those that were deleted too."""
+    if experiments:
+        yield from _pages(
+            lambda token: client.search_runs(
+                list(experiments), filter_string, ViewType.ALL, _PAGE, ["start_time DESC"], token
+            )
+        )
+
+
+def all_models(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> Iterator[Any]:
+    """Every logged model that a filter lets through."""
+    if experiments:
+        yield from _pages(lambda token: client.search_logged_models(list(experiments), filter_string, page_token=token))
+
+
+def all_versions(client: MlflowClient, name: str) -> Iterator[Any]:
+    """Every version of a registered model; none if there is no such model."""
+    yield from _pages(lambda token: client.search_model_versions(f"name = '{name}'", _PAGE, page_token=token))
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    token = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return

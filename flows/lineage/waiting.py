@@ -1,0 +1,65 @@
+"""An MLflow that does not answer for a while: which failures pass, and how they are waited out."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from mlflow.exceptions import MlflowException
+
+from flows.lineage.errors import LineageError
+
+T = TypeVar("T")
+_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
+# MLflow's own are 7 retries of 120 s, during which nothing is said and a server that is back is not noticed.
+_QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
+_logger = logging.getLogger("pairflow.lineage")
+
+
+def be_quick() -> None:
+    """Lets this process's MLflow clients report a failure soon, since trying again is up to us; the user's own win."""
+    for name, value in _QUICK.items():
+        os.environ.setdefault(name, value)
+
+
+def passes(error: MlflowException) -> bool:
+    """Whether a failure may be over when the same is asked again: no connection, a time-out, a server in trouble."""
+    return str(error.error_code) in _PASSING
+
+
+def pause_s(attempt: int) -> float:
+    """Seconds to wait after the failure of that number, from 0."""
+    return float(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line that fits a message."""
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def insist(action: Callable[[], T], uri: str, patience_s: float) -> T:
+    """What `action` returns, asked again while MLflow does not answer; a warning says once that it is waited for.
+
+    Raises:
+        LineageError: MLflow refuses, or has not answered for `patience_s` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    attempt = 0
+    while True:
+        try:
+            return action()
+        except MlflowException as error:
+            if not passes(error):
+                raise LineageError(f"MLflow at {uri} refuses: {first_line(error)}") from error
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise LineageError(
+                    f"MLflow cannot be reached at {uri} ({patience_s:,.0f} s): {first_line(error)}; start it, or "
+                    "correct MLFLOW_TRACKING_URI, or unset it to use SQLite under PAIRFLOW_HOME, and run the same again"
+                ) from error
+            if attempt == 0:
+                _logger.warning("MLflow at %s does not answer, waiting for it: %s", uri, first_line(error))
+            time.sleep(min(pause_s(attempt), left))
+            attempt += 1
