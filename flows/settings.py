@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.local_ray import access_token, cluster_environment
@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, ge=1024, le=65_535, description="Port of Prefect's server under `pairflow up`.")
     mlflow_port: int = Field(5000, ge=1024, le=65_535, description="Port of MLflow's server under `pairflow up`.")
     ray_port: int = Field(8265, ge=1024, le=65_535, description="Port of Ray's dashboard under `pairflow up`.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://USER@HOST/NAME: where `pairflow up` keeps the histories of Prefect and MLflow; "
+        "default SQLite under <home>. Better without the password: PGPASSWORD or ~/.pgpass (PAIRFLOW_DATABASE_URL).",
+    )
     max_runs: int = Field(
         4, ge=1, description="Flow runs that the worker of `pairflow up` has in hand at once; others wait."
     )

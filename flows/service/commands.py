@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import options as opt
+from flows.service import database as databases
 from flows.service import health, stack
 from flows.service.programs import ProgramName, urls
 from flows.service.supervision import Supervisor
@@ -32,6 +33,14 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave the servers running; `pairflow down` ends them.")
     ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="postgresql://USER@HOST/NAME",
+            help="Keep the histories of Prefect and MLflow in PostgreSQL, in NAME_prefect and NAME_mlflow, which are "
+            "made; the password comes from PGPASSWORD or ~/.pgpass. The next `up` does so again.",
+        ),
+    ] = None,
 ) -> None:
     """Start Prefect, MLflow, Ray and a worker on this machine, and register the flows; Ctrl-C ends all of it.
 
@@ -40,13 +49,18 @@ def up(
     """
     settings = Settings.read()
     supervisor = Supervisor(settings.home)
+    variable = None if settings.database_url is None else settings.database_url.get_secret_value()
+    wanted = databases.chosen(settings.home, database, variable)
     if supervisor.pid() is not None:
+        databases.refuse_another(settings.home, wanted)
         stack.attach(settings, supervisor, _say)
         _show_urls(settings)
         return
+    if wanted is not None and databases.remembered(settings.home) is None and (settings.home / "prefect").is_dir():
+        _say(f"the histories are now those of {wanted}; what SQLite holds under {settings.home} stays there, unseen")
     started = time.monotonic()
     try:
-        stack.start(settings, supervisor, _say)
+        stack.start(settings, supervisor, _say, wanted)
         _say(f"ready after {time.monotonic() - started:.0f} s")
         _show_urls(settings)
         if detach:
@@ -72,7 +86,9 @@ def status(json: opt.Json = False) -> None:
     at = urls(settings)
     if json:
         rows = [asdict(each) | {"healthy": well[each.name], "url": at.get(each.name)} for each in states]
-        print(json_module.dumps({"home": str(settings.home), "running": running, "programs": rows}))
+        kept = databases.remembered(settings.home)
+        about = {"home": str(settings.home), "running": running, "database": str(kept) if kept else "sqlite"}
+        print(json_module.dumps(about | {"programs": rows}))
     elif not running:
         print(f"nothing runs for {settings.home}; `pairflow up` starts it")
     else:
@@ -112,6 +128,8 @@ def _show_urls(settings: Settings) -> None:
     print(f"Prefect  {at['prefect']}  start and follow runs")
     print(f"MLflow   {at['mlflow']}  what came from what")
     print(f"Ray      {at['ray']}  jobs and logs; its token is in {settings.home / 'ray' / 'token'}")
+    if (kept := databases.remembered(settings.home)) is not None:
+        print(f"Database {kept}  both histories, in {kept.prefect_name} and {kept.mlflow_name}")
 
 
 def _say(text: str) -> None:

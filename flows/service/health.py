@@ -21,7 +21,7 @@ def is_healthy(name: ProgramName, settings: Settings) -> bool:
     """Whether a program answers, and answers well; the reconciler, which nobody asks, does by being there."""
     at = urls(settings)
     if name == "prefect":
-        return _answers(f"{at['prefect']}/api/health")
+        return _answers(f"{at['prefect']}/api/ready")  # not so if its database is away, when /api/health still is
     if name == "mlflow":
         return _answers(f"{at['mlflow']}/health")
     if name == "ray":

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from flows.local_ray import RAY_START, access_token, cluster_environment, head_command
 from flows.service.addresses import Servers
+from flows.service.database import PASSWORD_VARIABLE, Database
 from flows.service.remains import OWNER_VARIABLE, end, processes_of
 from flows.settings import HEARTBEATS, Settings, prefect_environment
 from pairflow.errors import SpecError
@@ -78,21 +79,30 @@ def ray_folder(runtime: Path) -> Path:
 
 def _prefect(settings: Settings, runtime: Path) -> Command:
     port = str(settings.prefect_port)
-    return Command(("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port), {})
+    database = _database(settings)
+    environment = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.prefect_url} if database else {}
+    return Command(("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port), environment)
 
 
 def _mlflow(settings: Settings, runtime: Path) -> Command:
     folder = settings.home / "mlflow"
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+    database = _database(settings)
+    backend = database.mlflow_url if database else f"sqlite:///{folder / 'mlflow.db'}"
     return Command(
         (
             *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+            *("--backend-store-uri", backend),
             # Files by their own path, not through the server: what it keeps can be read when it does not run.
             *("--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri()),
         ),
         {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else ten processes instead of two
     )
+
+
+def _database(settings: Settings) -> Database | None:
+    """PostgreSQL, if the histories lie there and not in SQLite under the home."""
+    return Database.parse(settings.database_url.get_secret_value()) if settings.database_url else None
 
 
 def _ray(settings: Settings, runtime: Path) -> Command:
@@ -136,6 +146,9 @@ def main(name: str, runtime: Path) -> None:
     # A shell that started us in the background had SIGINT ignored, which is inherited.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = os.environ | made.environment
+    if name not in ("prefect", "mlflow"):
+        for secret in (PASSWORD_VARIABLE, "PAIRFLOW_DATABASE_URL"):  # jobs and flows never speak to the database
+            environment.pop(secret, None)
     if name == "ray":
         environment.pop("RAY_ADDRESS", None)  # a head that is told of another one refuses to start
     os.execve(sys.executable, [sys.executable, *made.arguments], environment)  # noqa: S606 - our own arguments

@@ -9,6 +9,7 @@ import psutil
 
 from flows.service import health
 from flows.service.addresses import announce, withdraw
+from flows.service.database import Database, remember
 from flows.service.programs import (
     PROGRAM_NAMES,
     SERVER_NAMES,
@@ -28,19 +29,32 @@ _FIELDS: dict[ProgramName, str] = {
 }
 
 
-def start(settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+def start(
+    settings: Settings, supervisor: Supervisor, say: Callable[[str], None], database: Database | None = None
+) -> None:
     """Starts everything, and returns when it is ready; on any failure nothing is left running.
 
+    Args:
+        settings: ports, folders and sizes.
+        supervisor: of this home.
+        say: is told of what is done.
+        database: PostgreSQL for both histories; None for SQLite under the home.
+
     Raises:
-        ServiceError: a port is taken, or a program does not start.
+        ServiceError: a port is taken, the database cannot be used, or a program does not start.
         SpecError: PAIRFLOW_HOME cannot be made.
     """
     make_home(settings)
     if remains := supervisor.end_remains():
         say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")
     _refuse_taken_ports(settings)
-    shutil.rmtree(ray_folder(supervisor.runtime), ignore_errors=True)
     environment = shared_environment(settings)
+    if database is not None:
+        from flows.service.postgres import prepare
+
+        prepare(database, settings.home, say)
+        environment |= database.environment()
+    shutil.rmtree(ray_folder(supervisor.runtime), ignore_errors=True)
     try:
         supervisor.start(os.environ | environment)
         os.environ.update(environment)  # for the registration, which uses Prefect's client
@@ -54,6 +68,8 @@ def start(settings: Settings, supervisor: Supervisor, say: Callable[[str], None]
                 supervisor.start_program(name)
         _wait([name for name in PROGRAM_NAMES if name != "prefect"], settings, supervisor, say)
         _announce(settings, supervisor)
+        if database is not None:
+            remember(settings.home, database)
     except BaseException:
         stop(settings, supervisor)
         raise
