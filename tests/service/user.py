@@ -1,5 +1,6 @@
 """What a user does with the servers of `pairflow up`: over HTTP, and by the command line."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -32,7 +33,7 @@ class User:
             env=self.environment | variables,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             check=False,
         )
 
@@ -82,12 +83,24 @@ class User:
         """Everything under the supervisor of this home, itself included."""
         return processes_of(self.home)
 
-    def process(self, words: str, **variables: str) -> psutil.Process:
-        """The process with these words in its command line, and these environment variables."""
+    def records(self) -> dict[str, int]:
+        """Written shard records of all couplings, with when they were written."""
+        return {str(path): path.stat().st_mtime_ns for path in self.home.glob("store/pairs/*/_records/[0-9]*.json")}
+
+    def find_processes(self, words: str, **variables: str) -> list[psutil.Process]:
+        """Processes with these words in their command line, and these environment variables."""
+        found = []
         for each in self.processes():
-            if each.is_running() and words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
-                return each
-        raise AssertionError(f"no process with {words!r} in its command line")
+            with contextlib.suppress(psutil.Error):
+                if words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
+                    found.append(each)
+        return found
+
+    def process(self, words: str, **variables: str) -> psutil.Process:
+        """The first of them."""
+        found = self.find_processes(words, **variables)
+        assert found, f"no process with {words!r} in its command line"
+        return found[0]
 
     @staticmethod
     def wait_for(
