@@ -59,7 +59,9 @@ def _hold(what: str, submission_id: str) -> "ray.actor.ActorHandle":
         except ValueError:  # the name is taken
             if not told:
                 told = True
-                _logger.info("%s makes the same at this moment; this job waits, and takes what that one made", _who(what))
+                _logger.info(
+                    "%s makes the same at this moment; this job waits, and takes what that one made", _who(what)
+                )
         except ray.exceptions.RayError as error:
             failures += 1
             if failures > _FAILURES_AT_MOST:

@@ -60,7 +60,9 @@ def resume(prefect: SyncPrefectClient, runs: Sequence[FlowRun]) -> list[str]:
         else:
             message = f"{_DIED} It was resumed {times} times before: look for the reason, then press Retry."
             prefect.set_flow_run_state(run.id, Crashed(message=message), force=True)
-            done.append(f"did not resume run '{run.name}' again: everything died {times + 1} times while it was at work")
+            done.append(
+                f"did not resume run '{run.name}' again: everything died {times + 1} times while it was at work"
+            )
     return done
 
 

@@ -4,16 +4,16 @@ The tests tell one story, in their order. While nobody has heard of one run for 
 """
 
 import time
-from collections.abc import Iterator
 
-import psutil
 import pytest
+
+from flows.jobs.protocol import JOB_URL_VARIABLE
 
 from .user import User
 
+pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
+
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
-_JOB_VARIABLE = "PAIRFLOW_JOB_URL"
-_DRIVER = "-m flows.jobs.pair"
 
 
 def _pairing(seed: int, num_steps: int) -> dict[str, object]:
@@ -55,19 +55,12 @@ class _Pairing:
         self.user.set_state(self.id, "SCHEDULED", "AwaitingRetry")
         self.user.wait_for_state(self.id, "Running", timeout_s=120)
 
-    def process(self, words: str) -> psutil.Process:
-        """Of its job: Ray gives the job's environment to all of them. The shell around the driver is not meant."""
-        return next(
-            each
-            for each in self.user.find_processes(words)
-            if "python" in each.exe() and self.id in each.environ().get(_JOB_VARIABLE, "")
-        )
-
 
 @pytest.fixture(scope="module")
 def silent(user: User) -> str:
     """A run whose process and worker were killed together, while its job really works."""
-    run_id = user.start("pair", _pairing(seed=11, num_steps=400_000) | {"num_workers": 1})
+    store = str(user.home / "another store")
+    run_id = user.start("pair", _pairing(seed=11, num_steps=400_000) | {"num_workers": 1, "store": store})
     user.wait_for(lambda: user.find_processes("ray::_couple_shard"), timeout_s=120)
     for each in (user.process("prefect worker start"), user.process("prefect.engine", **{_RUN_VARIABLE: run_id})):
         each.kill()
@@ -78,21 +71,22 @@ def silent(user: User) -> str:
 
 
 @pytest.fixture(scope="module")
-def killed(user: User, silent: str) -> Iterator[_Pairing]:
+def killed(user: User, silent: str) -> _Pairing:
     """Another one, that the worker takes up which the supervisor has started anew."""
-    yield _Pairing(user, seed=12, num_steps=4000)
+    return _Pairing(user, seed=12, num_steps=4000)
 
 
 def test_a_killed_ray_worker_costs_one_shard(user: User, killed: _Pairing) -> None:
     killed.wait_for_shards(2)
-    killed.process("ray::_couple_shard").kill()
+    workers = user.find_processes("ray::_couple_shard")
+    next(each for each in workers if killed.id in each.environ().get(JOB_URL_VARIABLE, "")).kill()
     killed.wait_for_shards(3)
     assert user.flow_run(killed.id)["state_name"] == "Running"
     assert set(user.jobs(killed.id).values()) == {"RUNNING"}
 
 
 def test_a_killed_driver_fails_the_run(user: User, killed: _Pairing) -> None:
-    killed.process(_DRIVER).kill()
+    user.driver(killed.id).kill()
     assert "left neither a result nor an error" in killed.fails()
     assert set(user.jobs(killed.id).values()) == {"FAILED"}
     killed.retry()
@@ -109,7 +103,7 @@ def test_a_silent_run_crashes_and_its_job_is_stopped(user: User, silent: str) ->
 
 def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
     """Kills processes of Ray, and waits for what must follow."""
-    driver = killed.process(_DRIVER)
+    driver = user.driver(killed.id)
     for each in [user.process(name) for name in words]:
         each.kill()
     assert "does not know job" in killed.fails()

@@ -8,6 +8,8 @@ from mlflow import MlflowClient
 
 from .user import User
 
+pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
+
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 _TINY = {
     "dataset": {"name": "nci", "max_rows": 150},
@@ -27,13 +29,6 @@ def _artifacts(user: User, flow_run_id: str) -> dict[str, Any]:
     """By the first word of their key, or by their type where they have none."""
     found = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
     return {(each["key"] or each["type"]).partition("-")[0]: each for each in found}
-
-
-def _kill_mlflow(user: User) -> None:
-    for each in user.find_processes("mlflow"):
-        if "--backend-store-uri" in each.cmdline() or "uvicorn" in " ".join(each.cmdline()):
-            each.kill()
-    user.wait_for(lambda: '"mlflow", "state": "RUNNING"' not in user.run("status", "--json").stdout, timeout_s=30)
 
 
 @pytest.fixture(scope="module")

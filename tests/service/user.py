@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from flows.jobs.protocol import JOB_URL_VARIABLE
 from flows.service.remains import processes_of
 
 
@@ -56,6 +57,11 @@ class User:
     def flow_run(self, flow_run_id: str) -> Any:
         return self.ask(f"flow_runs/{flow_run_id}")
 
+    def log(self, flow_run_id: str) -> str:
+        """The first lines of a run's log, one after the other."""
+        body = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return "\n".join(each["message"] for each in self.ask("logs/filter", body))
+
     def set_state(self, flow_run_id: str, kind: str, name: str) -> None:
         answer = self.ask(f"flow_runs/{flow_run_id}/set_state", {"state": {"type": kind, "name": name}})
         assert answer["status"] == "ACCEPT", answer
@@ -95,6 +101,14 @@ class User:
                 if words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
                     found.append(each)
         return found
+
+    def driver(self, flow_run_id: str) -> psutil.Process:
+        """The process of a run's Ray job; the shell that it runs in has the same words."""
+        return next(
+            each
+            for each in self.find_processes("-m flows.jobs.")
+            if "python" in each.exe() and flow_run_id in each.environ().get(JOB_URL_VARIABLE, "")
+        )
 
     def process(self, words: str, **variables: str) -> psutil.Process:
         """The first of them."""
