@@ -60,7 +60,7 @@ class _Pairing:
 def silent(user: User) -> str:
     """A run whose process and worker were killed together, while its job really works."""
     store = str(user.home / "another store")
-    run_id = user.start("pair", _pairing(seed=11, num_steps=400_000) | {"num_workers": 1, "store": store})
+    run_id = user.start("pair", _pairing(seed=11, num_steps=60_000) | {"num_workers": 1, "store": store})
     user.wait_for(lambda: user.find_processes("ray::_couple_shard"), timeout_s=120)
     for each in (user.process("prefect worker start"), user.process("prefect.engine", **{_RUN_VARIABLE: run_id})):
         each.kill()

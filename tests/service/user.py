@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -129,5 +130,14 @@ class User:
 def _json(url: str, body: dict[str, Any] | None, **headers: str) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json", **headers})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - http
-        return json.load(response)
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - http
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            # Prefect's answer while its database is busy: nothing was done, and its own client asks again.
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            error.close()
+            time.sleep(1)
