@@ -155,15 +155,24 @@ class _Waiting:
             self._on_log(logging.INFO, f"job {self._job.submission_id} begins, after {seconds:.0f} s")
 
 
-def stop(client: "JobSubmissionClient", submission_id: str) -> None:
-    """Stops a job if it still runs, and waits until it has ended; never raises for a cluster that is gone."""
+def stop(client: "JobSubmissionClient", submission_id: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
+    """Stops a job if it still runs, and waits for its end; never raises for a cluster that is gone.
+
+    Ray tells a job that waits for a GPU only when it has got it: such a job ends in that moment, and not before.
+
+    Returns:
+        Whether it has ended.
+    """
     with contextlib.suppress(*UNREACHABLE):
         if client.get_job_status(submission_id).is_terminal():
-            return
+            return True
         client.stop_job(submission_id)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while time.monotonic() < deadline and not client.get_job_status(submission_id).is_terminal():
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if client.get_job_status(submission_id).is_terminal():
+                return True
             time.sleep(_POLL_S)
+    return False
 
 
 def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:

@@ -18,6 +18,7 @@ from flows.service import stages
 from flows.settings import Settings
 
 _SECONDS_BETWEEN_ROUNDS = 10.0
+_STOP_TIMEOUT_S = 8.0
 
 
 def reconcile(prefect: SyncPrefectClient, cluster: Cluster) -> list[str]:
@@ -31,8 +32,9 @@ def reconcile(prefect: SyncPrefectClient, cluster: Cluster) -> list[str]:
         # A run that this Prefect does not know belongs to another one, and its job is none of our business.
         runs = [stages.read(prefect, metadata.get(name)) for name in ("flow_run_id", "root_flow_run_id")]
         if ended := next((run for run in runs if run is not None and stages.has_ended(run)), None):
-            ray_jobs.stop(cluster.client, submission_id)
-            done.append(f"stopped Ray job {submission_id}: its run '{ended.name}' has ended as {ended.state_name}")
+            # One that waits for a GPU cannot end before it gets it, and must not keep the others waiting.
+            if ray_jobs.stop(cluster.client, submission_id, timeout_s=_STOP_TIMEOUT_S):
+                done.append(f"stopped Ray job {submission_id}: its run '{ended.name}' has ended as {ended.state_name}")
     return done
 
 
