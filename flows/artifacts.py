@@ -43,8 +43,8 @@ class ProgressArtifact:
 
 
 def show_facts(key: str, title: str, facts: Mapping[str, object], *, note: str = "") -> None:
-    """A two-column table as markdown; one key over many runs becomes a timeline."""
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
+    """A two-column table as markdown, without what is None; one key over many runs becomes a timeline."""
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
     text = f"## {title}\n\n{note}\n\n| | |\n| --- | --- |\n{rows}\n"
     create_markdown_artifact(markdown=text, key=key, description=title)
 

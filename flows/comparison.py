@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from flows import comparison_page
+from flows import artifacts, comparison_page
 from flows.distill import distill
 from flows.evaluate import evaluate, show_comparison
 from flows.lineage import Lineage
@@ -73,7 +73,26 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
                 prefect_run_id=str(flow_run.id),
             )
             comparison_page.fill(parent, result, lineage)
+        _show_summary(result, f"{stage} {parameters.dataset.name}")
         return result
+
+
+def _show_summary(result: ComparisonResult, title: str) -> None:
+    """What there is in the end, and where: the last artifact on the flow run's page."""
+    made: dict[str, str | None] = {"the comparison": result.mlflow_run_id}
+    if result.pairs is not None:
+        made[f"pairs: {result.pairs.rows:,} rows"] = result.pairs.mlflow_run_id
+    for trained in (*result.trainings, *result.distillations):
+        made[f"model: {METHODS[trained.method].label}, seed {trained.training_seed}"] = trained.mlflow_run_id
+    for scored in result.evaluation.models:
+        made[f"scores: {scored.label}, seed {scored.training_seed}"] = scored.mlflow_run_id
+    report = {name: f"`{getattr(result.evaluation, name)}`" for name in ("report", "table", "figure", "grid")}
+    artifacts.show_facts(
+        f"summary-{result.evaluation.fingerprint[:12]}",
+        f"Summary of {title}",
+        {**report, **{name: artifacts.mlflow_link(run_id) for name, run_id in made.items()}},
+        note="The report's files, and the runs in MLflow. The stages' own pages link to their Ray jobs.",
+    )
 
 
 class Comparison:

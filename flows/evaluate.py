@@ -7,7 +7,7 @@ from flows import artifacts, hooks
 from flows.methods import in_words
 from flows.parameters import EvaluateParameters, validated
 from flows.results import EvaluateResult
-from flows.stage import describe_run, run_job
+from flows.stage import describe_run, links, run_job
 from flows.tables import comparison_rows
 
 
@@ -32,6 +32,17 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     if result.skipped:
         get_run_logger().info("nothing to do: these models are evaluated already, in %s", result.table)
     show_comparison(result, parameters.dataset.name)
+    runs = {f"scores: {each.label}, seed {each.training_seed}": each.mlflow_run_id for each in result.models}
+    artifacts.show_facts(
+        f"report-{result.fingerprint[:12]}",
+        f"Report on {parameters.dataset.name}",
+        {
+            **{name: f"`{getattr(result, name)}`" for name in ("table", "figure", "grid")},
+            **{name: artifacts.mlflow_link(run_id) for name, run_id in runs.items()},
+            "Ray job": links(None)["Ray job"],
+        },
+        note="In the reports already." if result.skipped else "",
+    )
     return result
 
 

@@ -22,8 +22,10 @@ def stop_jobs(flow: Any, flow_run: FlowRun, state: State) -> None:
     try:
         with Cluster(settings) as cluster:
             for submission_id in ray_jobs.jobs_of(cluster.client, str(flow_run.id)):
-                ray_jobs.stop(cluster.client, submission_id)
-                logger.info("Ray job %s is stopped, as this run is %s", submission_id, state.name)
+                if ray_jobs.stop(cluster.client, submission_id):
+                    logger.info("Ray job %s is stopped, as this run is %s", submission_id, state.name)
+                else:
+                    logger.info("Ray job %s is told to stop, as this run is %s", submission_id, state.name)
     except PairFlowError as error:
         logger.warning("could not look for jobs to stop: %s", error)
 

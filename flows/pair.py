@@ -6,7 +6,7 @@ from prefect.runtime import flow_run
 from flows import artifacts, hooks
 from flows.parameters import PairParameters, validated
 from flows.results import PairResult
-from flows.stage import describe_run, run_job, short_count
+from flows.stage import describe_run, links, run_job, short_count
 
 
 def _run_name() -> str:
@@ -51,7 +51,7 @@ def pair(parameters: PairParameters) -> PairResult:
             "fingerprint": result.fingerprint,
             "dataset digest": result.dataset_digest,
             "content SHA-256": result.content_sha256,
-            "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
+            **links(result.mlflow_run_id),
         },
         # Not in the table, where so long a word would be cut off.
         note=f"{'In the store already' if result.skipped else 'Stored'} at `{result.url}`",

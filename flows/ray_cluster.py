@@ -32,6 +32,7 @@ class Cluster:
                 f"HTTP), got {address!r}; unset it to have a local cluster started"
             )
         self.settings = settings
+        self._job_settings: Settings | None = None
         self._local: LocalCluster | None = None
         self._client: JobSubmissionClient | None = None
 
@@ -69,3 +70,28 @@ class Cluster:
                         "a local cluster started"
                     ) from None
         return self._client
+
+    @property
+    def job_settings(self) -> Settings:
+        """Settings as jobs get them: a job takes one GPU, if nobody says how many, and the cluster has any.
+
+        Raises:
+            JobFailedError: the cluster cannot be reached.
+        """
+        if self._job_settings is None:
+            gpus = self.settings.gpus_per_job
+            if gpus is None:
+                gpus = min(1.0, self._num_gpus())
+            self._job_settings = self.settings.model_copy(update={"gpus_per_job": gpus})
+        return self._job_settings
+
+    def _num_gpus(self) -> float:
+        """GPUs of the nodes that are there now."""
+        try:
+            # The client has no public call for this; its own one brings the token along.
+            answer = self.client._do_request("GET", "/api/v0/nodes", params={"detail": "1"})
+            answer.raise_for_status()
+            nodes = answer.json()["data"]["result"]["result"]
+        except UNREACHABLE as error:
+            raise JobFailedError(f"the Ray cluster does not say which GPUs it has: {error}") from None
+        return float(sum(each["resources_total"].get("GPU", 0) for each in nodes if each["state"] == "ALIVE"))

@@ -25,12 +25,13 @@ from pairflow.errors import JobFailedError
 from pairflow.spec import Spec
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobStatus, JobSubmissionClient
 
 R = TypeVar("R", bound=Spec)
 _STOP_TIMEOUT_S = 15
 _LOST_TIMEOUT_S = 60
 _POLL_S = 0.5
+_SECONDS_BEFORE_WAITING_IS_SAID = 15.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Job:
     client: "JobSubmissionClient"
     submission_id: str
     folder: JobFolder
+    num_gpus: float = 0
 
 
 def submit(
@@ -66,13 +68,13 @@ def submit(
     client = cluster.client
     metadata = {"flow_run_id": context.flow_run_id, "module": module}
     if (alive := _alive(client, metadata)) is not None:
-        return Job(client, alive, JobFolder(f"{jobs_url}/{alive}"))
+        return Job(client, alive, JobFolder(f"{jobs_url}/{alive}"), num_gpus)
     try:
         client.submit_job(
             entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
             submission_id=submission_id,
             metadata=metadata | {"root_flow_run_id": context.root_flow_run_id or context.flow_run_id},
-            runtime_env={"env_vars": {**cluster.settings.job_environment(), JOB_URL_VARIABLE: folder.url}},
+            runtime_env={"env_vars": {**cluster.job_settings.job_environment(), JOB_URL_VARIABLE: folder.url}},
             # Zero CPUs: the driver mostly waits for its tasks, which ask for their own.
             entrypoint_num_cpus=0,
             entrypoint_num_gpus=num_gpus or None,
@@ -80,7 +82,7 @@ def submit(
     except UNREACHABLE as error:
         if "already exists" not in str(error):
             raise JobFailedError(f"Ray refused the job {submission_id}: {error}") from error
-    return Job(client, submission_id, folder)
+    return Job(client, submission_id, folder, num_gpus)
 
 
 def follow(
@@ -102,6 +104,7 @@ def follow(
     try:
         with _log_lines(job) as lines:
             lost_since: float | None = None
+            waiting = _Waiting(job, on_log)
             ended = False
             while not ended:
                 if stopped is not None and stopped.is_set():
@@ -109,8 +112,9 @@ def follow(
                         f"job {job.submission_id} was stopped, as one that it ran beside did not finish"
                     )
                 try:
-                    ended = job.client.get_job_status(job.submission_id).is_terminal()
-                    lost_since = None
+                    status = job.client.get_job_status(job.submission_id)
+                    ended, lost_since = status.is_terminal(), None
+                    waiting.look_at(status)
                 except UNREACHABLE as error:
                     if "does not exist" in str(error):
                         raise JobFailedError(
@@ -132,15 +136,43 @@ def follow(
     return _outcome(job, result_type)
 
 
-def stop(client: "JobSubmissionClient", submission_id: str) -> None:
-    """Stops a job if it still runs, and waits until it has ended; never raises for a cluster that is gone."""
+class _Waiting:
+    """Says once that a job is kept waiting, and when it begins after that: a silent run looks like a broken one."""
+
+    def __init__(self, job: Job, on_log: Callable[[int, str], None]) -> None:
+        self._job, self._on_log = job, on_log
+        self._since, self._told = time.monotonic(), False
+
+    def look_at(self, status: "JobStatus") -> None:
+        seconds = time.monotonic() - self._since
+        if status == "PENDING" and not self._told and seconds > _SECONDS_BEFORE_WAITING_IS_SAID:
+            self._told = True
+            gpus = self._job.num_gpus
+            wants = f"for {gpus:g} GPU(s), which other jobs hold or no node has" if gpus else "for Ray to start it"
+            self._on_log(logging.INFO, f"job {self._job.submission_id} waits {wants}")
+        elif status != "PENDING" and self._told:
+            self._told = False
+            self._on_log(logging.INFO, f"job {self._job.submission_id} begins, after {seconds:.0f} s")
+
+
+def stop(client: "JobSubmissionClient", submission_id: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
+    """Stops a job if it still runs, and waits for its end; never raises for a cluster that is gone.
+
+    Ray tells a job that waits for a GPU only when it has got it: such a job ends in that moment, and not before.
+
+    Returns:
+        Whether it has ended.
+    """
     with contextlib.suppress(*UNREACHABLE):
         if client.get_job_status(submission_id).is_terminal():
-            return
+            return True
         client.stop_job(submission_id)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while time.monotonic() < deadline and not client.get_job_status(submission_id).is_terminal():
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if client.get_job_status(submission_id).is_terminal():
+                return True
             time.sleep(_POLL_S)
+    return False
 
 
 def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:

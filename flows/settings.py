@@ -81,8 +81,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Trainings that a comparison runs at the same time; default one a core, up to 4.",
     )
-    gpus_per_job: float = Field(
-        0, ge=0, description="GPUs that Ray reserves for a training or evaluation job, or for each of its workers."
+    gpus_per_job: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs that Ray reserves for a training or evaluation job, or for each of its workers; other jobs "
+        "wait. Default 1 where the cluster has GPUs; 0.5 lets two small models share one.",
     )
     train_workers: int = Field(
         1,
@@ -168,7 +171,6 @@ class Settings(BaseSettings):
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "PAIRFLOW_CPUS_PER_TASK": str(self.cpus_per_task),
             "PAIRFLOW_GPUS_PER_TASK": str(self.gpus_per_task),
-            "PAIRFLOW_GPUS_PER_JOB": str(self.gpus_per_job),
             "PAIRFLOW_TRAIN_WORKERS": str(self.train_workers),
             "PAIRFLOW_SUPPORT_PARTS": str(self.support_parts),
             "PAIRFLOW_MLFLOW_PATIENCE": str(self.mlflow_patience),
@@ -178,7 +180,7 @@ class Settings(BaseSettings):
             "RAY_task_oom_retries": "3",
             **_QUIET,
         }
-        for name in ("num_workers", "threads_per_job"):
+        for name in ("num_workers", "threads_per_job", "gpus_per_job"):
             if (value := getattr(self, name)) is not None:
                 variables[f"PAIRFLOW_{name.upper()}"] = str(value)
         if self.data_dir is not None:

@@ -18,8 +18,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from tqdm import tqdm
 
-from flows import ray_jobs
-from flows.artifacts import ProgressArtifact
+from flows import artifacts, ray_jobs
 from flows.command_lines import command_line
 from flows.jobs.protocol import JobContext, Progress, check_store
 from flows.ray_cluster import Cluster
@@ -33,6 +32,7 @@ _shared_cluster: ContextVar[Cluster | None] = ContextVar("shared_cluster", defau
 _parent_run: ContextVar[str | None] = ContextVar("parent_run", default=None)
 _num_sharing: ContextVar[int] = ContextVar("num_sharing", default=1)
 _stopped: ContextVar[threading.Event | None] = ContextVar("stopped", default=None)
+_job_url: ContextVar[str | None] = ContextVar("job_url", default=None)
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def run_job(
     """
     logger = get_run_logger()
     submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
-    artifact, bar = ProgressArtifact(), _TerminalBar()
+    artifact, bar = artifacts.ProgressArtifact(), _TerminalBar()
 
     def on_log(level: int, message: str) -> None:
         with bar.aside():
@@ -147,10 +147,13 @@ def run_job(
 
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
-        num_gpus = cluster.settings.gpus_per_job if on_gpu and alone else 0
+        num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
         context = job_context(submission_id, command=command_line(name, parameters), cluster=cluster)
         job = ray_jobs.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
-        logger.info("Ray job %s/#/jobs/%s", job.client.get_address(), job.submission_id)
+        url = f"{job.client.get_address()}/#/jobs/{job.submission_id}"
+        logger.info("Ray job %s", url)
+        # A cluster that ends with this command has no page to link to.
+        _job_url.set(None if cluster.settings.ray_address is None else url)
         return ray_jobs.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=_stopped.get())
 
 
@@ -159,6 +162,15 @@ def describe_run(*, name: str | None = None, tags: Sequence[str] = ()) -> None:
     with get_client(sync_client=True) as client:
         known = client.read_flow_run(UUID(str(flow_run.id)))
         client.update_flow_run(known.id, name=name or known.name, tags=sorted({"pairflow", *known.tags, *tags}))
+
+
+def links(mlflow_run_id: str | None) -> dict[str, str | None]:
+    """Where to read on about a stage: its run in MLflow, and the Ray job that this flow ran last."""
+    job = _job_url.get()
+    return {
+        "MLflow run": artifacts.mlflow_link(mlflow_run_id),
+        "Ray job": None if job is None else f"[{job.rpartition('/')[2]}]({job})",
+    }
 
 
 def short_count(number: int) -> str:

@@ -7,7 +7,7 @@ from flows import artifacts, hooks
 from flows.methods import METHODS
 from flows.parameters import TrainParameters, validated
 from flows.results import TrainResult
-from flows.stage import describe_run, run_job
+from flows.stage import describe_run, links, run_job
 
 
 def _run_name() -> str:
@@ -44,12 +44,12 @@ def show_model(result: TrainResult, dataset: str) -> None:
         "held-out NLL (nats a token)": result.validation_nll,
         "pairs": result.pairs_url,
         "fingerprint": result.fingerprint,
-        "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
+        **links(result.mlflow_run_id),
         "MLflow model": result.mlflow_model_id,
     }
     artifacts.show_facts(
         f"model-{result.fingerprint[:12]}",
         f"{METHODS[result.method].label} model of {dataset}",
-        {name: value for name, value in facts.items() if value is not None},
+        facts,
         note="This model was trained already." if result.skipped else "",
     )

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pairflow.errors import SpecError
 
@@ -16,6 +16,15 @@ class Spec(BaseModel):
     """Base of all specs: immutable, and an unknown field is an error rather than ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _integers_fit_64_bits(self) -> Self:
+        """JSON has integers of any length; arrays, databases and clocks have not."""
+        for name, value in self:
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(each, int) and abs(each) >= 2**63 for each in numbers):
+                raise ValueError(f"{name}: an integer below 2^63 is expected, got one of more digits")
+        return self
 
 
 def parse(spec_type: type[S], data: Any) -> S:

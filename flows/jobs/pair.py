@@ -1,5 +1,6 @@
 """The pair job: `python -m flows.jobs.pair` on the Ray cluster."""
 
+import contextlib
 import functools
 import logging
 import operator
@@ -16,6 +17,7 @@ from flows.jobs import inputs, pair_quality
 from flows.jobs.protocol import JobContext, ProgressLines, Speed, main
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import ClosedForm, Redi, Resources
+from flows.jobs.turns import turn
 from flows.lineage import Lineage, StageRun
 from flows.parameters import PairParameters
 from flows.results import PairResult
@@ -63,6 +65,17 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     )
     lineage = Lineage(settings)
     work = _Work(url, header, data, source, settings, parameters.num_workers)
+    with contextlib.ExitStack() as stack:
+        if not storage.has_manifest(url):
+            stack.enter_context(turn(url, context.submission_id))
+        return _make_or_find(work, lineage, parameters, context, started)
+
+
+def _make_or_find(
+    work: "_Work", lineage: Lineage, parameters: PairParameters, context: JobContext, started: float
+) -> PairResult:
+    """The pairs: found whole, put right, or made."""
+    url, data, source, fingerprint = work.url, work.data, work.source, work.header.fingerprint
     repaired = work.repair()
     manifest = storage.find_manifest(url)
     skipped = manifest is not None and not repaired
@@ -76,7 +89,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     with lineage.run(parameters.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
         base = source.base
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
-        stage.tag(dataset_digest=train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
+        stage.tag(dataset_digest=data.train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
         stage.tell({"Pairs": descriptions.pairs(fingerprint, url, None)})
         if base is not None:
             stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
@@ -87,7 +100,7 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         stage.tag(content_sha256=manifest.content_sha256)
         stage.log(_figures(manifest))
         stage.tell({"Time": f"pairing {inputs.pairing_seconds(manifest):,.1f} s with the engine {manifest.engine}"})
-        if (picture := pair_quality.picture(manifest, settings)) is not None:
+        if (picture := pair_quality.picture(manifest, work.settings)) is not None:
             lineage.attach(stage.run_id, picture)
         return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
 
@@ -166,7 +179,7 @@ class _Work:
         made: list[ShardStatistics] = []
         if not shards:
             return made
-        ray.init(address="auto", logging_level=logging.WARNING)
+        ray.init(address="auto", logging_level=logging.WARNING, ignore_reinit_error=True)
         with ProgressLines(desc=f"pair {self.data.spec.name}", total=rows, unit="rows") as bar:
             speed = Speed()
 

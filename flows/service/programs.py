@@ -106,10 +106,6 @@ def _database(settings: Settings) -> Database | None:
 
 
 def _ray(settings: Settings, runtime: Path) -> Command:
-    from flows.jobs.protocol import JOB_URL_VARIABLE  # it loads numpy, which `pairflow --help` must not
-
-    # Jobs of a head that was killed may outlive it, and would work on for nobody.
-    end(processes_of(settings.home, with_variable=JOB_URL_VARIABLE))
     folder = ray_folder(runtime)
     arguments, environment = head_command(folder, settings.ray_port, object_store_mb=settings.object_store_mb)
     return Command((*RAY_START[1:], *arguments), environment)
@@ -142,10 +138,15 @@ def main(name: str, runtime: Path) -> None:
     """Becomes the program of this name."""
     if name not in PROGRAM_NAMES:
         raise SpecError(f"there is no program {name!r}; expected one of {', '.join(PROGRAM_NAMES)}")
-    made = command(name, Settings.read(), runtime)
+    settings = Settings.read()
+    mark = f"PAIRFLOW_IS_{name.upper()}"
+    if name in SERVER_NAMES:
+        # Where the first process alone was killed, the others have the port, and Ray's jobs work on for nobody.
+        end(processes_of(settings.home, with_variable=mark))
+    made = command(name, settings, runtime)
     # A shell that started us in the background had SIGINT ignored, which is inherited.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    environment = os.environ | made.environment
+    environment = os.environ | made.environment | {mark: "1"}
     if name not in ("prefect", "mlflow"):
         for secret in (PASSWORD_VARIABLE, "PAIRFLOW_DATABASE_URL"):  # jobs and flows never speak to the database
             environment.pop(secret, None)

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 import psutil
 
@@ -21,7 +22,7 @@ from flows.service.programs import (
 from flows.service.supervision import ServiceError, Supervisor
 from flows.settings import Settings, make_home
 
-_READY_TIMEOUT_S = 180
+_READY_TIMEOUT_S = 600  # a program that gives up is noticed at once; a busy machine may be slow
 _FIELDS: dict[ProgramName, str] = {
     "prefect": "prefect_port",
     "mlflow": "mlflow_port",
@@ -45,6 +46,7 @@ def start(
         SpecError: PAIRFLOW_HOME cannot be made.
     """
     make_home(settings)
+    started = datetime.now(UTC)
     if remains := supervisor.end_remains():
         say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")
     _refuse_taken_ports(settings)
@@ -59,8 +61,13 @@ def start(
         supervisor.start(os.environ | environment)
         os.environ.update(environment)  # for the registration, which uses Prefect's client
         _wait(["prefect"], settings, supervisor, say)
+        from prefect.client.orchestration import get_client
+
+        from flows.service import resumption
         from flows.service.registration import register
 
+        with get_client(sync_client=True) as prefect:
+            interrupted = resumption.end_interrupted(prefect, started)
         names = register(settings)
         say(f"registered {', '.join(names)}")
         for name in PROGRAM_NAMES:
@@ -70,6 +77,10 @@ def start(
         _announce(settings, supervisor)
         if database is not None:
             remember(settings.home, database)
+        # Last, and not when they were ended: the automation for silent runs has had its say by now.
+        with get_client(sync_client=True) as prefect:
+            for text in resumption.resume(prefect, interrupted):
+                say(text)
     except BaseException:
         stop(settings, supervisor)
         raise

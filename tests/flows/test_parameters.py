@@ -40,6 +40,41 @@ class TestParameters:
             assert schema["additionalProperties"] is False
             assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
 
+    def test_forms_begin_with_what_people_choose(self) -> None:
+        for model, begins in (
+            (PairParameters, ["dataset", "coupling"]),
+            (DistillParameters, ["dataset", "method", "preset"]),
+            (StudyParameters, ["dataset", "methods", "preset"]),
+        ):
+            fields = model.model_json_schema()["properties"]
+            order = sorted(fields, key=lambda name: int(fields[name]["position"]))
+            assert order[: len(begins)] == begins
+            assert order[-2:] == ["engine", "store"]
+        assert "expected_fingerprint" not in PairParameters.model_json_schema()["properties"]
+        assert validated(PairParameters, {"expected_fingerprint": "0" * 64}).expected_fingerprint == "0" * 64
+
+    def test_forms_bound_every_integer(self) -> None:
+        """Prefect's server keeps a run with a longer one, and then answers 500 to whoever lists its runs."""
+
+        def unbounded(node: Any, path: str) -> list[str]:
+            if isinstance(node, list):
+                return [each for item in node for each in unbounded(item, path)]
+            if not isinstance(node, dict):
+                return []
+            ends = [{"minimum", "exclusiveMinimum"} & set(node), {"maximum", "exclusiveMaximum"} & set(node)]
+            own = [path] if node.get("type") == "integer" and not all(ends) else []
+            return own + [each for name, item in node.items() for each in unbounded(item, f"{path}.{name}")]
+
+        for model in (PairParameters, DistillParameters, PipelineParameters, StudyParameters):
+            assert unbounded(model.model_json_schema(), model.__name__) == []
+
+    @pytest.mark.parametrize("value", [2**63, -(2**63), 10**400])
+    def test_integers_that_no_array_can_hold(self, value: int) -> None:
+        with pytest.raises(SpecError, match="num_steps"):
+            validated(PipelineParameters, {"training": {"num_steps": value}})
+        with pytest.raises(SpecError, match="steps"):
+            validated(PipelineParameters, {"evaluation": {"steps": [1, value]}})
+
     def test_what_the_method_decides_is_no_setting(self) -> None:
         for name in ("training.coupling", "training.process", "redi_training.coupling"):
             with pytest.raises(SpecError, match="the method decides it"):

@@ -33,6 +33,10 @@ def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         "PAIRFLOW_OBJECT_STORE_MB": "200",
         # One thread a job: the machine that runs the tests has other things to do.
         "PAIRFLOW_THREADS_PER_JOB": "1",
+        # Prefect's worker asks for runs every ten seconds unless it is told otherwise.
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # One GPU as far as Ray counts; what runs "on" it finds none and computes on the CPU.
+        "RAY_OVERRIDE_RESOURCES": '{"GPU": 1}',
         "COLUMNS": "200",
         "NO_COLOR": "1",
     }

@@ -53,6 +53,10 @@ _REFUSED_BY_SERVER: list[tuple[str, Any, str]] = [
     ("pair", {"num_workers": 0}, "parameters.num_workers"),
     ("pair", {"engine": "tpu"}, "parameters.engine"),
     ("pair", {"store": ["s3://bucket"]}, "parameters.store"),
+    ("pair", {"expected_fingerprint": "0" * 64}, "expected_fingerprint"),
+    ("pair", {"num_workers": 2**63}, "parameters.num_workers"),
+    ("train", {"training": {"num_steps": 10**400}}, "training.num_steps"),
+    ("evaluate", {"evaluation": {"steps": [1, 2**64]}}, "evaluation.steps"),
     ("train", {"preset": "huge"}, "parameters.preset"),
     ("train", {"training": {"num_steps": -5}}, "training.num_steps"),
     ("train", {"model": {"hidden_size": 4}}, "model.hidden_size"),
@@ -78,10 +82,13 @@ _REFUSED_BY_RUN: list[tuple[str, dict[str, Any], str]] = [
     ("pair", {"parameters": {"parameters": {}, "nosuch": 1}}, "one object, `parameters`"),
     ("pair", {"parameters": {"parameters": {"shard_size": 0}}, **_UNCHECKED}, "shard_size"),
     ("pair", {"parameters": {"parameters": {"../x": 1}}, **_UNCHECKED}, "Extra inputs"),
+    ("pair", {"parameters": {"parameters": {"dataset": _nested(50)}}, **_UNCHECKED}, "Extra inputs"),
+    ("pair", {"parameters": {"parameters": {"expected_fingerprint": 7}}, **_UNCHECKED}, "valid string"),
     ("train", {"parameters": {"parameters": {"model": {"hidden_size": 20, "num_heads": 3}}}}, "multiple of"),
     ("evaluate", {"parameters": {"parameters": {"methods": []}}}, "nothing to evaluate"),
     ("retrain", {"parameters": {"parameters": {"dataset": {"name": "nci"}, "preset": "paper"}}}, "no settings"),
     ("retrain", {"parameters": {"parameters": {"name": "../x"}}, **_UNCHECKED}, "name: String should match"),
+    ("pipeline", {"parameters": {"parameters": {"evaluation": {"num_samples": -1}}}, **_UNCHECKED}, "num_samples"),
 ]
 
 

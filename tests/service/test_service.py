@@ -1,9 +1,7 @@
 """The service as a user has it, from `pairflow up` to `pairflow down`. The tests tell one story, in their order."""
 
 import json
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,11 +14,6 @@ _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 def _long(seed: int, num_steps: int) -> dict[str, object]:
     """A pairing of many shards."""
     return {"dataset": {"name": "digits"}, "coupling": {"num_steps": num_steps, "seed": seed}, "shard_size": 40}
-
-
-def _records(user: User) -> dict[str, int]:
-    """Written shard records of all couplings, with when they were written."""
-    return {str(path): path.stat().st_mtime_ns for path in user.home.glob("store/pairs/*/_records/[0-9]*.json")}
 
 
 def _foreign_listeners(user: User) -> list[str]:
@@ -103,56 +96,19 @@ def test_cancelling_stops_the_job(user: User) -> None:
 
 
 def test_a_killed_run_crashes_and_goes_on_when_retried(user: User) -> None:
-    earlier = set(_records(user))
+    earlier = set(user.records())
     run_id = user.start("pair", _long(seed=2, num_steps=6000))
-    user.wait_for(lambda: len(set(_records(user)) - earlier) >= 3, timeout_s=90)
+    user.wait_for(lambda: len(set(user.records()) - earlier) >= 3, timeout_s=90)
     user.process("prefect.engine", **{_RUN_VARIABLE: run_id}).kill()
     state = user.wait_for_state(run_id, "Crashed", timeout_s=30)["state"]
     assert "SIGKILL" in state["message"]
     user.wait_for(lambda: not {"RUNNING", "PENDING"} & set(user.jobs(run_id).values()), timeout_s=30)
-    survived = {path: written for path, written in _records(user).items() if path not in earlier}
+    survived = {path: written for path, written in user.records().items() if path not in earlier}
     time.sleep(10)  # Prefect reports a crash twice, and the second report would undo an earlier retry
     user.set_state(run_id, "SCHEDULED", "AwaitingRetry")
     run = user.wait_for_state(run_id, "Completed", "Failed", timeout_s=120)
     assert run["state_name"] == "Completed", run["state"]
     assert len(user.jobs(run_id)) == 2
-    after = _records(user)
+    after = user.records()
     assert {path: after[path] for path in survived} == survived
     assert len(survived) < len(after) - len(earlier)
-
-
-def test_history_is_there_after_everything_was_killed(user: User) -> None:
-    runs = user.ask("flow_runs/count", {})
-    for each in user.processes():
-        each.kill()
-    assert user.run("status").returncode == 1
-    again = user.run("up", "--detach")
-    assert again.returncode == 0, again.stderr
-    assert user.ask("flow_runs/count", {}) == runs
-    listed = user.ask("deployments/filter", {})
-    assert sorted(each["name"] for each in listed) == ["distill", "evaluate", "pair", "pipeline", "study", "train"]
-
-
-def test_down_leaves_nothing(user: User) -> None:
-    running = user.processes()
-    done = user.run("down")
-    assert done.returncode == 0, done.stderr
-    assert [each for each in running if each.is_running()] == []
-    assert user.processes() == []
-    assert "nothing runs" in user.run("down").stdout
-    assert user.run("status").returncode == 1
-
-
-def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
-    up = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "up"],
-        env=user.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    user.wait_for(lambda: any("mlflow" in " ".join(each.cmdline()) for each in user.processes()), timeout_s=30)
-    up.send_signal(signal.SIGINT)
-    said = up.communicate(timeout=90)[0].decode()
-    assert up.returncode == 128 + signal.SIGINT, said
-    assert "Traceback" not in said
-    assert user.processes() == []

@@ -1,5 +1,6 @@
 """What a user does with the servers of `pairflow up`: over HTTP, and by the command line."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -7,11 +8,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from flows.jobs.protocol import JOB_URL_VARIABLE
 from flows.service.remains import processes_of
 
 
@@ -32,7 +35,7 @@ class User:
             env=self.environment | variables,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
             check=False,
         )
 
@@ -54,6 +57,11 @@ class User:
 
     def flow_run(self, flow_run_id: str) -> Any:
         return self.ask(f"flow_runs/{flow_run_id}")
+
+    def log(self, flow_run_id: str) -> str:
+        """The first lines of a run's log, one after the other."""
+        body = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return "\n".join(each["message"] for each in self.ask("logs/filter", body))
 
     def set_state(self, flow_run_id: str, kind: str, name: str) -> None:
         answer = self.ask(f"flow_runs/{flow_run_id}/set_state", {"state": {"type": kind, "name": name}})
@@ -82,12 +90,32 @@ class User:
         """Everything under the supervisor of this home, itself included."""
         return processes_of(self.home)
 
-    def process(self, words: str, **variables: str) -> psutil.Process:
-        """The process with these words in its command line, and these environment variables."""
+    def records(self) -> dict[str, int]:
+        """Written shard records of all couplings, with when they were written."""
+        return {str(path): path.stat().st_mtime_ns for path in self.home.glob("store/pairs/*/_records/[0-9]*.json")}
+
+    def find_processes(self, words: str, **variables: str) -> list[psutil.Process]:
+        """Processes with these words in their command line, and these environment variables."""
+        found = []
         for each in self.processes():
-            if each.is_running() and words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
-                return each
-        raise AssertionError(f"no process with {words!r} in its command line")
+            with contextlib.suppress(psutil.Error):
+                if words in " ".join(each.cmdline()) and variables.items() <= each.environ().items():
+                    found.append(each)
+        return found
+
+    def driver(self, flow_run_id: str) -> psutil.Process:
+        """The process of a run's Ray job; the shell that it runs in has the same words."""
+        return next(
+            each
+            for each in self.find_processes("-m flows.jobs.")
+            if "python" in each.exe() and flow_run_id in each.environ().get(JOB_URL_VARIABLE, "")
+        )
+
+    def process(self, words: str, **variables: str) -> psutil.Process:
+        """The first of them."""
+        found = self.find_processes(words, **variables)
+        assert found, f"no process with {words!r} in its command line"
+        return found[0]
 
     @staticmethod
     def wait_for(
@@ -102,5 +130,14 @@ class User:
 def _json(url: str, body: dict[str, Any] | None, **headers: str) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json", **headers})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - http
-        return json.load(response)
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - http
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            # Prefect's answer while its database is busy: nothing was done, and its own client asks again.
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            error.close()
+            time.sleep(1)

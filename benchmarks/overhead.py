@@ -1,0 +1,184 @@
+"""What the service adds to a pairing: seconds from a REST call to the first shard, and seconds beside `couple()`.
+
+    PAIRFLOW_DATA_DIR=DIR python benchmarks/overhead.py
+
+In a home of its own, on free ports, `pairflow up` is timed until it is ready, and its idle memory is read. Then 50 rows
+are coupled by the REST API, cold (nothing has run since `up`) and warm: that is milliseconds of work, so these runs are
+all fixed cost, and their first shard begins where it is written. Last, all of the dataset is coupled by the REST API,
+and by `couple()` in one process with as many threads as there are cores, in turns; both read the data. What the service
+takes longer, beyond the fixed cost, is given in per cent of `couple()`.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from machine import write_results
+from rich.console import Console
+from rich.table import Table
+
+from flows.service.remains import processes_of
+
+_POLL_S = 0.5
+_IDLE_S = 60
+_DIRECT = """
+import json, os, sys, time
+started = time.perf_counter()
+from pairflow import datasets
+from pairflow.coupling import couple
+from pairflow.spec import CouplingSpec, DatasetSpec, parse
+part = datasets.load(parse(DatasetSpec, json.loads(sys.argv[1])), progress=False).part("train")
+read = time.perf_counter()
+spec = parse(CouplingSpec, json.loads(sys.argv[2]))
+couple(part.tokens, vocab_size=part.vocab_size, spec=spec, num_threads=os.cpu_count())
+print(json.dumps({"rows": len(part), "seconds": time.perf_counter() - started, "reading": read - started}))
+"""
+
+
+class Service:
+    """`pairflow up` in a folder that goes when this does."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        ports = [str(each.getsockname()[1]) for each in sockets]
+        for each in sockets:
+            each.close()
+        names = ("PAIRFLOW_PREFECT_PORT", "PAIRFLOW_MLFLOW_PORT", "PAIRFLOW_RAY_PORT")
+        self.environment = os.environ | dict(zip(names, ports, strict=True)) | {"PAIRFLOW_HOME": str(home)}
+        self.prefect = f"http://127.0.0.1:{ports[0]}/api"
+
+    def command(self, *arguments: str) -> float:
+        """Runs `pairflow ...`; seconds."""
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "flows.cli", *arguments], env=self.environment, check=True)
+        return time.perf_counter() - started
+
+    def memory(self) -> int:
+        """Bytes of all its processes; pages that several share are counted once (PSS)."""
+        return sum(each.memory_full_info().pss for each in processes_of(self.home) if each.is_running())
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """An answer of Prefect's API."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.prefect}/{path}", data=data)  # noqa: S310 - http on loopback
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            return json.load(response)
+
+    def pair(self, parameters: dict[str, Any]) -> dict[str, float]:
+        """Couples by the REST API: seconds after the call at which things had happened."""
+        earlier = self._records()
+        deployment = self.ask("deployments/name/pair/pair")["id"]
+        called = time.time()
+        body = {"parameters": {"parameters": parameters}}
+        run = self.ask(f"deployments/{deployment}/create_flow_run", body)["id"]
+        while (state := self.ask(f"flow_runs/{run}")["state"])["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+            time.sleep(_POLL_S)
+        if state["type"] != "COMPLETED":
+            raise SystemExit(f"the run did not complete: {state['message']}")
+        written = sorted(at for path, at in self._records().items() if path not in earlier)
+        states = {each["name"]: each["timestamp"] for each in self.ask(f"flow_run_states/?flow_run_id={run}")}
+        after = {name: datetime.fromisoformat(at).timestamp() - called for name, at in states.items()}
+        return {
+            "running": after["Running"],
+            "first_shard_written": written[0] - called,
+            "last_shard_written": written[-1] - called,
+            "completed": after["Completed"],
+        }
+
+    def _records(self) -> dict[str, float]:
+        return {str(path): path.stat().st_mtime for path in self.home.glob("store/pairs/*/_records/[0-9]*.json")}
+
+
+def direct(dataset: dict[str, Any], coupling: dict[str, Any]) -> dict[str, float]:
+    """`couple()` in a process of its own: rows, seconds with the reading of the data, and of that alone."""
+    command = [sys.executable, "-c", _DIRECT, json.dumps(dataset), json.dumps(coupling)]
+    told: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    return told
+
+
+def main(
+    dataset: Annotated[str, typer.Option(help="Registry name.")] = "qm9",
+    max_rows: Annotated[int, typer.Option(help="Rows of it; 0: all.")] = 0,
+    num_steps: Annotated[int, typer.Option(help="Steps of the coupling.")] = 20,
+    repeats: Annotated[int, typer.Option(help="Turns, and warm runs; medians are compared.")] = 3,
+    idle_seconds: Annotated[int, typer.Option(help="Wait before memory is read.")] = _IDLE_S,
+) -> None:
+    """Prints tables and writes benchmarks/results/overhead.json."""
+    data: dict[str, Any] = {"name": dataset} | ({"max_rows": max_rows} if max_rows else {})
+    tiny = {"dataset": {"name": "nci", "max_rows": 50}}
+    with tempfile.TemporaryDirectory(prefix="pairflow-overhead-", dir=Path.cwd()) as folder:
+        service = Service(Path(folder) / "home")
+        try:
+            first_start = service.command("up", "--detach")
+            service.command("down")
+            ready = service.command("up", "--detach")
+            time.sleep(idle_seconds)
+            memory = service.memory()
+            cold, *warm = (service.pair(tiny | {"coupling": {"seed": seed}}) for seed in range(1 + repeats))
+            direct(data, {"num_steps": num_steps, "seed": 0})  # fills the file cache, and numba's
+            turns = []
+            for seed in range(1, repeats + 1):
+                coupling = {"num_steps": num_steps, "seed": seed}
+                turns.append((service.pair({"dataset": data, "coupling": coupling}), direct(data, coupling)))
+        finally:
+            service.command("down")
+    served, alone = (statistics.median(column) for column in _seconds(turns))
+    fixed = statistics.median(each["completed"] for each in warm)
+    result: dict[str, Any] = {
+        "first_start_seconds": first_start,
+        "ready_seconds": ready,
+        "idle_bytes": memory,
+        "cold": cold,
+        "warm": warm,
+        "dataset": data,
+        "num_steps": num_steps,
+        "rows": turns[0][1]["rows"],
+        "served_seconds": served,
+        "direct_seconds": alone,
+        "fixed_seconds": fixed,
+        "added_seconds": served - alone,
+        "overhead_beyond_fixed": (served - fixed) / alone - 1,
+        "turns": turns,
+    }
+    _show(result)
+    print(write_results("overhead", [result]))
+
+
+def _seconds(turns: list[tuple[dict[str, float], dict[str, float]]]) -> tuple[list[float], list[float]]:
+    return [served["completed"] for served, _ in turns], [alone["seconds"] for _, alone in turns]
+
+
+def _show(result: dict[str, Any]) -> None:
+    console = Console()
+    up = Table("first start, s", "ready, s", "idle memory, GB", title="pairflow up")
+    up.add_row(
+        f"{result['first_start_seconds']:.1f}", f"{result['ready_seconds']:.1f}", f"{result['idle_bytes'] / 1e9:.2f}"
+    )
+    console.print(up)
+    calls = Table("50 rows", "running", "first shard written", "completed", title="seconds after the REST call")
+    for name, each in (("cold", result["cold"]), *(("warm", each) for each in result["warm"])):
+        calls.add_row(name, *(f"{each[what]:.1f}" for what in ("running", "first_shard_written", "completed")))
+    console.print(calls)
+    added = Table("rows", "by the service, s", "couple(), s", "added, s", "of it fixed, s", "beyond that")
+    added.add_row(
+        f"{result['rows']:,}",
+        *(f"{result[name]:.1f}" for name in ("served_seconds", "direct_seconds", "added_seconds", "fixed_seconds")),
+        f"{result['overhead_beyond_fixed']:+.1%}",
+    )
+    console.print(added)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,32 @@
+"""The end of the story that `test_service.py` begins: nothing is left."""
+
+import signal
+import subprocess
+import sys
+
+from .user import User
+
+
+def test_down_leaves_nothing(user: User) -> None:
+    running = user.processes()
+    done = user.run("down")
+    assert done.returncode == 0, done.stderr
+    assert [each for each in running if each.is_running()] == []
+    assert user.processes() == []
+    assert "nothing runs" in user.run("down").stdout
+    assert user.run("status").returncode == 1
+
+
+def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
+    up = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "up"],
+        env=user.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    user.wait_for(lambda: any("mlflow" in " ".join(each.cmdline()) for each in user.processes()), timeout_s=30)
+    up.send_signal(signal.SIGINT)
+    said = up.communicate(timeout=90)[0].decode()
+    assert up.returncode == 128 + signal.SIGINT, said
+    assert "Traceback" not in said
+    assert user.processes() == []
