@@ -44,7 +44,6 @@ class Bucket:
 
     objects: dict[str, bytes]
     run: Finished
-    server_log: bytes
 
     @property
     def result(self) -> Any:
@@ -78,9 +77,7 @@ def bucket(
         run = Finished(done.returncode, done.stdout, done.stderr)
         assert run.code == 0, run.stderr
         names = [each["Key"] for each in client.list_objects_v2(Bucket="pairs")["Contents"]]
-        yield Bucket(
-            {name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}, run, log.read_bytes()
-        )
+        yield Bucket({name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}, run)
         client.close()
 
 
