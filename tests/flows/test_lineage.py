@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ def client(home: Path, pipeline_result: Document) -> MlflowClient:
 
 
 @pytest.fixture(autouse=True)
-def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAIRFLOW_HOME", str(home))
-    monkeypatch.setenv("COLUMNS", "300")
-    for name in ("MLFLOW_TRACKING_URI", "PAIRFLOW_STORE", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
+def _environment(bare_environment: dict[str, str]) -> Iterator[None]:
+    """A newcomer's, with this home; the command sets it up for itself in this process, which must not stay so."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(bare_environment | {"COLUMNS": "300"})
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def _run(*arguments: str) -> Result:
@@ -101,8 +105,8 @@ def version(client: MlflowClient, pipeline_result: Document) -> Iterator[str]:
     model_id = _paired(pipeline_result)[0]["mlflow_model_id"]
     with contextlib.suppress(MlflowException):  # another test has
         client.create_registered_model("pairflow-nci")
-    files = client.get_logged_model(model_id).artifact_location
-    made = client.create_model_version("pairflow-nci", files, model_id=model_id)
+    os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri  # MLflow looks the model up there, and not with the client
+    made = client.create_model_version("pairflow-nci", f"models:/{model_id}", model_id=model_id)
     client.set_registered_model_alias("pairflow-nci", "traced", made.version)
     yield str(made.version)
     client.delete_registered_model_alias("pairflow-nci", "traced")
