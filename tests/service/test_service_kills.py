@@ -17,7 +17,7 @@ _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 
 
 def _pairing(seed: int, num_steps: int) -> dict[str, object]:
-    """Thirty-six shards."""
+    """Forty-one shards."""
     return {"dataset": {"name": "digits"}, "coupling": {"num_steps": num_steps, "seed": seed}, "shard_size": 40}
 
 
