@@ -3,6 +3,7 @@
 The tests tell one story, in their order. While nobody has heard of one run for 75 seconds, another one is killed.
 """
 
+import re
 import time
 
 import pytest
@@ -106,7 +107,10 @@ def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
     driver = user.driver(killed.id)
     for each in [user.process(name) for name in words]:
         each.kill()
-    assert "does not know job" in killed.fails()
+    # The head that the supervisor starts does not know the job; a busy machine may start it too late to be asked.
+    assert re.search(
+        "does not know job .* any more|has not answered about job .* what is finished is kept", killed.fails()
+    )
     assert not driver.is_running()
     user.wait_for(lambda: user.run("status").returncode == 0, timeout_s=120)
     assert user.jobs(killed.id) == {}  # of the head that is there now
