@@ -68,7 +68,7 @@ def _introduce(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> 
     }
     if result.pairs is not None and result.pairs.mlflow_run_id is not None:
         stages = {"pairing": result.pairs.mlflow_run_id} | stages
-    data = [each for each in used.values() if each.role == "training"]
+    data = [each for each in used.values() if "url" not in each.source]
     headline = evaluation.methods[0].headline_text
     files = [Path(path).name for path in (evaluation.figure, evaluation.grid)]
     parent.tell(
@@ -77,5 +77,5 @@ def _introduce(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> 
             "Stages": ", ".join(descriptions.run_link(run_id, name) for name, run_id in stages.items()),
             "Files": f"{', '.join(files)} under Artifacts; the table is {descriptions.code_span(evaluation.table)}",
         },
-        more=f"**{headline}** by number of sampling steps\n\n{descriptions.table(comparison_rows(evaluation))}",
+        first=f"**{headline}** by number of sampling steps\n\n{descriptions.table(comparison_rows(evaluation))}",
     )

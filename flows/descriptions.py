@@ -1,19 +1,36 @@
 """The text at the top of a run's page in MLflow, in markdown: where it belongs, what it came from, how to repeat it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from flows.jobs.protocol import JobContext
+from flows.provenance import Input
 
 _COMMAND = "Command"
+_LINE = 100  # characters
+# MLflow's page shows five lines or so until it is asked for more.
+_LAST = ("Part of", "Prefect", "Ray", "Code", "Machine")
 
 
-def describe(facts: Mapping[str, str], more: str = "") -> str:
-    """A list of facts by name; the command in a block of its own; then `more`."""
-    lines = [f"- **{name}:** {value}" for name, value in facts.items() if name != _COMMAND and value]
-    text = "\n".join(lines)
+def describe(facts: Mapping[str, str], first: str = "") -> str:
+    """`first`; facts by name, what a run is about before where it ran; the command in a block of its own."""
+    names = [name for name in facts if name not in (*_LAST, _COMMAND)] + [name for name in _LAST if name in facts]
+    parts = [first, "\n".join(f"- **{name}:** {facts[name]}" for name in names if facts[name])]
     if command := facts.get(_COMMAND):
-        text += f"\n\nThe command that makes it again:\n\n```\n{command}\n```"
-    return f"{text}\n\n{more}".rstrip() + "\n"
+        parts.append(f"The command that makes it again:\n\n```\n{_in_lines(command)}\n```")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _in_lines(command: str) -> str:
+    """A command line as it can be pasted into a shell, an option a line if it is long."""
+    if len(command) <= _LINE:
+        return command
+    lines: list[list[str]] = [[]]
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n    ".join(shlex.join(line) for line in lines)
 
 
 def origin(context: JobContext) -> dict[str, str]:
@@ -72,15 +89,24 @@ def dataset(name: str, digest: str, profile: Mapping[str, object]) -> str:
     return words
 
 
+def used(inputs: Sequence[Input], model_id: str | None) -> dict[str, str]:
+    """What a run used: data, pairs (which have a URL) and a logged model."""
+    facts = {}
+    for each in inputs:
+        if "url" in each.source:
+            facts["Pairs"] = pairs(each.digest, each.source["url"], None)
+        else:
+            facts["Data"] = dataset(each.name, each.digest, each.profile)
+    if model_id is not None:
+        facts["Model"] = code_span(model_id)
+    return facts
+
+
 def pairs(fingerprint: str, url: str, made_by: str | None) -> str:
     """Pairs in words, with the run that made them."""
-    words = f"{code_span(fingerprint[:12])} at {code_span(url)}"
-    return words if made_by is None else f"{words}, made by {run_link(made_by, 'this run')}"
-
-
-def model(model_id: str, made_by: str) -> str:
-    """A logged model, with the run that made it."""
-    return f"{code_span(model_id)}, made by {run_link(made_by, 'this run')}"
+    # The URL is long, and a page cuts a long line off.
+    words = code_span(fingerprint[:12]) + ("" if made_by is None else f", made by {run_link(made_by, 'this run')}")
+    return f"{words}, at {code_span(url)}"
 
 
 def cost(pairing_seconds: float, training_seconds: float) -> str:

@@ -13,7 +13,9 @@ from flows.tables import comparison_rows
 
 def _run_name() -> str:
     parameters = validated(EvaluateParameters, flow_run.parameters["parameters"])
-    return f"evaluate {parameters.dataset.name} {in_words(parameters.methods)}"
+    models = f"{len(parameters.models)} model{'s' if len(parameters.models) > 1 else ''}" if parameters.models else ""
+    what = " and ".join(filter(None, (in_words(parameters.methods), models)))
+    return f"evaluate {parameters.dataset.name} {what}"
 
 
 @flow(

@@ -86,7 +86,14 @@ def distill(
 
 def evaluate(
     dataset: DatasetSpec,
-    methods: opt.Methods = "udlm,pairflow",
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar=opt.METHODS_METAVAR, help=f"{opt.METHODS_HELP} Default udlm,pairflow if no --model is."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REF", help=f"One more model to evaluate; may be repeated. {opt.REFERENCE}"),
+    ] = None,
     training_seeds: opt.TrainingSeeds = None,
     preset: opt.Preset = "demo",
     set: opt.Set = None,
@@ -96,10 +103,13 @@ def evaluate(
     json: opt.Json = False,
 ) -> None:
     """Compare trained models by the number of sampling steps; prints a table and where the pictures lie."""
+    if methods is None:
+        methods = "" if model else "udlm,pairflow"
     parameters = EvaluateParameters(
         dataset=dataset,
         preset=preset,
-        methods=known.parse(methods),
+        methods=known.parse(methods) if methods else (),
+        models=tuple(map(opt.reference, model or ())),
         training_seeds=opt.seeds(training_seeds),
         pairs=None if pairs is None else absolute_url(pairs),
         engine=engine,

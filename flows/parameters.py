@@ -5,7 +5,7 @@ stands beside them and enters no fingerprint.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -26,6 +26,8 @@ from pairflow.spec import (
     TrainingSpec,
     parse,
 )
+
+Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: see flows/models.py
 
 # What the method decides, so that no setting beside it can say something else.
 _OF_THE_METHOD = tuple(
@@ -87,7 +89,9 @@ def _bound_integers(node: Any, handler: GetJsonSchemaHandler) -> None:
             _bound_integers(field, handler)
 
 
-class _Sharded(Spec):
+class Sharded(Spec):
+    """How pairs are made and written."""
+
     format: Literal["zarr", "parquet"] = Field("zarr", description="File format of the coupled pairs.")
     shard_size: int | None = Field(
         None,
@@ -99,23 +103,30 @@ class _Sharded(Spec):
     )
 
 
-class _FromPreset(Spec):
+class TrainedFromPreset(FlowParameters):
+    """A model's settings, each by preset where it is not given."""
+
     preset: PresetName = Field(
         "demo", description="Where what is not given below comes from: demo (minutes), laptop (longer) or paper."
     )
     coupling: CouplingSpec | None = Field(None, description="How sources are coupled; default by preset.")
     model: ModelSpec | None = Field(None, description="The denoiser; default by preset.")
     training: TrainingSpec | None = Field(None, description="How it is trained; default by preset.")
+
+
+class _FromPreset(TrainedFromPreset):
     evaluation: EvaluationSpec | None = Field(None, description="What is sampled; default by preset.")
 
 
-class _Refinements(Spec):
+class Refinements(Spec):
+    """What is done with a trained model."""
+
     distillation: DistillationSpec | None = Field(None, description="How DCD distils; default by preset.")
     redi: RediSpec | None = Field(None, description="The pairs that ReDi makes; default by preset.")
     redi_training: TrainingSpec | None = Field(None, description="How ReDi trains on its pairs; default by preset.")
 
 
-class PairParameters(_Sharded, FlowParameters):
+class PairParameters(Sharded, FlowParameters):
     """Couple every training row with a source point, or a model's sources with its samples; keep the pairs."""
 
     coupling: CouplingSpec | None = Field(
@@ -151,7 +162,7 @@ class _OnPairs(Spec):
     )
 
 
-class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
+class TrainParameters(_OnPairs, _FromPreset):
     """Train a denoiser on stored pairs, or with independent sources."""
 
     method: BaseName = Field(
@@ -161,7 +172,7 @@ class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
     )
 
 
-class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+class DistillParameters(_OnPairs, Refinements, _FromPreset):
     """Distil a trained model (DCD), or train it further on pairs that it made (ReDi)."""
 
     method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
@@ -172,22 +183,34 @@ class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
     )
 
 
-class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+class EvaluateParameters(_OnPairs, Refinements, _FromPreset):
     """Sample trained models with few steps, measure, and compare."""
 
     methods: tuple[MethodName, ...] = Field(
-        ("udlm", "pairflow"), min_length=1, description="Methods to compare; their models must be trained."
+        ("udlm", "pairflow"), description="Methods to compare; their models must be trained. May be none beside models."
+    )
+    models: tuple[Reference, ...] = Field(
+        (),
+        max_length=32,
+        description="More models, by reference (up to 32): a checkpoint's folder, a training's fingerprint, an MLflow "
+        "model id m-…, or a registered model such as pairflow-qm9@champion.",
     )
     training_seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Scores are the mean over the models of these seeds; default the preset's one."
     )
 
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Self:
+        if not self.methods and not self.models:
+            raise ValueError("there is nothing to evaluate: give methods (--methods), models (--model REF), or both")
+        return self
 
-class PipelineParameters(_Sharded, _FromPreset, FlowParameters):
+
+class PipelineParameters(Sharded, _FromPreset):
     """Data to report: pair, train with and without pairs, evaluate both."""
 
 
-class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
+class StudyParameters(Sharded, Refinements, _FromPreset):
     """The paper's comparison: train, distil and evaluate several methods, with several training seeds."""
 
     methods: tuple[MethodName, ...] = Field(
@@ -201,12 +224,11 @@ class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
     )
 
 
-P = TypeVar("P", TrainParameters, DistillParameters, EvaluateParameters, PipelineParameters, StudyParameters)
+P = TypeVar("P", bound=TrainedFromPreset)
 A = TypeVar("A", bound=Spec)
-_Recipe = TrainParameters | DistillParameters | EvaluateParameters | PipelineParameters | StudyParameters
 
 
-def recipe(parameters: _Recipe) -> Preset:
+def recipe(parameters: TrainedFromPreset) -> Preset:
     """The preset of the dataset, with what was given in its place.
 
     Raises:

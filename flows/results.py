@@ -75,6 +75,8 @@ class Score(Spec):
     mean: float
     std: float
     """Sample standard deviation; 0 for a single one."""
+    trials: tuple[float, ...] = ()
+    """Of one model: each trial's that has it, in the order of their seeds, which all models share."""
 
 
 class StepScores(Spec):
@@ -100,9 +102,14 @@ class MethodScores(Spec):
 
     method: MethodName
     label: str
+    """For tables and figures: no two in one result have the same."""
+    reference: str | None
+    """How a model was named that stands beside the methods, such as pairflow-qm9@champion; None for a method."""
     headline: Headline
     facts: dict[str, float]
     """What a reader needs to judge the scores, such as a classifier's accuracy."""
+    notes: tuple[str, ...] = ()
+    """What was not measured, and why."""
     steps: tuple[StepScores, ...]
 
     @property
@@ -116,17 +123,19 @@ class ModelScores(MethodScores):
     """One model at every number of sampling steps."""
 
     training_seed: int
-    training_fingerprint: str
+    checkpoint_sha256: str
+    training_fingerprint: str | None
+    pairs_fingerprint: str | None
     evaluation_fingerprint: str
     mlflow_run_id: str
-    mlflow_model_id: str
+    mlflow_model_id: str | None
 
 
 def over_seeds(models: Sequence[ModelScores]) -> tuple[MethodScores, ...]:
-    """The scores of each method: mean and deviation over its models' means, or a lone model's over its trials."""
+    """The scores by label: mean and deviation over a method's models' means, or a lone model's over its trials."""
     methods = []
-    for name in dict.fromkeys(each.method for each in models):
-        alike = [each for each in models if each.method == name]
+    for label in dict.fromkeys(each.label for each in models):
+        alike = [each for each in models if each.label == label]
         first = alike[0]
         steps = (
             first.steps
@@ -134,13 +143,23 @@ def over_seeds(models: Sequence[ModelScores]) -> tuple[MethodScores, ...]:
             else tuple(map(_mean_step, zip(*(each.steps for each in alike), strict=True)))
         )
         methods.append(
-            MethodScores(method=name, label=first.label, headline=first.headline, facts=first.facts, steps=steps)
+            MethodScores(
+                method=first.method,
+                label=label,
+                reference=first.reference,
+                headline=first.headline,
+                facts=first.facts,
+                notes=first.notes,
+                steps=steps,
+            )
         )
     return tuple(methods)
 
 
 def _mean_step(steps: Sequence[StepScores]) -> StepScores:
-    means = {name: [each.scores[name].mean for each in steps] for name in steps[0].scores}
+    names = dict.fromkeys(name for each in steps for name in each.scores)
+    # A score that some models do not have, such as a distance where no molecule is valid, is the others'.
+    means = {name: [each.scores[name].mean for each in steps if name in each.scores] for name in names}
     return StepScores(
         num_steps=steps[0].num_steps,
         num_network_calls=statistics.fmean(each.num_network_calls for each in steps),
@@ -174,14 +193,51 @@ class EvaluateResult(Spec):
     methods: tuple[MethodScores, ...]
     """The same, over the training seeds."""
     costs: tuple[MethodCost, ...]
+    """Of the methods; what a model cost that was named by reference is not known here."""
     table: str
     """Path of the JSON table."""
     figure: str
     """Path of the comparison figure (PNG)."""
     grid: str
     """Path of the grid of samples (PNG)."""
+    trajectories: str
+    """Path of the picture of a few samples on their way from source to result (PNG)."""
+    report: str
+    """Path of the page that has it all (HTML)."""
     skipped: bool
     seconds: float
+
+
+class Survey(Spec):
+    """The data of a retraining, as it is now."""
+
+    dataset_digest: str
+    """Of the training part, which decides about the model."""
+    source: str
+    num_rows: int
+    """Of the training part."""
+    num_held_out: int
+    engine: str | None
+    """Version of the engine that would couple it; None where nothing is to be coupled."""
+    misfit: str | None
+    """Why the champion cannot be measured on this data; None if it can, or there is none."""
+
+
+class RetrainResult(Spec):
+    """What a retraining came to."""
+
+    outcome: Literal["skipped", "first", "promoted", "challenger"]
+    """first: champion without a contest. challenger: not better by the margin, or not comparable."""
+    sentence: str
+    """The decision and its reason."""
+    name: str
+    """Of the registered model."""
+    champion: int | None
+    """Version that is in use now."""
+    candidate: int | None
+    """Version of the model that this run is about; None if it was skipped."""
+    evaluation: EvaluateResult | None
+    mlflow_run_id: str | None
 
 
 class ComparisonResult(Spec):

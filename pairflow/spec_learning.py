@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from pairflow.spec_base import Seed, Spec
 
+ImageFeatures = Literal["auto", "inception", "own"]
+
 
 class OptimizerSpec(Spec):
     """How weights are trained, whatever the loss: AdamW without weight decay, clipped gradients, averaged weights."""
@@ -138,6 +140,12 @@ class EvaluationSpec(SamplingSpec):
     num_samples: int = Field(1024, ge=2, description="Samples a trial.")
     num_trials: int = Field(1, ge=1, le=100, description="Trials; the table shows mean and deviation.")
     seed: Seed = Field(0, description="Seed of all sampling draws.")
+    image_features: ImageFeatures = Field(
+        "auto",
+        description="How images are compared with the data. inception: FID and Inception Score, which need Inception's "
+        "weights in PAIRFLOW_DATA_DIR. own: Fréchet distance in a small network's features. auto: the first where the "
+        "weights are.",
+    )
 
     @model_validator(mode="after")
     def _steps_in_range(self) -> Self:

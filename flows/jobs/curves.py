@@ -1,11 +1,14 @@
-"""The figure of an evaluation: quality by number of sampling steps, and what each method cost."""
+"""The figure of an evaluation: every score by number of sampling steps, and what each method cost."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.methods import METHODS
-from flows.results import NUM_SAMPLES, MethodCost, MethodScores
+from flows.results import MethodCost, MethodScores
+from flows.tables import score_names
+from pairflow.metrics.labels import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,29 +16,75 @@ if TYPE_CHECKING:
 # Of a method's whole cost, from the bottom of its bar: name of the part, how dark it is drawn, and its hatching.
 _PARTS = (("pairing", 1.0, ""), ("training", 0.55, ""), ("refinement", 0.55, "///"))
 _HELD_OUT = "held-out data"
+_COLUMNS = 4  # of small panels, at most
+_UNITS = 24  # of the figure's width: 1, 2, 3 or 4 columns have a whole number of them
+_LINES = (
+    "-",
+    (0, (1, 1)),
+    (0, (5, 1, 1, 1)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)  # of the models of one method, one after another
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one model's curve is drawn: its method's colour and marker; models of one method differ in line and filling.
+
+    Attributes:
+        color: of line and marker.
+        marker: its shape.
+        linestyle: as matplotlib has them.
+        filled: whether the marker is.
+    """
+
+    color: str
+    marker: str
+    linestyle: str | tuple[int, tuple[int, ...]]
+    filled: bool
+
+
+def curve_styles(methods: Sequence[MethodScores]) -> list[Curve]:
+    """The curve of each, in order."""
+    styles, seen = [], dict.fromkeys(METHODS, 0)
+    for each in methods:
+        method, place = METHODS[each.method], seen[each.method]
+        seen[each.method] += 1
+        first = "-" if method.refinement is None else "--"
+        linestyle = first if place == 0 else _LINES[1 + (place - 1) % (len(_LINES) - 1)]
+        styles.append(Curve(method.color, method.marker, linestyle, filled=place == 0))
+    return styles
 
 
 def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], title: str, path: Path) -> None:
     """Draws every score of every method against the number of sampling steps, and the methods' wall seconds.
 
-    The headline comes first, large. Error bars are one standard deviation, over the training seeds if there are
-    several, else over the trials; without several of either there are none.
+    The headline comes first, large, beside the costs; the other scores are small panels below. Error bars are one
+    standard deviation, over the training seeds if there are several, else over the trials; without several of either
+    there are none. A score that is absent has no point.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    headline = methods[0].headline
-    others = [name for name in methods[0].steps[0].scores if name not in (headline.name, NUM_SAMPLES)]
-    figure = Figure(figsize=(9.6 + 4.2 * len(others), 5.2), layout="constrained")
+    headline, *others = score_names(methods)
+    columns = min(_COLUMNS, max(1, len(others)))
+    rows = -(-len(others) // columns)
+    figure = Figure(figsize=(14, 5 + 2.75 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2 + len(others), squeeze=False, width_ratios=[1.5] + [1] * (1 + len(others)))[0]
-    for axis, name in zip(axes, [headline.name, *others], strict=False):
-        _curves(axis, methods, name)
-    better = "higher is better" if headline.higher_is_better else "lower is better"
-    axes[0].set_ylabel(f"{methods[0].headline_text} ({better})")
-    axes[0].set_title(f"{title}: {headline.label} by number of sampling steps", fontsize="medium")
-    _bars(axes[-1], costs)
-    handles, labels = axes[0].get_legend_handles_labels()
+    grid = figure.add_gridspec(1 + rows, _UNITS, height_ratios=[1.75] + [1] * rows)
+    large = figure.add_subplot(grid[0, : _UNITS - 9 if costs else _UNITS])
+    _curves(large, methods, headline)
+    shown = methods[0].headline
+    better = "higher is better" if shown.higher_is_better else "lower is better"
+    large.set_ylabel(f"{methods[0].headline_text} ({better})")
+    large.set_title(f"{title}: {shown.label} by number of sampling steps", fontsize="large")
+    if costs:
+        _bars(figure.add_subplot(grid[0, _UNITS - 9 :]), costs)
+    for place, name in enumerate(others):
+        row, column = divmod(place, columns)
+        unit = _UNITS // columns
+        axis = figure.add_subplot(grid[1 + row, unit * column : unit * (column + 1)])
+        _curves(axis, methods, name, small=True)
+    handles, labels = large.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place] == _HELD_OUT)  # it comes first by itself
     figure.legend(
         [handles[place] for place in order],
@@ -43,36 +92,50 @@ def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], tit
         loc="outside lower center",
         ncols=min(4, len(labels)),
         frameon=False,
+        handlelength=3.2,  # long enough to tell the lines apart
     )
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
 
 
-def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str) -> None:
+def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: bool = False) -> None:
     """One score of all methods against the number of steps."""
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-    for method in methods:
-        style = METHODS[method.method]
+    for method, style in zip(methods, curve_styles(methods), strict=True):
+        had = [each for each in method.steps if name in each.scores]
         axis.errorbar(
-            [each.num_steps for each in method.steps],
-            [each.scores[name].mean for each in method.steps],
-            yerr=[each.scores[name].std for each in method.steps],
+            [each.num_steps for each in had],
+            [each.scores[name].mean for each in had],
+            yerr=[each.scores[name].std for each in had],
             label=method.label,
             color=style.color,
             marker=style.marker,
-            linestyle="-" if style.refinement is None else "--",
-            capsize=3,
+            markerfacecolor=style.color if style.filled else "white",
+            markeredgecolor="white" if style.filled else style.color,
+            markeredgewidth=0.6 if style.filled else 1.2,
+            markersize=5.5 if small else 8,
+            linestyle=style.linestyle,
+            linewidth=1.2 if small else 1.6,
+            capsize=2 if small else 3,
         )
-    if (held_out := methods[0].facts.get(f"held_out_{name}")) is not None:
+    held_out = methods[0].facts.get(f"held_out_{name}")
+    if held_out is not None:
         axis.axhline(held_out, color="0.4", linestyle=":", label=_HELD_OUT)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(FixedLocator(sorted({each.num_steps for method in methods for each in method.steps})))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.set_xlabel("sampling steps")
     axis.grid(alpha=0.3)
     axis.set_ylim(bottom=0)
-    axis.set_title(name.replace("_", " "), fontsize="medium")
+    if not small:
+        axis.set_xlabel("sampling steps")
+        return
+    how = label(name)
+    axis.set_xlabel("sampling steps", fontsize="small")
+    axis.set_ylabel(how.unit, fontsize="small")
+    axis.tick_params(labelsize="small")
+    arrow = {True: " ↑", False: " ↓", None: ""}[how.higher_is_better]
+    axis.set_title(how.text + arrow, fontsize="medium")
 
 
 def _bars(axis: "Axes", costs: Sequence[MethodCost]) -> None:
@@ -97,11 +160,11 @@ def _bars(axis: "Axes", costs: Sequence[MethodCost]) -> None:
             va="center",
         )
     axis.set_yticks(list(places), [METHODS[each.method].label for each in costs])
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.15 * max(*ends, 1e-3))  # room for the numbers
+    axis.set_ylim(max(len(costs), 3) - 0.4, -0.6)  # top down; a few bars stay slim
+    axis.set_xlim(0, 1.2 * max([*ends, 1e-3]))  # room for the numbers
     axis.set_xlabel("wall seconds on this machine")
-    axis.set_title("what each took", fontsize="medium")
+    axis.set_title("what each took", fontsize="large")
     axis.grid(axis="x", alpha=0.3)
     shown = [Patch(facecolor="0.3", alpha=alpha, hatch=hatch, edgecolor="white") for _, alpha, hatch in _PARTS]
     names = [part for part, _, _ in _PARTS]
-    axis.legend(shown, names, fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False)
+    axis.legend(shown, names, fontsize="small", ncols=3, loc="lower right", frameon=False)

@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from flows import descriptions, methods
-from flows.jobs import finished, inputs, pictures, runs
-from flows.jobs.curves import comparison
+from flows import methods
+from flows.jobs import contestants, finished, inputs, pair_quality, presentation, runs
+from flows.jobs.contestants import Contestant
 from flows.jobs.machine import use_threads
 from flows.jobs.protocol import JobContext, ProgressLines, main
-from flows.jobs.scoring import METRICS_VERSION, score
+from flows.jobs.scoring import score
 from flows.lineage import Lineage
 from flows.methods import METHODS, MethodName
 from flows.parameters import EvaluateParameters, recipe, with_seed
@@ -46,18 +44,21 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         DatasetError: the data cannot be had.
         StoreError: the pairs of a paired model are not there.
         CheckpointError: a model is not trained, or its checkpoint is damaged.
+        SpecError: a model that was named by reference is of another vocabulary, length or kind of data.
+        LineageError: a model is not in MLflow.
     """
     started = time.perf_counter()
     evaluation = _Evaluation(parameters, context)
     names = methods.in_order(parameters.methods)
     seeds = tuple(dict.fromkeys(parameters.training_seeds or (None,)))
     chains = {name: tuple(evaluation.chain(name, seed) for seed in seeds) for name in names}
-    trained = [chain[-1] for of_method in chains.values() for chain in of_method]
-    scored = [evaluation.scores(each) for each in trained]
+    everyone = [Contestant.of(chain[-1]) for of_method in chains.values() for chain in of_method]
+    everyone += evaluation.named()
+    scored = [evaluation.scores(each) for each in everyone]
     models = tuple(scores for scores, _ in scored)
     known_as = fingerprint(
         evaluation.preset.evaluation,
-        **{f"{each.method}, seed {each.training_seed}": each.evaluation_fingerprint for each in models},
+        **{f"{each.label}, seed {each.training_seed}": each.evaluation_fingerprint for each in models},
     )
     folder = evaluation.settings.reports_dir / known_as
     result = EvaluateResult(
@@ -68,11 +69,13 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         table=str(folder / "table.json"),
         figure=str(folder / "comparison.png"),
         grid=str(folder / "samples.png"),
+        trajectories=str(folder / "trajectories.png"),
+        report=str(folder / "report.html"),
         skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
         seconds=time.perf_counter() - started,
     )
     if not result.skipped:
-        evaluation.report(result, trained)
+        evaluation.report(result)
     else:
         _logger.info("nothing to do: these models are evaluated, the table is %s", result.table)
     if context.parent_mlflow_run_id is not None:
@@ -109,7 +112,12 @@ class _Evaluation:
     def evaluator(self) -> metrics.Evaluator:
         """Prepared when the first model is scored; for images it trains a classifier."""
         use_threads(self.settings.threads_per_job)
-        return metrics.evaluator(self.data.whole, progress=ProgressLines)
+        return metrics.evaluator(self.data.whole, progress=ProgressLines, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """What decides how samples are measured, besides the data."""
+        return {"image_features": self.preset.evaluation.image_features, "data_dir": self.settings.data_dir}
 
     def chain(self, name: MethodName, seed: int | None) -> tuple[TrainResult, ...]:
         """What training left of a method's model with a seed, its base first; None is the preset's own seed.
@@ -120,32 +128,39 @@ class _Evaluation:
         preset = with_seed(self.preset, seed)
         return finished.chain(METHODS[name], self.parameters, preset, self.data, self.settings)
 
-    def scores(self, trained: TrainResult) -> tuple[ModelScores, bool]:
+    def named(self) -> tuple[Contestant, ...]:
+        """The models that were named by reference."""
+
+        def logged_tags(model_id: str) -> dict[str, str]:
+            return dict(self.lineage.client.get_logged_model(model_id).tags)
+
+        return contestants.by_reference(self.parameters.models, self.data, self.settings, logged_tags)
+
+    def scores(self, contestant: Contestant) -> tuple[ModelScores, bool]:
         """The scores of a model, and whether they were there already."""
-        known_as = self._fingerprint(trained)
-        folder = self._folder(trained)
+        known_as = self._fingerprint(contestant)
+        folder = self._folder(known_as)
         name = self.parameters.dataset.name
+        shown = {"label": contestant.label, "reference": contestant.reference}
         found = runs.read(folder / "scores.json", ModelScores)
         if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
-            return found, True
+            # The same weights may have been scored under another name.
+            return found.model_copy(update=shown), True
         specs: dict[str, Spec] = {"dataset": self.parameters.dataset, "evaluation": self.preset.evaluation}
         with self.lineage.run(
-            name, "evaluate", known_as, name=f"evaluate {name} {trained.method}", specs=specs, context=self.context
+            name, "evaluate", known_as, name=f"evaluate {name} {contestant.method}", specs=specs, context=self.context
         ) as stage:
             data = self.data.as_input("evaluation")
-            stage.use(data, model_id=trained.mlflow_model_id)
+            model_id = contestant.mlflow_model_id
+            stage.use(data, model_id=model_id)
             stage.tag(
-                dataset_digest=trained.dataset_digest,
-                training_fingerprint=trained.fingerprint,
-                training_run=trained.mlflow_run_id,
-                model_id=trained.mlflow_model_id,
-                method=trained.method,
-                training_seed=str(trained.training_seed),
-                **({"pairs_fingerprint": trained.pairs_fingerprint} if trained.pairs_fingerprint else {}),
+                method=contestant.method,
+                training_seed=str(contestant.training_seed),
+                checkpoint_sha256=contestant.sha256,
+                **({} if model_id is None else {"model_id": model_id}),
+                **contestant.origin,
             )
-            stage.tell({"Data": descriptions.dataset(data.name, data.digest, data.profile)})
-            stage.tell({"Model": descriptions.model(trained.mlflow_model_id, trained.mlflow_run_id)})
-            scores = self._score(trained, known_as, folder, stage.run_id)
+            scores = self._score(contestant, known_as, folder, stage.run_id)
             stage.log(scores.facts)
             for step in scores.steps:
                 figures = {name: value.mean for name, value in step.scores.items()}
@@ -153,62 +168,70 @@ class _Evaluation:
                     figures |= {f"{name}_std": value.std for name, value in step.scores.items()}
                 figures["samples_per_second"] = step.samples_per_second
                 # The step of a curve in MLflow is the number of sampling steps.
-                stage.log(figures, step=step.num_steps, model_id=trained.mlflow_model_id, data=data)
+                stage.log(figures, step=step.num_steps, model_id=model_id, data=data)
         runs.write(folder / "scores.json", scores)
         return scores, False
 
-    def report(self, result: EvaluateResult, trained: Sequence[TrainResult]) -> None:
+    def report(self, result: EvaluateResult) -> None:
         """Draws the comparison, logs it with the runs that it compares, and writes the table last."""
-        Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
-        comparison(result.methods, result.costs, self.data.spec.name, Path(result.figure))
-        # Of several training seeds the first one's samples are shown.
-        shown = {each.method: each for each in reversed(trained)}
-        samples = {METHODS[name].label: self._samples(shown[name]) for name in methods.in_order(shown)}
-        pictures.sample_grid(self.data.train, samples, Path(result.grid))
+        presentation.present(
+            result,
+            self.data,
+            self.preset.evaluation,
+            self.settings,
+            self.context,
+            experiment_id=self.lineage.experiment(self.data.spec.name),
+        )
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
         runs.write(Path(result.table), result)
 
     def attach(self, result: EvaluateResult, run_id: str) -> None:
-        """Logs the pictures with an MLflow run."""
-        for path in (result.figure, result.grid):
+        """Logs the page and its pictures with an MLflow run."""
+        for path in (result.figure, result.grid, result.trajectories, result.report):
             self.lineage.attach(run_id, Path(path))
 
-    def _samples(self, trained: TrainResult) -> dict[int, np.ndarray]:
-        """Number of steps -> the samples [N, D] that were kept of a model."""
-        with np.load(self._folder(trained) / "samples.npz", allow_pickle=False) as archive:
-            return {int(name): archive[name] for name in archive.files}
-
-    def _score(self, trained: TrainResult, known_as: str, folder: Path, run_id: str) -> ModelScores:
+    def _score(self, contestant: Contestant, known_as: str, folder: Path, run_id: str) -> ModelScores:
         spec = self.preset.evaluation
         evaluator = self.evaluator
         per_sample = sum(network_calls(num_steps, spec.final_step) for num_steps in spec.steps)
         total = per_sample * spec.num_samples * spec.num_trials
-        description = f"evaluate {self.data.spec.name} {trained.method}"
+        description = f"evaluate {self.data.spec.name} {contestant.label}"
         with ProgressLines(desc=description, total=total, unit="network calls") as bar:
-            scored = score(load_model(trained.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
-        folder.mkdir(parents=True, exist_ok=True)
-        kept: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
-        np.savez_compressed(folder / "samples.npz", **kept)
+            scored = score(load_model(contestant.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
+        presentation.keep(scored, folder)
+        pairs = (
+            None
+            if (known := contestant.origin.get("pairs_fingerprint")) is None
+            else pair_quality.find(known, self.settings)
+        )
         headline = evaluator.headline
         return ModelScores(
-            method=trained.method,
-            label=METHODS[trained.method].label,
-            training_seed=trained.training_seed,
-            training_fingerprint=trained.fingerprint,
+            method=contestant.method,
+            label=contestant.label,
+            reference=contestant.reference,
+            training_seed=contestant.training_seed,
+            checkpoint_sha256=contestant.sha256,
+            training_fingerprint=contestant.training_fingerprint,
             evaluation_fingerprint=known_as,
             headline=Headline(name=headline.name, label=headline.label, higher_is_better=headline.higher_is_better),
-            facts=dict(evaluator.facts),
+            facts={**evaluator.facts, **({} if pairs is None else pair_quality.facts(pairs))},
+            notes=tuple(evaluator.notes),
+            pairs_fingerprint=known,
             steps=scored.steps,
             mlflow_run_id=run_id,
-            mlflow_model_id=trained.mlflow_model_id,
+            mlflow_model_id=contestant.mlflow_model_id,
         )
 
-    def _fingerprint(self, trained: TrainResult) -> str:
-        return fingerprint(self.preset.evaluation, model=trained.fingerprint, metrics=METRICS_VERSION)
+    def _fingerprint(self, contestant: Contestant) -> str:
+        data = {"dataset": self.data.train.digest}
+        if self.data.test is not None:
+            data["held_out"] = self.data.test.digest
+        version = metrics.version(self.data.whole, **self._how)
+        return fingerprint(self.preset.evaluation, model=contestant.sha256, metrics=version, **data)
 
-    def _folder(self, trained: TrainResult) -> Path:
-        return self.settings.runs_dir / trained.fingerprint / "evaluations" / self._fingerprint(trained)
+    def _folder(self, known_as: str) -> Path:
+        return self.settings.evaluations_dir / known_as
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from flows.jobs.protocol import JobContext, ProgressLines
 from flows.jobs.replicas import fit_together
 from flows.lineage import Lineage, StageRun
 from flows.methods import Method
-from flows.models import DataCard, FoundModel
+from flows.models import FoundModel
 from flows.results import TrainResult
 from flows.settings import Settings
 from pairflow import checkpoint
+from pairflow.data_card import DataCard
 from pairflow.models import count_parameters
 from pairflow.spec import OptimizerSpec, Spec
 from pairflow.training import FitResult, StepMetrics
@@ -96,9 +97,9 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
             vocab=None if vocab is None else vocab.tokens,
         )
         card.write(fitted.checkpoint)
-        stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
         sha256 = FoundModel.at(fitted.checkpoint).sha256
         stage.tag(checkpoint=str(fitted.checkpoint), checkpoint_sha256=sha256)
+        stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
         tags = _tags(work) | {"checkpoint_sha256": sha256}
         model_id = lineage.insist(
             lambda: stage.log_model(
@@ -144,13 +145,8 @@ def _link(work: Learning, stage: StageRun) -> None:
     used = [work.data.as_input("training"), *([inputs.as_input(pairs)] if pairs is not None else [])]
     stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
     stage.tag(**_tags(work))
-    facts = {"Data": descriptions.dataset(used[0].name, used[0].digest, used[0].profile)}
-    if pairs is not None:
-        facts["Pairs"] = descriptions.pairs(pairs.manifest.fingerprint, pairs.url, None)
     if base is not None:
-        model = "" if base.mlflow_model_id is None else f"model {descriptions.code_span(base.mlflow_model_id)}, "
-        facts["Started from"] = f"{model}checkpoint {descriptions.code_span(str(base.checkpoint))}"
-    stage.tell(facts)
+        stage.tell({"Started from": f"the checkpoint {descriptions.code_span(str(base.checkpoint))}"})
 
 
 def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Lineage) -> None:

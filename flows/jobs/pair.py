@@ -7,14 +7,13 @@ import operator
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 from pydantic import JsonValue
 
 import storage
 from flows import descriptions, models
-from flows.jobs import inputs, pictures
+from flows.jobs import inputs, pair_quality
 from flows.jobs.protocol import JobContext, ProgressLines, Speed, main
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import ClosedForm, Redi, Resources
@@ -91,13 +90,7 @@ def _make_or_find(
         base = source.base
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=data.train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
-        used = data.as_input("coupling")
-        stage.tell(
-            {
-                "Data": descriptions.dataset(used.name, used.digest, used.profile),
-                "Pairs": descriptions.pairs(fingerprint, url, None),
-            }
-        )
+        stage.tell({"Pairs": descriptions.pairs(fingerprint, url, None)})
         if base is not None:
             stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
             if base.mlflow_model_id is not None:
@@ -107,7 +100,7 @@ def _make_or_find(
         stage.tag(content_sha256=manifest.content_sha256)
         stage.log(_figures(manifest))
         stage.tell({"Time": f"pairing {inputs.pairing_seconds(manifest):,.1f} s with the engine {manifest.engine}"})
-        if (picture := _draw(manifest, work.settings)) is not None:
+        if (picture := pair_quality.picture(manifest, work.settings)) is not None:
             lineage.attach(stage.run_id, picture)
         return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
 
@@ -206,16 +199,6 @@ class _Work:
             )
             self.source.make(self.url, header, shards, resources)
         return made
-
-
-def _draw(manifest: Manifest, settings: Settings) -> Path | None:
-    """The picture of a coupling, where its summary has what is needed: not if all was found, none made."""
-    if "hamming_histogram" not in manifest.summary:
-        return None
-    path = settings.reports_dir / manifest.fingerprint / "coupling.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.coupling(manifest, path)
-    return path
 
 
 def _figures(manifest: Manifest) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.jobs import sheet
 from pairflow.datasets import TokenDataset
 from storage import Manifest
 
@@ -63,9 +64,6 @@ def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarr
         samples: model's label -> number of steps -> tokens [N, D].
         path: of the PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = max(len(rows) for by_steps in samples.values() for rows in by_steps.values())
     spread = np.linspace(0, len(train) - 1, columns).astype(int)  # neighbouring rows may look alike
     rows: list[tuple[str, np.ndarray]] = [("training data", train.tokens[spread])]
@@ -74,21 +72,8 @@ def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarr
         if len(samples) > _ALL_STEPS_OF:
             shown = sorted({shown[0], shown[len(shown) // 2], shown[-1]})
         rows += [(f"{label}\n{steps} step{'s' if steps > 1 else ''}", by_steps[steps]) for steps in shown]
-    figure = Figure(figsize=(1.9 + columns, len(rows) * 1.0 + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (label, tokens) in zip(axes, rows, strict=True):
-        cells = draw(train, tokens)
-        for column, axis in enumerate(line):
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if column < len(cells):
-                axis.imshow(cells[column], interpolation="nearest", aspect="equal")
-            else:
-                axis.axis("off")
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
-    figure.suptitle(f"Samples of {train.name.split('/')[0]} by number of sampling steps", fontsize="medium")
-    figure.savefig(path, dpi=130)
+    title = f"Samples of {train.name.split('/')[0]} by number of sampling steps"
+    sheet.write([(label, draw(train, tokens)) for label, tokens in rows], title, path)
 
 
 def grid(cells: Sequence[np.ndarray], path: Path) -> None:

@@ -1,8 +1,8 @@
-"""What training and evaluation leave on this disk: `<home>/runs/<training fingerprint>/`.
+"""What training and evaluation leave on this disk, under PAIRFLOW_HOME.
 
-checkpoints/step-…/             safetensors and JSON
-result.json                     written when the model is trained and logged
-evaluations/<fingerprint>/      scores.json and samples.npz, one folder per evaluation
+runs/<training fingerprint>/checkpoints/step-…/    safetensors and JSON
+runs/<training fingerprint>/result.json            written when the model is trained and logged
+evaluations/<fingerprint>/                         scores.json and samples.npz of one model, whoever made it
 """
 
 import os

@@ -1,21 +1,53 @@
 """Samples one trained model with few steps and measures the samples, over trials."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from flows.results import Score, StepScores
+from flows.results import Score, StepScores, mean_and_deviation
 from pairflow.checkpoint import LoadedModel
 from pairflow.metrics import Evaluator
-from pairflow.sampling import network_calls, sample
+from pairflow.sampling import Paths, network_calls, sample
 from pairflow.spec import EvaluationSpec
 
-# Metrics are versioned as engines are: a figure that is computed differently has another fingerprint.
-METRICS_VERSION = "metrics/1"
+_STATES_SHOWN = 10  # at most, of a trajectory: as many as a picture has room for
 _SEEDS_PER_TRIAL = 2**32  # trials draw from seeds far apart, so that they share no draws with a neighbouring seed
 _MAX_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A few samples on their way from source to result.
+
+    Attributes:
+        num_steps: T.
+        steps: after how many steps each state is, [S], ascending; 0 is the source, T + 1 what a greedy end makes of T.
+        tokens: [S, N, D] int32; tokens of the absorbing process are K where they are masked.
+    """
+
+    num_steps: int
+    steps: np.ndarray
+    tokens: np.ndarray
+
+    @classmethod
+    def of(cls, num_steps: int, states: Sequence[np.ndarray]) -> Self:
+        """All states of a path, or a few of many, evenly chosen; the first and the last are always there."""
+        chosen = np.unique(np.linspace(0, len(states) - 1, min(len(states), _STATES_SHOWN)).round().astype(int))
+        return cls(num_steps, chosen, np.stack([states[each] for each in chosen]))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            return cls(int(archive["num_steps"]), archive["steps"], archive["tokens"])
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz."""
+        np.savez_compressed(path, num_steps=self.num_steps, steps=self.steps, tokens=self.tokens)
 
 
 @dataclass(frozen=True)
@@ -25,10 +57,12 @@ class Scored:
     Attributes:
         steps: scores by number of sampling steps.
         samples: number of steps -> the first trial's first samples [`kept`, D].
+        trajectory: of the same samples, with the most steps of which every state is shown, or the fewest there are.
     """
 
     steps: tuple[StepScores, ...]
     samples: dict[int, np.ndarray]
+    trajectory: Trajectory
 
 
 def score(
@@ -39,7 +73,11 @@ def score(
     kept: int,
     on_calls: Callable[[int], object],
 ) -> Scored:
-    """Draws `spec.num_samples` samples a trial for each number of steps, and measures them.
+    """Draws `spec.num_samples` samples a trial for each number of steps, and measures them and their paths.
+
+    `mean_hamming` and `straightness` of the paths (`pairflow.sampling.Paths`) come beside the evaluator's metrics. A
+    metric that some trials do not have, such as a distance where no molecule is valid, is that of the others, and is
+    absent where none has it.
 
     Two models that are scored with one spec get the same seeds, so their figures differ by the models alone.
 
@@ -51,12 +89,15 @@ def score(
         on_calls: told the network calls (times samples) that are done; a cached one counts as done.
     """
     steps, samples = [], {}
+    followed = max((each for each in spec.steps if each <= _STATES_SHOWN - 2), default=min(spec.steps))
+    states: list[np.ndarray] = []
     for num_steps in spec.steps:
         calls = network_calls(num_steps, spec.final_step)
         trials: list[dict[str, float]] = []
         spent: list[float] = []
         seconds = 0.0
         for trial in range(spec.num_trials):
+            paths = Paths(kept if trial == 0 and num_steps == followed else 0)
             started = time.perf_counter()
             drawn = sample(
                 loaded.model,
@@ -67,24 +108,33 @@ def score(
                 length=loaded.length,
                 seed=(spec.seed + trial * _SEEDS_PER_TRIAL) % _MAX_SEED,
                 progress=False,
+                observer=paths,
             )
             seconds += time.perf_counter() - started
             spent.append(drawn.network_calls)
             if trial == 0:
                 samples[num_steps] = drawn.tokens[:kept]
-            trials.append(evaluator.measure(drawn.tokens))
+                states = paths.states if num_steps == followed else states
+            of_paths = {"mean_hamming": paths.mean_hamming}
+            if paths.straightness is not None:
+                of_paths["straightness"] = paths.straightness
+            trials.append(evaluator.measure(drawn.tokens) | of_paths)
             on_calls(calls * spec.num_samples)
         steps.append(
             StepScores(
                 num_steps=num_steps,
                 num_network_calls=float(np.mean(spent)),
-                scores={name: _over_trials([each[name] for each in trials]) for name in trials[0]},
+                scores=over_trials(trials),
                 samples_per_second=spec.num_trials * spec.num_samples / seconds,
             )
         )
-    return Scored(tuple(steps), samples)
+    return Scored(tuple(steps), samples, Trajectory.of(followed, states))
 
 
-def _over_trials(values: list[float]) -> Score:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return Score(mean=float(np.mean(values)), std=deviation)
+def over_trials(trials: Sequence[Mapping[str, float]]) -> dict[str, Score]:
+    """Mean and sample deviation of every metric, over the trials that have it."""
+    scores = {}
+    for name in dict.fromkeys(name for each in trials for name in each):
+        values = [each[name] for each in trials if name in each]
+        scores[name] = mean_and_deviation(values).model_copy(update={"trials": tuple(map(float, values))})
+    return scores

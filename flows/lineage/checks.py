@@ -19,7 +19,7 @@ def check(chain: Chain) -> None:
         neighbour: node.facts.get("machine.host")
         for node in chain.nodes.values()
         if node.kind == "run"
-        for neighbour in (node.id, *chain.after(node.id))
+        for neighbour in (node.id, *chain.after[node.id])
     }
     for node in chain.nodes.values():
         if node.kind == "pairs":

@@ -48,7 +48,7 @@ def send_leftovers(folder: Path, client: MlflowClient, artifacts: Artifacts) -> 
                 continue
             try:
                 _send(file, RunWriter(client, artifacts, late=True))
-            except (MlflowException, ValueError, KeyError) as error:
+            except (MlflowException, ValueError, KeyError, TypeError, AttributeError) as error:
                 if isinstance(error, MlflowException) and passes(error):
                     raise
                 kept = path.rename(path.with_suffix(".refused"))

@@ -36,6 +36,7 @@ def watching(run: _Log, every_s: float = _EVERY_S) -> Iterator[None]:
 def _watch(run: _Log, every_s: float, over: threading.Event) -> None:
     try:
         monitors = _monitors()
+        _sample(monitors)  # psutil's CPU load is that since the last time it was asked
         step = 0
         while not over.wait(every_s):
             run.log(_sample(monitors), step=step)

@@ -137,7 +137,8 @@ def _checkpoint(folder: Path, experiments: list[str], client: MlflowClient) -> R
     for tag, value in wanted:
         if re.fullmatch("[0-9a-f]{64}", value):
             for run in all_runs(client, experiments, f"tags.`pairflow.{tag}` = '{value}'"):
-                return _made_by(run)
+                if run.data.tags.get("pairflow.stage") in ("train", "distill"):
+                    return _made_by(run)
     raise LineageError(
         f"MLflow knows no training of the checkpoint {state.parent} (SHA-256 {sha256}): it was trained without MLflow, "
         "or with another one; correct MLFLOW_TRACKING_URI"
@@ -157,8 +158,8 @@ def _digits(prefix: str, experiments: list[str], client: MlflowClient) -> Refere
     for tag, kind in (("dataset_digest", "dataset"), ("pairs_fingerprint", "pairs"), ("fingerprint", "run")):
         for run in all_runs(client, experiments, f"tags.`pairflow.{tag}` LIKE '{prefix}%'"):
             value, stage = run.data.tags[f"pairflow.{tag}"], run.data.tags.get("pairflow.stage")
-            if kind == "run" and stage == "pair":
-                continue  # the fingerprint of its pairs
+            if run.info.lifecycle_stage == "deleted" or (kind == "run" and stage == "pair"):
+                continue  # the fingerprint of a pairing is that of its pairs
             digest = run.data.tags.get("pairflow.dataset_digest", "")
             if kind == "run":
                 found.setdefault(value, _made_by(run))

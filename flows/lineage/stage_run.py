@@ -1,5 +1,6 @@
 """One MLflow run that is under way: its inputs, metrics and model."""
 
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
-from flows.descriptions import describe
+from flows import descriptions
 from flows.lineage.errors import LineageError
 from flows.lineage.outbox import Outbox
 from flows.lineage.waiting import first_line
@@ -26,7 +27,7 @@ class StageRun:
         self, client: MlflowClient, outbox: Outbox, writer: RunWriter, *, facts: Mapping[str, str], patience_s: float
     ) -> None:
         self._client, self._outbox, self._writer = client, outbox, writer
-        self._facts, self._more = dict(facts), ""
+        self._facts, self._first = dict(facts), ""
         self._patience_s = patience_s
 
     @property
@@ -62,19 +63,21 @@ class StageRun:
         """Sets `pairflow.*` tags."""
         self._outbox.put({"do": "tags", "tags": {f"pairflow.{key}": value for key, value in tags.items()}})
 
-    def tell(self, facts: Mapping[str, str], *, more: str = "") -> None:
+    def tell(self, facts: Mapping[str, str], *, first: str = "") -> None:
         """Adds lines to the text at the top of the run's page.
 
         Args:
             facts: by their names, as markdown.
-            more: markdown below them, in place of what was there.
+            first: markdown above them, in place of what was there.
         """
         self._facts |= facts
-        self._more = more or self._more
-        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": describe(self._facts, self._more)}})
+        self._first = first or self._first
+        self._outbox.put(
+            {"do": "tags", "tags": {"mlflow.note.content": descriptions.describe(self._facts, self._first)}}
+        )
 
     def use(self, *inputs: Input, model_id: str | None = None) -> None:
-        """Links what this run used."""
+        """Links what this run used, and says it on the run's page."""
         used = [
             {
                 "name": each.name,
@@ -86,6 +89,7 @@ class StageRun:
             for each in inputs
         ]
         self._outbox.put({"do": "inputs", "inputs": used, "model_id": model_id})
+        self.tell(descriptions.used(inputs, model_id))
 
     def log(
         self, metrics: Mapping[str, float], *, step: int = 0, model_id: str | None = None, data: Input | None = None
@@ -107,8 +111,20 @@ class StageRun:
         """The run's last word: FINISHED, FAILED or KILLED."""
         self._outbox.put({"do": "end", "status": status, "time": int(time.time() * 1000)})
 
-    def log_model(self, name: str, folder: Path, *, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-        """Logs a checkpoint's folder (safetensors and JSON, no pickle) as this run's model; the model's id."""
+    def log_model(self, name: str, checkpoint: Path, *, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """Logs a checkpoint (safetensors and JSON, no pickle) as this run's model, which MLflow can load and serve.
+
+        Args:
+            name: shown in MLflow.
+            checkpoint: a step-N folder.
+            params: of the model.
+            tags: of the model.
+
+        Returns:
+            The model's id.
+        """
+        from flows.lineage.packaging import package  # it loads torch, which a flow's process must not
+
         model = self._client.create_logged_model(
             self.experiment_id,
             name=name,
@@ -118,7 +134,12 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
-        self._client.log_model_artifacts(model_id, str(folder))
+        with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
+            folder = Path(scratch) / "model"
+            package(
+                checkpoint, folder, model_id=model_id, run_id=self.run_id, artifact_path=str(model.artifact_location)
+            )
+            self._client.log_model_artifacts(model_id, str(folder))
         self._client.finalize_logged_model(model_id, "READY")
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model_id, step=0)])
         return model_id

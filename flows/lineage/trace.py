@@ -1,7 +1,8 @@
 """The chain of a reference: found in MLflow, and checked against the store and the disk."""
 
 from flows.lineage import checks, references
-from flows.lineage.chain import Chain, Graph
+from flows.lineage.chain import Chain
+from flows.lineage.graph import Graph
 from flows.lineage.records import Records
 from flows.lineage.tracking import Lineage
 

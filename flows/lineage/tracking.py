@@ -20,7 +20,7 @@ from flows.lineage.machine_metrics import watching
 from flows.lineage.outbox import Operation, Outbox
 from flows.lineage.search import experiment_id_of, find_run
 from flows.lineage.stage_run import StageRun
-from flows.lineage.waiting import be_quick, first_line, insist
+from flows.lineage.waiting import be_quick, first_line, insist, without_password
 from flows.lineage.writer import BEGUN_BY, RunWriter, inputs_of
 from flows.provenance import Input, code_version, flatten, hardware
 from flows.settings import Settings
@@ -36,15 +36,16 @@ class Lineage:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._uri = settings.tracking_uri
+        uri = settings.tracking_uri
+        self._uri = without_password(uri)  # for messages
         be_quick()
-        if self._uri.startswith("sqlite:///"):
-            Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations in the first run's log
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.unsent = settings.home / "mlflow" / "unsent"
         try:
-            self.client = MlflowClient(self._uri)
+            self.client = MlflowClient(uri)
         except MlflowException as error:
             raise LineageError(
                 f"MLFLOW_TRACKING_URI is {self._uri!r}: {first_line(error)}; expected http://…, or unset it to use "
@@ -104,19 +105,20 @@ class Lineage:
         Raises:
             LineageError: there is no such model, or it cannot be had.
         """
-        copy = folder / model_id
+        copy, uri = folder / model_id, self._settings.tracking_uri
         if copy.is_dir():
             return copy
         try:
-            self.client.get_logged_model(model_id)
+            where = self.client.get_logged_model(model_id).artifact_location  # models:/… would follow the environment
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=f".{model_id}-") as partial:
-                found = download_artifacts(artifact_uri=f"models:/{model_id}", dst_path=partial, tracking_uri=self._uri)
+                found = download_artifacts(artifact_uri=where, dst_path=partial, tracking_uri=uri)
                 with contextlib.suppress(OSError):  # another process was quicker
                     Path(found).rename(copy)
         except (MlflowException, OSError) as error:
             raise LineageError(
-                f"MLflow at {self._uri} gives no model {model_id}: {error}; correct the id, or MLFLOW_TRACKING_URI"
+                f"MLflow at {self._uri} gives no model {model_id}: {first_line(error)}; correct the id, or "
+                "MLFLOW_TRACKING_URI"
             ) from None
         return copy
 
@@ -172,6 +174,8 @@ class Lineage:
         tags = {
             "mlflow.runName": name,
             "mlflow.note.content": descriptions.describe(facts),
+            "mlflow.source.name": f"pairflow {stage}",
+            "mlflow.source.type": "LOCAL",
             "pairflow.stage": stage,
             "pairflow.fingerprint": fingerprint,
             "pairflow.spec": canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),

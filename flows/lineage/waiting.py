@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,7 @@ T = TypeVar("T")
 _PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 # MLflow's own are 7 retries of 120 s, during which nothing is said and a server that is back is not noticed.
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 _logger = logging.getLogger("pairflow.lineage")
 
@@ -36,7 +38,12 @@ def pause_s(attempt: int) -> float:
 
 def first_line(error: Exception) -> str:
     """What an error says, in one line that fits a message."""
-    return str(error).strip().partition("\n")[0][:300]
+    return without_password(str(error).strip().partition("\n")[0][:300])
+
+
+def without_password(text: str) -> str:
+    """A text with URLs such as http://user:password@host without what is before the host."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def insist(action: Callable[[], T], uri: str, patience_s: float) -> T:

@@ -40,6 +40,7 @@ class RunWriter:
         self.run_id = ""
         self.experiment_id = ""
         self._client, self._artifacts, self._late = client, artifacts, late
+        self._others = {"tags": self._tags, "inputs": self._inputs, "end": self._end}
         self._starts = 0
         self._asked = False
         self._untouched = False
@@ -60,7 +61,7 @@ class RunWriter:
             if each["do"] == "begin":
                 self._begin(each)
             elif not self._untouched:
-                self._attempt(functools.partial(getattr(self, f"_{each['do']}"), each))
+                self._attempt(functools.partial(self._others[each["do"]], each))
         self._send_metrics(metrics)
 
     def abandon(self) -> None:

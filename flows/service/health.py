@@ -20,10 +20,11 @@ _TIMEOUT_S = 5
 def is_healthy(name: ProgramName, settings: Settings) -> bool:
     """Whether a program answers, and answers well; the reconciler, which nobody asks, does by being there."""
     at = urls(settings)
+    # Of both servers something that needs their database: /health answers even when that is away.
     if name == "prefect":
-        return _answers(f"{at['prefect']}/api/ready")  # not so if its database is away, when /api/health still is
+        return _answers(f"{at['prefect']}/api/ready")
     if name == "mlflow":
-        return _answers(f"{at['mlflow']}/health")
+        return _answers(f"{at['mlflow']}/api/2.0/mlflow/experiments/search?max_results=1")
     if name == "ray":
         return _answers(f"{at['ray']}/api/jobs/", headers=token_headers(access_token(settings.home)))
     if name == "worker":

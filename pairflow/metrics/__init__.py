@@ -3,8 +3,10 @@
 Heavy libraries (torch, RDKit) are loaded by the evaluator that needs them.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,10 @@ import numpy as np
 from pairflow.datasets.base import TokenDataset
 from pairflow.errors import SpecError
 from pairflow.progress import Progress
+from pairflow.spec import ImageFeatures
+
+VERSION = "metrics/2"
+_logger = logging.getLogger("pairflow.metrics")
 
 
 @dataclass(frozen=True)
@@ -35,55 +41,112 @@ class Evaluator(Protocol):
     Attributes:
         headline: the main metric.
         facts: what a reader needs to judge the figures, such as a classifier's accuracy.
+        notes: what is not measured here, and why; a sentence each.
     """
 
     headline: Headline
     facts: Mapping[str, float]
+    notes: tuple[str, ...]
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
-        """Metrics of samples [N, D], integers."""
+        """Metrics of samples [N, D], integers; finite numbers. One that cannot be had of these samples is absent."""
 
 
-def _molecules(dataset: TokenDataset, device: str, progress: Progress) -> Evaluator:
+@dataclass(frozen=True)
+class _Wishes:
+    """The options of `evaluator`."""
+
+    image_features: ImageFeatures
+    device: str
+    progress: Progress
+    data_dir: Path | None
+
+
+def _molecules(dataset: TokenDataset, wishes: _Wishes) -> Evaluator:
     from pairflow.metrics.molecules import MoleculeEvaluator
 
-    return MoleculeEvaluator(dataset, progress=progress)
+    return MoleculeEvaluator(dataset, device=wishes.device, progress=wishes.progress)
 
 
-def _images(dataset: TokenDataset, device: str, progress: Progress) -> Evaluator:
+def _images(dataset: TokenDataset, wishes: _Wishes) -> Evaluator:
+    if _takes_inception(wishes.image_features, wishes.data_dir):
+        from pairflow.metrics.fid import InceptionEvaluator
+
+        return InceptionEvaluator(dataset, device=wishes.device, progress=wishes.progress, data_dir=wishes.data_dir)
     from pairflow.metrics.images import ImageEvaluator
 
-    return ImageEvaluator(dataset, device=device, progress=progress)
+    return ImageEvaluator(dataset, device=wishes.device, progress=wishes.progress)
 
 
-def _tokens(dataset: TokenDataset, device: str, progress: Progress) -> Evaluator:
+def _tokens(dataset: TokenDataset, wishes: _Wishes) -> Evaluator:
     from pairflow.metrics.tokens import TokenEvaluator
 
     return TokenEvaluator(dataset)
 
 
-EVALUATORS: dict[str, Callable[[TokenDataset, str, Progress], Evaluator]] = {
+EVALUATORS: dict[str, Callable[[TokenDataset, _Wishes], Evaluator]] = {
     "molecules": _molecules,
     "images": _images,
     "tokens": _tokens,
 }
 
 
-def evaluator(dataset: TokenDataset, *, device: str = "auto", progress: Progress = True) -> Evaluator:
-    """Prepares the evaluator of a dataset: canonical training SMILES, a trained classifier, or marginals.
+def evaluator(
+    dataset: TokenDataset,
+    *,
+    image_features: ImageFeatures = "auto",
+    device: str = "auto",
+    progress: Progress = True,
+    data_dir: Path | None = None,
+) -> Evaluator:
+    """Prepares the evaluator of a dataset: its molecules' properties, a network's features of it, or marginals.
 
     Args:
         dataset: the whole dataset, with its parts 'train' and 'test'.
-        device: where a classifier is trained and run.
+        image_features: of images: 'inception' for FID and the Inception Score, 'own' for the Fréchet distance in the
+            features of a small network made here, 'auto' for the first where its weights are on disk.
+        device: where networks are trained and run.
         progress: show progress bars.
+        data_dir: folder in which Inception's weights may lie; $PAIRFLOW_DATA_DIR by default, read now.
 
     Raises:
         SpecError: no evaluator for that kind of data.
-        DatasetError: the dataset has no parts.
+        DatasetError: the dataset has no parts, or the weights are asked for and not there.
     """
+    _check_kind(dataset)
+    made = EVALUATORS[dataset.kind](dataset, _Wishes(image_features, device, progress, data_dir))
+    for note in made.notes:
+        _logger.info("%s", note)
+    return made
+
+
+def version(dataset: TokenDataset, *, image_features: ImageFeatures = "auto", data_dir: Path | None = None) -> str:
+    """What the scores of `evaluator` are known by: metrics are versioned as engines are.
+
+    Figures that are computed differently, and one figure more, have another version: such as "metrics/2 fcd/1.2.2".
+
+    Raises:
+        SpecError: no evaluator for that kind of data.
+    """
+    _check_kind(dataset)
+    if dataset.kind == "molecules":
+        from pairflow.metrics import chemnet
+
+        return VERSION if (release := chemnet.version()) is None else f"{VERSION} {chemnet.PACKAGE}/{release}"
+    if dataset.kind == "images" and _takes_inception(image_features, data_dir):
+        return f"{VERSION} inception"
+    return VERSION
+
+
+def _check_kind(dataset: TokenDataset) -> None:
     if dataset.kind not in EVALUATORS:
         raise SpecError(f"dataset.kind: got {dataset.kind!r}, expected one of {', '.join(EVALUATORS)}")
-    return EVALUATORS[dataset.kind](dataset, device, progress)
+
+
+def _takes_inception(image_features: ImageFeatures, data_dir: Path | None) -> bool:
+    from pairflow.metrics import inception
+
+    return image_features == "inception" or (image_features == "auto" and inception.weights_file(data_dir) is not None)
 
 
 def check_samples(samples: np.ndarray, dataset: TokenDataset) -> np.ndarray:

@@ -7,32 +7,39 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean [F] and covariance [F, F] of features, float64."""
+    """A Gaussian of F features.
+
+    Attributes:
+        mean: μ, float64 [F].
+        factor: A, float64 [R, F], with the covariance C = AᵀA.
+    """
 
     mean: np.ndarray
-    covariance: np.ndarray
+    factor: np.ndarray
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Gaussian":
         """Sample mean and unbiased covariance of features [N, F], N ≥ 2."""
         wide = np.asarray(features, np.float64)
-        return cls(wide.mean(axis=0), np.atleast_2d(np.cov(wide, rowvar=False)))
+        mean = wide.mean(axis=0)
+        centred = (wide - mean) / np.sqrt(len(wide) - 1)
+        # Fewer rows than features are a small factor themselves.
+        return cls(mean, centred) if len(wide) <= wide.shape[1] else cls.of_moments(mean, centred.T @ centred)
+
+    @classmethod
+    def of_moments(cls, mean: np.ndarray, covariance: np.ndarray) -> "Gaussian":
+        """From a mean [F] and a positive semi-definite covariance [F, F], which may be singular."""
+        values, vectors = np.linalg.eigh(covariance)
+        return cls(np.asarray(mean, np.float64), np.sqrt(values.clip(min=0))[:, None] * vectors.T)
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """|μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½): squared, as FID is reported.
 
-    Symmetric eigendecompositions stay real and accurate for singular covariances, which a general matrix root
-    does not.
+    The trace of that root is the sum of the singular values of A₁A₂ᵀ, which stay real and accurate for singular
+    covariances, as a general matrix root does not.
     """
-    root = _root(first.covariance)
-    inner = np.linalg.eigvalsh(root @ second.covariance @ root)
-    cross = np.sqrt(inner.clip(min=0)).sum()
     shift = np.square(first.mean - second.mean).sum()
-    return float(max(0.0, shift + np.trace(first.covariance) + np.trace(second.covariance) - 2 * cross))
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root of a positive semi-definite matrix."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    spread = np.square(first.factor).sum() + np.square(second.factor).sum()
+    cross = np.linalg.svd(first.factor @ second.factor.T, compute_uv=False).sum()
+    return float(max(0.0, shift + spread - 2 * cross))

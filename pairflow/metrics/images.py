@@ -16,6 +16,7 @@ from pairflow import metrics
 from pairflow.datasets.base import TokenDataset
 from pairflow.devices import resolve_device
 from pairflow.errors import DatasetError
+from pairflow.metrics import inception
 from pairflow.metrics.frechet import Gaussian, frechet_distance
 from pairflow.progress import Progress, bar
 
@@ -94,15 +95,14 @@ class ImageEvaluator:
     """
 
     def __init__(self, dataset: TokenDataset, *, device: str = "auto", progress: Progress = True) -> None:
-        if dataset.image_shape is None:
-            raise DatasetError(f"dataset '{dataset.name}' has kind 'images' but no image_shape")
+        channels = check_images(dataset)
         self._dataset = dataset
         self._device = resolve_device(device)
         train, test = dataset.part("train"), dataset.part("test")
         facts: dict[str, float] = {}
         self._network: Classifier | RandomFeatures
         if train.labels is None:
-            self._network = RandomFeatures(dataset.image_shape[0]).to(self._device)
+            self._network = RandomFeatures(channels).to(self._device)
             kind = "random"
         else:
             self._network = train_classifier(train, device=self._device, progress=progress)
@@ -116,6 +116,7 @@ class ImageEvaluator:
         if len(test) > 1:
             facts["held_out_" + name] = self._distance(test.tokens)
         self.facts: Mapping[str, float] = facts
+        self.notes: tuple[str, ...] = (f"FID and Inception Score: not measured; for them {inception.where_from()}",)
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
         """{headline's name: squared Fréchet distance} of samples [N, D]."""
@@ -132,6 +133,25 @@ class ImageEvaluator:
             for start in range(0, len(tokens), _CHUNK)
         ]
         return torch.cat(chunks).double().numpy()
+
+
+def check_images(dataset: TokenDataset, channels: tuple[int, ...] = ()) -> int:
+    """The number of channels of a dataset of images.
+
+    Args:
+        dataset: of images.
+        channels: those that will do; any by default.
+
+    Raises:
+        DatasetError: it has no image shape, or another number of channels.
+    """
+    if dataset.image_shape is None:
+        raise DatasetError(f"dataset '{dataset.name}' has kind 'images' but no image_shape")
+    got = dataset.image_shape[0]
+    if channels and got not in channels:
+        expected = " or ".join(map(str, channels))
+        raise DatasetError(f"dataset '{dataset.name}': images of {got} channels, expected {expected} for FID")
+    return got
 
 
 def to_images(tokens: np.ndarray, dataset: TokenDataset, device: torch.device) -> torch.Tensor:

@@ -24,6 +24,7 @@ class TokenEvaluator:
     """
 
     headline = metrics.Headline("marginal_total_variation", "marginal total variation", higher_is_better=False)
+    notes: tuple[str, ...] = ()
 
     def __init__(self, dataset: TokenDataset) -> None:
         self._dataset = dataset

@@ -20,12 +20,16 @@ from pairflow.errors import SpecError
 from pairflow.processes import Process
 from pairflow.rng import uniform_draws
 from pairflow.sampling.draws import draw_categorical, nucleus
+from pairflow.sampling.paths import Paths
 from pairflow.sampling.predictor import Predictor
 from pairflow.spec import SamplingSpec
 
 FinalStep = Literal["ancestral", "greedy"]
 # (process, pθ [B, D, K], x_t [B, D], t [B], s [B], corrections a step) -> probabilities of x_s [B, D, num_states]
 StepRule = Callable[[Process, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+# Told (sample ids [B], step, x_t int64 [B, D]) of every batch: at step 0 its sources, at T the states after all steps,
+# at T + 1 those after a greedy end.
+Observer = Callable[[np.ndarray, int, torch.Tensor], object]
 
 MAX_STEPS = 1024
 _MAX_CELLS = 2**23  # float64 probabilities held at once for the draws: 64 MiB
@@ -69,6 +73,7 @@ def sample(
     batch_size: int = 256,
     device: str | torch.device = "auto",
     progress: bool = True,
+    observer: Observer | None = None,
 ) -> Samples:
     """Draws samples `start` … `start` + N − 1 of a seed from a trained denoiser.
 
@@ -89,6 +94,7 @@ def sample(
         batch_size: samples at a time; only speed and memory depend on it.
         device: 'auto', 'cpu', 'cuda', …; the model is moved there.
         progress: show a progress bar.
+        observer: is shown every state on the way, such as `Paths`; it changes no draw.
 
     Raises:
         SpecError: a number out of its range.
@@ -113,13 +119,20 @@ def sample(
             predictor = Predictor(model, process)
             sample_ids = rows + start
             x_t = torch.from_numpy(process.keyed_source(seed, sample_ids, length)).to(place)
+            if observer is not None:
+                observer(sample_ids, 0, x_t)
             for step in range(num_steps):
                 draws = torch.from_numpy(uniform_draws(seed, sample_ids, step, length)).to(place)
                 logits = predictor.logits(x_t, step / num_steps)
                 x_t = _step(process, spec, logits, x_t, step, num_steps, draws)
                 bar.update(len(rows))
-            if spec.final_step == "greedy" and bool((open_ := process.undetermined(x_t)).any()):
-                x_t = torch.where(open_, predictor.logits(x_t, 1.0).argmax(dim=-1), x_t)
+                if observer is not None:
+                    observer(sample_ids, step + 1, x_t)
+            if spec.final_step == "greedy":
+                if bool((open_ := process.undetermined(x_t)).any()):
+                    x_t = torch.where(open_, predictor.logits(x_t, 1.0).argmax(dim=-1), x_t)
+                if observer is not None:
+                    observer(sample_ids, num_steps + 1, x_t)
             tokens[rows] = x_t.cpu().numpy()
             calls += predictor.calls
     model.train(was_training)
@@ -148,4 +161,4 @@ def _step(
     return torch.cat(parts)
 
 
-__all__ = ["SAMPLERS", "Samples", "draw_categorical", "network_calls", "nucleus", "sample"]
+__all__ = ["SAMPLERS", "Observer", "Paths", "Samples", "draw_categorical", "network_calls", "nucleus", "sample"]

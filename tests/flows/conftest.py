@@ -3,6 +3,7 @@
 Each is ended by whoever started it, by its process id.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,13 @@ from flows.settings import Settings, prefect_environment
 
 # What the developer may have set, and what must not leak into a test.
 _OWN_VARIABLES = ("PAIRFLOW_", "PREFECT_", "RAY_", "MLFLOW_")
+
+PIPELINE = [
+    *("pipeline", "--dataset", "nci", "--max-rows", 150, "--json"),
+    *("--set", "training.num_steps=6", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
+    *("--set", "evaluation.steps=[1,2]", "--set", "evaluation.num_samples=8", "--set", "evaluation.num_trials=2"),
+]
+"""The one pipeline of the session, at a tiny size; who breaks what it left puts it back."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,14 @@ def _cli(environment: dict[str, str]) -> Cli:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pipeline_result(cli: Cli) -> dict[str, Any]:
+    done = cli(*PIPELINE)
+    assert done.code == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.last_line)
+    return document
 
 
 @pytest.fixture(scope="session")

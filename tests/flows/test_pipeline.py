@@ -11,24 +11,15 @@ from mlflow.entities import Run
 
 import storage
 
-from .conftest import Cli
+from .conftest import PIPELINE, Cli
 
 # MLflow's own, of a SQLAlchemy that is newer than it.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
-_COMMAND = [
-    *("pipeline", "--dataset", "digits", "--max-rows", 150, "--json"),
-    *("--set", "training.num_steps=6", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
-    *("--set", "evaluation.steps=[1,2]", "--set", "evaluation.num_samples=8", "--set", "evaluation.num_trials=2"),
-]
-
 
 @pytest.fixture(scope="module")
-def result(cli: Cli) -> dict[str, Any]:
-    done = cli(*_COMMAND)
-    assert done.code == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.last_line)
-    return document
+def result(pipeline_result: dict[str, Any]) -> dict[str, Any]:
+    return pipeline_result
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +63,7 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         assert model.source_run_id == trained.info.run_id
         assert model.status == "READY"
         files = {each.path for each in client.list_logged_model_artifacts(model.model_id)}
-        assert {"data.json", "state.json", "tensors.safetensors"} <= files
+        assert {"MLmodel", "requirements.txt", "model_code.py", "code", "artifacts"} <= files
 
         evaluated = client.get_run(scores["mlflow_run_id"])
         assert [each.model_id for each in evaluated.inputs.model_inputs] == [model.model_id]
@@ -93,7 +84,7 @@ def test_runs_are_nested_and_say_where_they_come_from(client: MlflowClient, resu
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["pairflow.prefect_run_url"].startswith("http://127.0.0.1:")
         assert run.data.tags["pairflow.ray_submission_id"]
-        assert json.loads(run.data.tags["pairflow.spec"])["dataset"]["name"] == "digits"
+        assert json.loads(run.data.tags["pairflow.spec"])["dataset"]["name"] == "nci"
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["pairflow.prefect_run_id"] == result["prefect_run_id"]
     assert {each.path for each in client.list_artifacts(parent.info.run_id)} == {"comparison.png", "samples.png"}
@@ -119,8 +110,8 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
     runs = post("flow_runs/filter", {"flow_runs": chosen, "sort": "START_TIME_ASC"})
     first, *trainings, last = (run["name"] for run in runs)
     rows = result["pairs"]["rows"]
-    assert (first, last) == (f"pair digits T20 · {rows} rows", "evaluate digits udlm and pairflow")
-    assert sorted(trainings) == ["train digits pairflow", "train digits udlm"]  # they start together
+    assert (first, last) == (f"pair nci T20 · {rows} rows", "evaluate nci udlm and pairflow")
+    assert sorted(trainings) == ["train nci pairflow", "train nci udlm"]  # they start together
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = post("artifacts/filter", {"artifacts": identifiers})
@@ -130,7 +121,7 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
 def test_rerun_does_nothing_and_says_so(cli: Cli, client: MlflowClient, result: dict[str, Any]) -> None:
     experiment = result["mlflow_experiment_id"]
     before = {run.info.run_id for run in client.search_runs([experiment])}
-    done = cli(*_COMMAND)
+    done = cli(*PIPELINE)
     assert done.code == 0, done.stderr
     again = json.loads(done.last_line)
     assert again["pairs"]["skipped"]

@@ -146,7 +146,9 @@ def _model(method: MethodName, mean: float, seed: int = 0) -> ModelScores:
     return ModelScores(
         method=method,
         label=METHODS[method].label,
+        reference=None,
         training_seed=seed,
+        checkpoint_sha256="e",
         training_fingerprint="a",
         evaluation_fingerprint="b",
         headline=Headline(name="num_valid", label="valid molecules", higher_is_better=True),
@@ -195,6 +197,16 @@ class TestReport:
         valid = udlm.steps[2].scores["num_valid"]  # of 12 and 20
         assert (valid.mean, valid.std) == (16, pytest.approx(8 / 2**0.5))
         assert pairflow.steps[2].scores["num_valid"] == Score(mean=8, std=0.5)  # one seed: over its trials
+
+    def test_a_model_by_reference_is_a_line_of_its_own(self) -> None:
+        names = {"label": "PairFlow (m@champion)", "reference": "m@champion"}
+        champion = _model("pairflow", 7).model_copy(update=names)
+        methods = over_seeds([_model("pairflow", 2), champion])
+        assert [(each.label, each.reference) for each in methods] == [
+            ("PairFlow", None),
+            ("PairFlow (m@champion)", "m@champion"),
+        ]
+        assert [each.steps[0].scores["num_valid"].mean for each in methods] == [2, 7]
 
     def test_pictures_of_every_kind_of_data(self, tmp_path: Path) -> None:
         models = over_seeds([_model(name, 3 + place) for place, name in enumerate(METHODS)])

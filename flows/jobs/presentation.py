@@ -1,0 +1,134 @@
+"""Everything that an evaluation shows: its figures and its page."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.jobs import pair_quality, pictures, trajectories
+from flows.jobs.curves import comparison
+from flows.jobs.inputs import Data
+from flows.jobs.protocol import JobContext
+from flows.jobs.report import Page, Picture, roles, write
+from flows.jobs.scoring import Scored, Trajectory
+from flows.results import EvaluateResult
+from flows.settings import Settings
+from pairflow.spec import EvaluationSpec
+from storage import Manifest
+
+_COMPARISON = "Error bars: one standard deviation. ↑: higher is better, ↓: lower is better."
+_GRID = "The same sources for every model. What no chemist would draw is marked."
+_TRAJECTORIES = "The same samples as above; the first state is pure noise."
+_COUPLING = "How far sources lie from their targets, and which positions keep their token."
+
+
+def keep(scored: Scored, folder: Path) -> None:
+    """Leaves what pictures of a model are drawn from beside its scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
+    np.savez_compressed(folder / "samples.npz", **samples)
+    scored.trajectory.save(folder / "trajectory.npz")
+
+
+def present(
+    result: EvaluateResult,
+    data: Data,
+    spec: EvaluationSpec,
+    settings: Settings,
+    context: JobContext,
+    *,
+    experiment_id: str,
+) -> None:
+    """Draws the comparison, samples, trajectories and couplings, and writes the page that has them all.
+
+    Args:
+        result: names the files.
+        data: that the models were measured on.
+        spec: what was sampled.
+        settings: where samples and pairs lie.
+        context: of the job, whose Prefect run the page names.
+        experiment_id: MLflow's, of the runs.
+    """
+    Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
+    comparison(result.methods, result.costs, data.spec.name, Path(result.figure))
+    first = {each.label: each for each in reversed(result.models)}  # of several training seeds
+    folders = {
+        each.label: settings.evaluations_dir / first[each.label].evaluation_fingerprint for each in result.methods
+    }
+    pictures.sample_grid(data.train, {label: _samples(folder) for label, folder in folders.items()}, Path(result.grid))
+    followed = _followed(result)
+    trajectory = Trajectory.load(folders[followed] / "trajectory.npz")
+    trajectories.draw(data.train, trajectory, followed, Path(result.trajectories))
+    pairs = _pairs(result, settings)
+    couplings = {manifest.fingerprint: (label, manifest) for label, manifest in pairs.items()}
+    shown = [
+        Picture("Scores by number of sampling steps", Path(result.figure), _COMPARISON),
+        Picture(
+            "Samples", Path(result.grid), _GRID if data.train.kind == "molecules" else _GRID.partition(".")[0] + "."
+        ),
+        Picture("From source to sample", Path(result.trajectories), _TRAJECTORIES),
+    ]
+    for label, manifest in couplings.values():
+        if (path := pair_quality.picture(manifest, settings)) is not None:
+            shown.append(Picture(f"The pairs that {label} was trained on", path, _COUPLING))
+    uri = settings.tracking_uri
+    page = Page(
+        dataset=data.spec.name,
+        data=_about(data),
+        settings={name.replace("_", " "): _text(value) for name, value in spec.model_dump(exclude_none=True).items()},
+        pictures=shown,
+        pairs=pairs,
+        links={"Prefect flow run": context.flow_run_url or context.flow_run_id},
+        mlflow=(uri, experiment_id) if uri.startswith("http") else None,
+    )
+    write(result, page, Path(result.report))
+
+
+def _samples(folder: Path) -> dict[int, np.ndarray]:
+    """Number of steps -> the samples [N, D] that were kept of a model."""
+    with np.load(folder / "samples.npz", allow_pickle=False) as archive:
+        return {int(name): archive[name] for name in archive.files}
+
+
+def _followed(result: EvaluateResult) -> str:
+    """The model whose trajectories are shown: the candidate, or the one with the best headline at the most steps."""
+    parts = roles(result.methods)
+    for each in result.methods:
+        if parts[each.label] == "candidate":
+            return each.label
+    headline = result.methods[0].headline
+    sign = 1 if headline.higher_is_better else -1
+    return max(result.methods, key=lambda each: sign * each.steps[-1].scores[headline.name].mean).label
+
+
+def _pairs(result: EvaluateResult, settings: Settings) -> dict[str, Manifest]:
+    """Label -> manifest, of models that were trained on pairs which the store still has."""
+    found = {}
+    for each in reversed(result.models):
+        if each.pairs_fingerprint is not None:
+            manifest = pair_quality.find(each.pairs_fingerprint, settings)
+            if manifest is not None:
+                found[each.label] = manifest
+    return dict(reversed(list(found.items())))
+
+
+def _about(data: Data) -> dict[str, object]:
+    """Which data it is, by name."""
+    report = data.whole.report
+    return {
+        "dataset": data.spec.name,
+        "source": report.source,
+        "rows": report.summary(),
+        **({"notes": "; ".join(report.notes)} if report.notes else {}),
+        "training part": f"{len(data.train):,} rows of {data.train.length} tokens, K = {data.train.vocab_size}",
+        "training part, SHA-256": data.train.digest,
+        **(
+            {}
+            if data.test is None
+            else {"held-out part": f"{len(data.test):,} rows", "held-out part, SHA-256": data.test.digest}
+        ),
+    }
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,339 @@
+"""The parts of lineage that need no server: commands, versions, texts, paging, the outbox's file."""
+
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Experiment, Run, RunData, RunInfo, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.store.entities import PagedList
+from typer.testing import CliRunner
+
+from flows import cli, descriptions, learning_commands, provenance
+from flows.command_lines import command_line
+from flows.jobs.protocol import JobContext, Speed
+from flows.lineage.errors import LineageError
+from flows.lineage.graph import Graph
+from flows.lineage.leftovers import send_leftovers
+from flows.lineage.outbox import Operation, Outbox
+from flows.lineage.records import Records
+from flows.lineage.waiting import first_line, insist, passes
+from flows.parameters import (
+    DistillParameters,
+    EvaluateParameters,
+    FlowParameters,
+    PairParameters,
+    PipelineParameters,
+    StudyParameters,
+    TrainParameters,
+    with_overrides,
+)
+from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, SamplingSpec, Spec
+
+_NCI = DatasetSpec(name="nci", max_rows=50, holdout=0.25)
+
+
+def _changed(parameters: Any, **more: Any) -> Any:
+    """With settings of the preset changed, of which one is a list."""
+    return with_overrides(parameters, {"training.num_steps": 7, "model.channel_mults": [1, 2], **more})
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize(
+        ("flow", "parameters"),
+        [
+            ("pair", PairParameters(dataset=_NCI)),
+            (
+                "pair",
+                PairParameters(
+                    dataset=DatasetSpec(name="digits"),
+                    coupling=CouplingSpec(kind="independent", num_steps=3, seed=4, sources_per_target=2),
+                    format="parquet",
+                    shard_size=9,
+                    num_workers=1,
+                    engine="cpu",
+                    store="/some where/it's",
+                ),
+            ),
+            ("pair", PairParameters(dataset=_NCI, redi=RediSpec(num_pairs=5, seed=2), base_model="m-" + "0" * 32)),
+            ("train", _changed(TrainParameters(dataset=DatasetSpec(name="digits"), method="mdlm", preset="laptop"))),
+            ("train", TrainParameters(dataset=_NCI, pairs="/store/pairs/x.zarr")),
+            ("distill", _changed(DistillParameters(dataset=_NCI, method="pairflow+redi", base_model="abcdef"))),
+            ("evaluate", EvaluateParameters(dataset=_NCI, methods=("mdlm",), training_seeds=(0, 3))),
+            ("pipeline", _changed(PipelineParameters(dataset=_NCI, shard_size=3))),
+            ("study", _changed(StudyParameters(dataset=_NCI, training_seeds=(1, 2)), **{"distillation.num_steps": 3})),
+        ],
+    )
+    def test_asks_for_the_same_again(
+        self, flow: str, parameters: FlowParameters, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[tuple[str, Spec]] = []
+
+        def run_flow(name: str, given: Spec) -> Any:
+            asked.append((name, given))
+            raise KeyboardInterrupt
+
+        for module in (cli, learning_commands):
+            monkeypatch.setattr(module, "run_flow", run_flow)
+        line = command_line(flow, parameters)
+        assert line is not None
+        program, *words = shlex.split(line)
+        assert program == "pairflow"
+        CliRunner().invoke(cli.app, words)
+        ((name, given),) = asked
+        assert name == flow
+        assert _meaning(given) == _meaning(parameters)
+
+    def test_says_nothing_rather_than_something_else(self) -> None:
+        odd = PairParameters(dataset=_NCI, coupling=CouplingSpec(epsilon=0))
+        assert command_line("pair", odd) is None
+        sampling = SamplingSpec(sampler="ancestral")
+        redi = PairParameters(dataset=_NCI, redi=RediSpec(sampling=sampling), base_model="abcdef")
+        assert command_line("pair", redi) is None
+        assert command_line("other", CouplingSpec()) is None
+
+
+def _meaning(parameters: Any) -> Any:
+    """Parameters with what a preset or a default says in full."""
+    from flows.parameters import recipe
+
+    if isinstance(parameters, PairParameters):
+        return parameters.model_copy(update={"coupling": None if parameters.redi else parameters.closed_form})
+    whole = recipe(parameters)
+    names = [name for name in type(whole).model_fields if name in type(parameters).model_fields]
+    return parameters.model_copy(update={name: getattr(whole, name) for name in names})
+
+
+class TestCodeVersion:
+    @pytest.fixture
+    def repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Somebody's repository, with a file of this name that was not committed."""
+        monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+        (tmp_path / "provenance.py").write_text("1\n")
+        (tmp_path / "other.py").write_text("1\n")
+        self._git(tmp_path, "init", "-q")
+        self._commit(tmp_path, "other.py")
+        return tmp_path
+
+    def _git(self, folder: Path, *arguments: str) -> str:
+        options = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", "-C", folder, *options, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def _commit(self, folder: Path, name: str) -> str:
+        self._git(folder, "add", name)
+        self._git(folder, "commit", "-q", "-m", "x")
+        return self._git(folder, "rev-parse", "HEAD")
+
+    def test_repository_of_somebody_else(self, repository: Path) -> None:
+        assert set(provenance.code_version.__wrapped__()) == {"pairflow.version"}
+
+    def test_commit_and_changes(self, repository: Path) -> None:
+        commit = self._commit(repository, "provenance.py")
+        clean = provenance.code_version.__wrapped__()
+        assert (clean["mlflow.source.git.commit"], clean["pairflow.git_dirty"]) == (commit, "false")
+        (repository / "other.py").write_text("2\n")
+        assert provenance.code_version.__wrapped__()["pairflow.git_dirty"] == "true"
+
+    def test_no_git(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        assert set(provenance.code_version.__wrapped__()) == {"pairflow.version"}
+
+    def test_machine(self) -> None:
+        found = provenance.hardware()
+        assert int(found["cores"]) >= 1
+        assert float(found["memory_gib"]) > 0
+        assert found["cpu"]
+
+    def test_gpus_as_their_driver_names_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By a stand-in for nvidia-smi, as this machine may have no GPU."""
+        program = tmp_path / "nvidia-smi"
+        program.write_text("#!/bin/sh\necho NVIDIA H100 80GB HBM3\necho NVIDIA H100 80GB HBM3\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        names = "NVIDIA H100 80GB HBM3, NVIDIA H100 80GB HBM3"
+        assert provenance.hardware.__wrapped__()["gpus"] == names
+        program.write_text("#!/bin/sh\nexit 9\n")  # as without a driver
+        assert "gpus" not in provenance.hardware.__wrapped__()
+
+
+class TestPages:
+    def test_what_a_run_is_about_comes_first(self) -> None:
+        context = JobContext(
+            submission_id="train-1",
+            flow_run_id="f",
+            flow_run_url="http://p/1",
+            ray_job_url="http://r/#/jobs/train-1",
+            parent_mlflow_run_id="p" * 32,
+            command="pairflow train --dataset nci",
+        )
+        text = descriptions.describe(descriptions.origin(context) | {"Data": "nci", "Empty": ""}, "first")
+        assert text == (
+            "first\n\n- **Data:** nci\n"
+            f"- **Part of:** [the comparison](#/runs/{'p' * 32})\n"
+            "- **Prefect:** [flow run](http://p/1)\n- **Ray:** [job train-1](http://r/#/jobs/train-1)\n\n"
+            "The command that makes it again:\n\n```\npairflow train --dataset nci\n```\n"
+        )
+
+    def test_long_command_can_still_be_pasted(self) -> None:
+        command = "pairflow train --dataset nci --pairs '/a b/--c' " + " ".join(
+            f"--set g.f{n}='{n}  x'" for n in range(9)
+        )
+        text = descriptions.describe({"Command": command})
+        (shown,) = [part for part in text.split("```") if "pairflow" in part]
+        assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command)
+        assert max(map(len, shown.splitlines())) < 60
+
+    @pytest.mark.parametrize(("text", "shown"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```")])
+    def test_odd_text_stays_text(self, text: str, shown: str) -> None:
+        assert descriptions.code_span(text) == shown
+
+    def test_cost(self) -> None:
+        assert descriptions.cost(5, 20) == "pairing 5.0 s, training 20.0 s: a ratio of 0.25"
+        assert descriptions.cost(0, 20) == "training 20.0 s"
+        assert descriptions.table([{"a|b": 1, "c": "x|y"}]) == "| a|b | c |\n| --- | --- |\n| 1 | x\\|y |"
+
+
+class _ManyRuns:
+    """An MLflow with a training and its many evaluations, which counts what it is asked."""
+
+    def __init__(self, number: int) -> None:
+        self.asked = 0
+        shared = {"pairflow.dataset_digest": "d" * 64, "pairflow.training_run": "0" * 32}
+        self._runs = [_run(0, {"pairflow.stage": "train", "pairflow.dataset_digest": "d" * 64})]
+        self._runs += [_run(index, {"pairflow.stage": "evaluate", **shared}) for index in range(1, number)]
+
+    def search_experiments(self, *_: Any, **__: Any) -> PagedList[Experiment]:
+        self.asked += 1
+        return PagedList([Experiment("1", "pairflow-nci", "", "active")], None)
+
+    def search_runs(
+        self, _: Sequence[str], filter_string: str, __: int, size: int, ___: Any, token: str | None
+    ) -> PagedList[Run]:
+        self.asked += 1
+        found = self._runs if "dataset_digest" in filter_string else []
+        start = int(token or 0)
+        more = str(start + size) if start + size < len(found) else None
+        return PagedList(found[start : start + size], more)
+
+    def search_logged_models(self, *_: Any, **__: Any) -> PagedList[Any]:
+        self.asked += 1
+        return PagedList([], None)
+
+    def get_registered_model(self, _: str) -> Any:
+        self.asked += 1
+        raise MlflowException("none", RESOURCE_DOES_NOT_EXIST)
+
+
+def _run(index: int, tags: dict[str, str]) -> Run:
+    info = RunInfo(f"{index:032x}", "1", "me", "FINISHED", index, index + 1, "active")
+    return Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
+
+
+def test_thousands_of_runs_are_read_in_pages() -> None:
+    client = _ManyRuns(3000)
+    records = Records(client)  # type: ignore[arg-type]
+    records.read({"d" * 64})
+    assert client.asked < 12  # 6 pages of runs, and one search for each other kind
+    graph = Graph(records)
+    chain = graph.around([f"run:{'0' * 32}"])
+    assert len(chain.nodes) == 3001  # the data too
+    assert len(chain.after[f"run:{'0' * 32}"]) == 2999
+
+
+class TestWaiting:
+    def test_what_passes_and_what_does_not(self) -> None:
+        assert passes(MlflowException("no connection"))
+        assert not passes(MlflowException("wrong", INVALID_PARAMETER_VALUE))
+
+    def test_password_in_an_address_is_not_shown(self) -> None:
+        error = MlflowException("no answer from http://me:secret@host:5000/x and sqlite:////home/a@b/c\nmore")
+        assert first_line(error) == "no answer from http://host:5000/x and sqlite:////home/a@b/c"
+        assert first_line(MlflowException("http://me:secret@h")) == "http://h"
+
+    def test_asks_until_there_is_an_answer(self, caplog: pytest.LogCaptureFixture) -> None:
+        failures = [MlflowException("away"), MlflowException("away")]
+
+        def ask() -> str:
+            if failures:
+                raise failures.pop()
+            return "here"
+
+        assert insist(ask, "http://x", 60) == "here"
+        assert [record.getMessage() for record in caplog.records] == [
+            "MLflow at http://x does not answer, waiting for it: away"
+        ]
+
+    def test_gives_up(self) -> None:
+        def away() -> None:
+            raise MlflowException("away")
+
+        def refuses() -> None:
+            raise MlflowException("wrong", INVALID_PARAMETER_VALUE)
+
+        with pytest.raises(LineageError, match="cannot be reached at http://x"):
+            insist(away, "http://x", 0)
+        with pytest.raises(LineageError, match="refuses: wrong"):
+            insist(refuses, "http://x", 60)
+
+
+class TestOutbox:
+    def test_far_more_than_fits_a_chunk_arrives_in_order(self, tmp_path: Path) -> None:
+        got: list[int] = []
+        outbox = Outbox(tmp_path, "train", lambda some: got.extend(each["n"] for each in some), "http://x")
+        for n in range(3000):
+            outbox.put({"n": n, "text": "x" * 1000})
+        assert outbox.close(60)
+        assert got == list(range(3000))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_server_that_never_comes_costs_no_operation(self, tmp_path: Path) -> None:
+        def deliver(_: Sequence[Operation]) -> None:
+            raise MlflowException("away")
+
+        outbox = Outbox(tmp_path, "train", deliver, "http://x")
+        started = time.monotonic()
+        outbox.put(*({"n": n} for n in range(10)))
+        assert not outbox.close(0.2)
+        assert time.monotonic() - started < 30
+        (kept,) = tmp_path.iterdir()
+        assert len(kept.read_text().splitlines()) == 10
+
+    @pytest.mark.parametrize("line", ["[broken", '{"do": "tags", "tags": {"a": "b"}}', '{"do": "other"}', "[]"])
+    def test_file_that_makes_no_sense_is_set_aside(
+        self, tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "train-1.jsonl").write_text(f"{line}\n")
+        done = send_leftovers(tmp_path, None, lambda _: None)  # type: ignore[arg-type]  # nothing is to be asked
+        assert done.refused == (tmp_path / "train-1.refused",)
+        assert [path.name for path in tmp_path.iterdir()] == ["train-1.refused"]
+        assert "refuses what an earlier run left" in caplog.text
+
+    def test_file_of_a_process_that_lives_is_left_alone(self, tmp_path: Path) -> None:
+        busy = threading.Event()
+        outbox = Outbox(tmp_path, "train", lambda _: busy.wait(30) and None, "http://x")
+        outbox.put({"do": "tags"})
+        assert send_leftovers(tmp_path, None, lambda _: None).refused == ()  # type: ignore[arg-type]
+        busy.set()
+        assert outbox.close(60)
+
+    def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(LineageError, match="cannot write"):
+            Outbox(tmp_path / "file", "train", lambda _: None, "http://x")
+
+
+def test_speed_of_late() -> None:
+    speed = Speed(every_s=0)
+    assert speed.after(10) is not None
+    assert speed.after(20) is not None
+    assert speed.done == 30
+    slow = Speed(every_s=3600)
+    assert slow.after(1) is not None  # the first is shown at once
+    assert slow.after(1) is None

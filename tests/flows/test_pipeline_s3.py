@@ -1,0 +1,104 @@
+"""The whole `pipeline` on nci with its store on S3: pairs as on a disk, and the key in no log, manifest or tag."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+
+from flows.local_ray import LocalCluster
+from flows.service.setup import make_store
+
+from .conftest import Cli, Finished
+
+_DATASET = ["--dataset", "nci", "--max-rows", 120]
+_PIPELINE = [
+    *("pipeline", *_DATASET, "--json", "--set", "coupling.seed=7"),
+    *("--set", "training.num_steps=4", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
+    *("--set", "evaluation.steps=[1]", "--set", "evaluation.num_samples=8", "--set", "evaluation.num_trials=1"),
+]
+
+
+def _s3_server() -> ModuleType:
+    """The server of the store's tests."""
+    path = Path(__file__).parents[1] / "storage" / "s3_server.py"
+    spec = importlib.util.spec_from_file_location("tests_s3_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What a run left on S3, read by another client than the store's."""
+
+    objects: dict[str, bytes]
+    run: Finished
+    server_log: bytes
+
+    @property
+    def result(self) -> Any:
+        return json.loads(self.run.last_line)
+
+
+@pytest.fixture(scope="module")
+def bucket(cli: Cli, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    with _s3_server().running(log) as keys, pytest.MonkeyPatch.context() as patch:
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        make_store("s3://pairs/store")  # as a cluster's setup does
+        client = boto3.client("s3")
+        # Jobs have their keys from the nodes of the cluster, so this one starts where they are set.
+        with LocalCluster(home, object_store_mb=200, num_cpus=2) as cluster:
+            cluster.wait()
+            run = cli(*_PIPELINE, **keys, **cluster.environment, PAIRFLOW_STORE="s3://pairs/store")
+        assert run.code == 0, run.stderr
+        names = [each["Key"] for each in client.list_objects_v2(Bucket="pairs")["Contents"]]
+        yield Bucket(
+            {name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}, run, log.read_bytes()
+        )
+        client.close()
+
+
+def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Path) -> None:
+    url = bucket.result["pairs"]["url"]
+    assert url.startswith("s3://pairs/store/pairs/")
+    root = url.removeprefix("s3://pairs/") + "/"
+    remote = {name.removeprefix(root): data for name, data in bucket.objects.items() if name.startswith(root)}
+    beside = {name for name in bucket.objects if not name.startswith((root, "store/jobs/"))}
+    assert beside == set()
+
+    local = cli("pair", *_DATASET, "--seed", 7, "--store", tmp_path, "--json")
+    assert local.code == 0, local.stderr
+    folder = Path(json.loads(local.last_line)["url"])
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert set(remote) == set(files)
+    ours, theirs = (json.loads(each["_manifest.json"]) for each in (remote, files))
+    assert ours["content_sha256"] == theirs["content_sha256"]
+    data = [name for name in files if name.startswith(("source/", "target/"))]
+    assert len(data) >= 2
+    assert {name: remote[name] for name in data} == {name: files[name] for name in data}
+
+
+def test_both_models_are_compared(bucket: Bucket) -> None:
+    models = bucket.result["evaluation"]["models"]
+    assert [each["method"] for each in models] == ["udlm", "pairflow"]
+
+
+def test_the_key_is_in_no_log_manifest_or_tag(bucket: Bucket, home: Path) -> None:
+    secrets = [os.environ[name].encode() for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
+    written = {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    assert any(name.endswith("mlflow.db") for name in written)
+    assert any("prefect" in name and ".db" in name for name in written)  # its logs and parameters
+    said = {"stdout": bucket.run.stdout.encode(), "stderr": bucket.run.stderr.encode()}
+    places = written | bucket.objects | said
+    assert [place for place, data in places.items() if any(secret in data for secret in secrets)] == []
