@@ -10,7 +10,6 @@ import pytest
 
 from .user import User
 
-pytest.importorskip("flows.retrain")
 pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 
 # (parameters, the field that the refusal names)
