@@ -68,5 +68,5 @@ def build(
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trained weights."""
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    """Number of weights that training moves, also of a model that is loaded to be sampled."""
+    return sum(weight.numel() for weight in model.parameters())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from safetensors.torch import load_file
 
 import storage
 
@@ -37,6 +38,13 @@ def _digests(run: Run) -> dict[str, str]:
     return found
 
 
+def _weights(checkpoint: str) -> int:
+    """How many numbers the optimiser has a running mean for."""
+    (file,) = Path(checkpoint).glob("*.safetensors")
+    tensors = load_file(file)
+    return sum(each.numel() for name, each in tensors.items() if name.startswith("optimizer.exp_avg."))
+
+
 def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any]) -> None:
     pairs, evaluation = result["pairs"], result["evaluation"]
     manifest = storage.open_pairs(pairs["url"]).manifest
@@ -62,6 +70,7 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         model = client.get_logged_model(training["mlflow_model_id"])
         assert model.source_run_id == trained.info.run_id
         assert model.status == "READY"
+        assert int(model.params["num_parameters"]) == training["num_parameters"] == _weights(training["checkpoint"])
         files = {each.path for each in client.list_logged_model_artifacts(model.model_id)}
         assert {"MLmodel", "requirements.txt", "model_code.py", "code", "artifacts"} <= files
 
