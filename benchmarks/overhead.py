@@ -33,10 +33,10 @@ _POLL_S = 0.5
 _IDLE_S = 60
 _DIRECT = """
 import json, os, sys, time
-started = time.perf_counter()
 from pairflow import datasets
 from pairflow.coupling import couple
 from pairflow.spec import CouplingSpec, DatasetSpec, parse
+started = time.perf_counter()
 part = datasets.load(parse(DatasetSpec, json.loads(sys.argv[1])), progress=False).part("train")
 read = time.perf_counter()
 spec = parse(CouplingSpec, json.loads(sys.argv[2]))

@@ -33,8 +33,9 @@ Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: 
 _OF_THE_METHOD = tuple(
     f"{group}.{field}" for group in ("training", "redi_training") for field in ("process", "coupling")
 )
-# The form: what people choose first, and last what most never touch.
+# The form: what people choose first, then the flow's own numbers, then what the preset knows, and operations last.
 _FORM_BEGINS = ("dataset", "method", "methods", "preset")
+_FORM_GROUPS = (*Preset.model_fields, "base_model", "pairs")
 _FORM_ENDS = ("format", "shard_size", "num_workers", "engine", "store")
 _NOT_IN_FORM = ("expected_fingerprint",)  # commands of ours set it in this process
 
@@ -65,9 +66,10 @@ class FlowParameters(Spec):
 
 
 def _place_in_form(name: str) -> tuple[int, int]:
-    if name in _FORM_BEGINS:
-        return 0, _FORM_BEGINS.index(name)
-    return (2, _FORM_ENDS.index(name)) if name in _FORM_ENDS else (1, 0)
+    for part, names in ((0, _FORM_BEGINS), (2, _FORM_GROUPS), (3, _FORM_ENDS)):
+        if name in names:
+            return part, names.index(name)
+    return 1, 0
 
 
 def _bound_integers(node: Any, handler: GetJsonSchemaHandler) -> None:

@@ -1,9 +1,11 @@
 """The Ray cluster that jobs go to: a given one, or one on this machine for as long as it is needed."""
 
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from flows.local_ray import LocalCluster
+from flows.service.addresses import running_servers
 from flows.settings import Settings
 from pairflow.errors import JobFailedError, SpecError
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 # What the client raises for a head that is gone: those of `requests` are no ConnectionError, but an OSError.
 UNREACHABLE = (RuntimeError, OSError)
+_RESTART_S = 120.0
 
 
 class Cluster:
@@ -55,21 +58,33 @@ class Cluster:
             JobFailedError: the cluster cannot be reached, or does not start.
         """
         if self._client is None:
-            from ray.job_submission import JobSubmissionClient
-
             if self._local is not None:
+                from ray.job_submission import JobSubmissionClient
+
                 self._local.wait()
                 self._client = JobSubmissionClient(self._local.address, headers=self._local.headers)
             else:
-                address = self.settings.ray_address
-                try:
-                    self._client = JobSubmissionClient(address)
-                except UNREACHABLE as error:
+                self._client = self._connect()
+        return self._client
+
+    def _connect(self) -> "JobSubmissionClient":
+        from ray.job_submission import JobSubmissionClient
+
+        address = self.settings.ray_address
+        servers = running_servers(self.settings.home)
+        # A head of `pairflow up` that was killed is started again; nobody says so of another cluster's.
+        patience = _RESTART_S if servers is not None and servers.ray_url == address else 0.0
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return JobSubmissionClient(address)
+            except UNREACHABLE as error:
+                if time.monotonic() > deadline:
                     raise JobFailedError(
                         f"cannot reach the Ray cluster at {address}: {error}; correct RAY_ADDRESS, or unset it to have "
                         "a local cluster started"
                     ) from None
-        return self._client
+                time.sleep(1)
 
     @property
     def job_settings(self) -> Settings:

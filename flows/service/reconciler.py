@@ -31,10 +31,10 @@ def reconcile(prefect: SyncPrefectClient, cluster: Cluster) -> list[str]:
     for submission_id, metadata in ray_jobs.alive_jobs(cluster.client).items():
         # A run that this Prefect does not know belongs to another one, and its job is none of our business.
         runs = [stages.read(prefect, metadata.get(name)) for name in ("flow_run_id", "root_flow_run_id")]
-        if ended := next((run for run in runs if run is not None and stages.has_ended(run)), None):
-            # One that waits for a GPU cannot end before it gets it, and must not keep the others waiting.
-            if ray_jobs.stop(cluster.client, submission_id, timeout_s=_STOP_TIMEOUT_S):
-                done.append(f"stopped Ray job {submission_id}: its run '{ended.name}' has ended as {ended.state_name}")
+        ended = next((run for run in runs if run is not None and stages.has_ended(run)), None)
+        # One that waits for a GPU cannot end before it gets it, and must not keep the others waiting.
+        if ended is not None and ray_jobs.stop(cluster.client, submission_id, timeout_s=_STOP_TIMEOUT_S):
+            done.append(f"stopped Ray job {submission_id}: its run '{ended.name}' has ended as {ended.state_name}")
     return done
 
 

@@ -44,7 +44,7 @@ class TestParameters:
         for model, begins in (
             (PairParameters, ["dataset", "coupling"]),
             (DistillParameters, ["dataset", "method", "preset"]),
-            (StudyParameters, ["dataset", "methods", "preset"]),
+            (StudyParameters, ["dataset", "methods", "preset", "training_seeds", "coupling"]),
         ):
             fields = model.model_json_schema()["properties"]
             order = sorted(fields, key=lambda name: int(fields[name]["position"]))

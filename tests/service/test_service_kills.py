@@ -3,8 +3,12 @@
 The tests tell one story, in their order. While nobody has heard of one run for 75 seconds, another one is killed.
 """
 
+import contextlib
+import re
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.jobs.protocol import JOB_URL_VARIABLE
@@ -17,7 +21,7 @@ _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 
 
 def _pairing(seed: int, num_steps: int) -> dict[str, object]:
-    """Thirty-six shards."""
+    """Forty-one shards."""
     return {"dataset": {"name": "digits"}, "coupling": {"num_steps": num_steps, "seed": seed}, "shard_size": 40}
 
 
@@ -106,8 +110,11 @@ def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
     driver = user.driver(killed.id)
     for each in [user.process(name) for name in words]:
         each.kill()
-    assert "does not know job" in killed.fails()
-    assert not driver.is_running()
+    # The head that the supervisor starts does not know the job; a busy machine may start it too late to be asked.
+    assert re.search(
+        "does not know job .* any more|has not answered about job .* what is finished is kept", killed.fails()
+    )
+    user.wait_for(lambda: not driver.is_running(), timeout_s=60)
     user.wait_for(lambda: user.run("status").returncode == 0, timeout_s=120)
     assert user.jobs(killed.id) == {}  # of the head that is there now
     killed.retry()
@@ -126,7 +133,8 @@ def test_a_killed_head_fails_the_run(user: User, killed: _Pairing) -> None:
 def test_all_is_killed_and_up_resumes_what_was_at_work(user: User, killed: _Pairing) -> None:
     runs = user.ask("flow_runs/count", {})
     for each in user.processes():
-        each.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     before = killed.shards()
     assert user.run("status").returncode == 1
     again = user.run("up", "--detach")
@@ -137,7 +145,10 @@ def test_all_is_killed_and_up_resumes_what_was_at_work(user: User, killed: _Pair
     run = user.wait_for_state(killed.id, "Completed", "Failed", "Crashed", timeout_s=400)
     assert run["state_name"] == "Completed", run["state"]
     states = [each["name"] for each in user.ask(f"flow_run_states/?flow_run_id={killed.id}")]
-    assert states[-5:] == ["Crashed", "AwaitingRetry", "Pending", "Running", "Completed"]
+    told = [name for name in states if name not in ("Pending", "Submitting")]
+    assert told[-4:] == ["Crashed", "AwaitingRetry", "Running", "Completed"]
     after = killed.shards()
     assert len(before) < len(after)
-    assert user.run("verify", "--json").returncode == 0
+    (pairs,) = {str(Path(path).parents[1]) for path in after}
+    verified = user.run("verify", pairs)
+    assert verified.returncode == 0, verified.stderr

@@ -24,9 +24,9 @@ def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    user.wait_for(lambda: any("mlflow" in " ".join(each.cmdline()) for each in user.processes()), timeout_s=30)
+    user.wait_for(lambda: any("mlflow" in " ".join(each.cmdline()) for each in user.processes()), timeout_s=120)
     up.send_signal(signal.SIGINT)
-    said = up.communicate(timeout=90)[0].decode()
+    said = up.communicate(timeout=240)[0].decode()
     assert up.returncode == 128 + signal.SIGINT, said
     assert "Traceback" not in said
     assert user.processes() == []
