@@ -96,7 +96,8 @@ def test_runs_are_nested_and_say_where_they_come_from(client: MlflowClient, resu
         assert json.loads(run.data.tags["pairflow.spec"])["dataset"]["name"] == "digits"
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["pairflow.prefect_run_id"] == result["prefect_run_id"]
-    assert {each.path for each in client.list_artifacts(parent.info.run_id)} == {"comparison.png", "samples.png"}
+    shown = {"comparison.png", "samples.png", "trajectories.png", "report.html"}
+    assert {each.path for each in client.list_artifacts(parent.info.run_id)} == shown
 
 
 def test_pictures_and_table(result: dict[str, Any]) -> None:
