@@ -125,7 +125,8 @@ class ModelScores(MethodScores):
     training_seed: int
     checkpoint_sha256: str
     training_fingerprint: str | None
-    pairs_fingerprint: str | None
+    pairs_fingerprint: str | None = None
+    """Of the pairs that it was trained on, if any."""
     evaluation_fingerprint: str
     mlflow_run_id: str
     mlflow_model_id: str | None

@@ -79,16 +79,22 @@ def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], tit
     large.set_title(f"{title}: {shown.label} by number of sampling steps", fontsize="large")
     if costs:
         _bars(figure.add_subplot(upper[1]), costs)
-    panels = halves[1].subgridspec(rows, columns) if others else None
-    for place, name in enumerate(others):
-        _curves(figure.add_subplot(panels[place]), methods, name, small=True)
-    handles, labels = large.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda place: labels[place] == _HELD_OUT)  # it comes first by itself
+    if others:
+        panels = halves[1].subgridspec(rows, columns)
+        for place, name in enumerate(others):
+            _curves(figure.add_subplot(panels[place]), methods, name, small=True)
+    # The held-out line is in some panels only, and comes first by itself.
+    drawn = {
+        text: handle
+        for axis in figure.axes[::-1]
+        for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    order = [*(each.label for each in methods), *([_HELD_OUT] if _HELD_OUT in drawn else [])]
     figure.legend(
-        [handles[place] for place in order],
-        [labels[place] for place in order],
+        [drawn[text] for text in order],
+        order,
         loc="outside lower center",
-        ncols=min(4, len(labels)),
+        ncols=min(4, len(order)),
         frameon=False,
         handlelength=3.2,  # long enough to tell the lines apart
     )
@@ -120,7 +126,9 @@ def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: 
     if held_out is not None:
         axis.axhline(held_out, color="0.4", linestyle=":", label=_HELD_OUT)
     axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_locator(FixedLocator(sorted({each.num_steps for method in methods for each in method.steps})))
+    steps = sorted({each.num_steps for method in methods for each in method.steps})
+    axis.set_xlim(steps[0] / 1.2, steps[-1] * 1.2)  # also where only some have the score
+    axis.xaxis.set_major_locator(FixedLocator(steps))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.grid(alpha=0.3)

@@ -138,6 +138,12 @@ def test_tables_mark_the_best_and_leave_out_what_is_absent(contest: EvaluateResu
     assert comparison_rows(contest)[0]["2"] == "5"
 
 
+def test_where_all_are_alike_none_is_best(tmp_path: Path) -> None:
+    alike = over_seeds([model("UDLM", "udlm", {"num_valid": 2}), model("MDLM", "mdlm", {"num_valid": 2})])
+    (table,) = score_tables(alike)
+    assert not any(cell.best for cells in table.rows.values() for cell in cells)
+
+
 def test_roles(contest: EvaluateResult) -> None:
     udlm, candidate, champion = contest.methods
     assert roles(contest.methods) == {udlm.label: "baseline", candidate.label: "candidate", champion.label: "champion"}
