@@ -102,7 +102,7 @@ def test_decisions(story: dict[str, RetrainResult]) -> None:
     )
     assert story["worse"].sentence.startswith("Version 2 stays champion, version 3 is a challenger:")
     assert "which is worse" in story["worse"].sentence
-    assert "version 3 of pairflow-story, which was not better than version 2" in story["worse again"].sentence
+    assert "version 3 of pairflow-story, which is a challenger to version 2" in story["worse again"].sentence
 
 
 def test_both_models_were_measured_alike(story: dict[str, RetrainResult]) -> None:
