@@ -89,7 +89,7 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar=opt.METHODS_METAVAR, help=f"{opt.METHODS_HELP} Default udlm,pairflow, or none beside --model."
+            metavar=opt.METHODS_METAVAR, help=f"{opt.METHODS_HELP} Default udlm,pairflow; beside --model none."
         ),
     ] = None,
     model: Annotated[
