@@ -49,6 +49,11 @@ def show_facts(key: str, title: str, facts: Mapping[str, object], *, note: str =
     create_markdown_artifact(markdown=text, key=key, description=title)
 
 
+def show_text(key: str, title: str, markdown: str) -> None:
+    """Markdown as it is; one key over many runs becomes a timeline."""
+    create_markdown_artifact(markdown=markdown, key=key, description=title)
+
+
 def show_table(key: str, title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """A table, its floats rounded to what a reader can use."""
     table = [{name: _cell(value) for name, value in row.items()} for row in rows]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows import housekeeping, learning_commands
+from flows import housekeeping, learning_commands, registry_commands, retrain_command
 from flows import options as opt
 from flows.parameters import PairParameters
 from flows.running import run_flow
@@ -105,6 +105,8 @@ def pair(
 
 
 learning_commands.add_to(app)
+registry_commands.add_to(app)
+retrain_command.add_to(app)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from flows.parameters import (
     recipe,
     with_seed,
 )
-from flows.results import ComparisonResult, PairResult, TrainResult
+from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
 from flows.stage import job_context, nested_under, shared_cluster, side_by_side
 from flows.train import train
 from pairflow.spec import Spec, fingerprint
@@ -38,7 +38,7 @@ def compare(parameters: StudyParameters, stage: str) -> ComparisonResult:
         stage: the flow's name, for lineage.
     """
     started = time.time()
-    work = _Comparison(parameters)
+    work = Comparison(parameters)
     with shared_cluster(parameters.store) as cluster:
         lineage = Lineage(cluster.settings)
         pairs = work.pair() if work.needs_pairs else None
@@ -74,7 +74,7 @@ def compare(parameters: StudyParameters, stage: str) -> ComparisonResult:
         return result
 
 
-class _Comparison:
+class Comparison:
     """The stages of one comparison, with the parameters that each gets."""
 
     def __init__(self, parameters: StudyParameters) -> None:
@@ -157,13 +157,14 @@ class _Comparison:
         done = side_by_side(*(partial(distill, each) for each in wanted.values()), at_most=at_once)
         return dict(zip(wanted, done, strict=True))
 
-    def evaluate(self, pairs: PairResult | None) -> Any:
-        """All models, in one job: what measures them is prepared once."""
+    def evaluate(self, pairs: PairResult | None, models: tuple[str, ...] = ()) -> EvaluateResult:
+        """All models, and others by reference, in one job: what measures them is prepared once."""
         return evaluate(
             EvaluateParameters(
                 **self._common,
                 **self._chosen(None, *type(self.preset).model_fields),
                 methods=self.methods,
+                models=models,
                 training_seeds=self.parameters.training_seeds,
                 pairs=None if pairs is None else pairs.url,
             )

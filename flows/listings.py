@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.results import ComparisonResult, EvaluateResult
 from flows.settings import Settings, prefect_environment
 from flows.tables import NETWORK_CALLS, comparison_rows
+from pairflow.spec import OWN_DATA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ def datasets(settings: Settings, *, as_json: bool) -> None:
 
 
 def _availability(name: str, settings: Settings) -> str:
-    if name == "tokens":
+    if name in OWN_DATA:
         return "your file"
     if name not in _FILES:
         return "yes, packaged"

@@ -1,4 +1,4 @@
-"""A trained model by reference, and what a reader of its samples needs: the one place where references are resolved."""
+"""A trained model by reference: the one place where references are resolved."""
 
 import re
 from dataclasses import dataclass
@@ -8,42 +8,15 @@ from flows.jobs import runs
 from flows.results import TrainResult
 from flows.settings import Settings
 from pairflow.errors import CheckpointError
-from pairflow.spec import DatasetSpec, Spec
 
 _MLFLOW_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
+_REGISTERED = re.compile(r"(?:models:/)?([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9._-]+)|/([0-9]{1,9}))")
 _FINGERPRINT = re.compile(r"[0-9a-f]{6,64}")
-_CARD = "data.json"
 _EXPECTED = (
-    "expected a checkpoint's folder, a training's fingerprint (or its first digits, 6 or more), or an MLflow model id "
-    "m-…; `pairflow train` prints the folder, its --json the others"
+    "expected a checkpoint's folder, a training's fingerprint (or its first digits, 6 or more), an id in MLflow, m-…, "
+    "or a registered model, such as pairflow-qm9@champion or pairflow-qm9/3; `pairflow train` prints the folder, its "
+    "--json the others"
 )
-
-
-class DataCard(Spec):
-    """What a model's tokens mean; it lies in the folder of the finished checkpoint."""
-
-    dataset: DatasetSpec
-    digest: str
-    kind: str
-    vocab: tuple[str, ...] | None
-
-    def write(self, checkpoint: Path) -> None:
-        """Leaves the card in a checkpoint's folder, whole or not at all."""
-        partial = checkpoint / f".{_CARD}.partial"
-        partial.write_text(self.model_dump_json(indent=1) + "\n")
-        partial.replace(checkpoint / _CARD)
-
-    @classmethod
-    def read(cls, checkpoint: Path) -> "DataCard | None":
-        """The card of a checkpoint, or None: the library trains without."""
-        try:
-            text = (checkpoint / _CARD).read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            return cls.model_validate_json(text)
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint / _CARD} is damaged: {error}; remove the file") from None
 
 
 @dataclass(frozen=True)
@@ -78,23 +51,41 @@ class FoundModel:
 
 
 def resolve(reference: str, settings: Settings) -> FoundModel:
-    """The model that `reference` stands for: a folder, a fingerprint under PAIRFLOW_HOME/runs, or an id in MLflow.
+    """The model that `reference` stands for: a folder, a fingerprint under PAIRFLOW_HOME/runs, or one that MLflow has.
+
+    MLflow's are ids m-…, and versions of registered models by alias or number; `models:/` before either is allowed.
 
     Raises:
         CheckpointError: there is none, or several, or it is not finished, or its state is damaged.
         LineageError: MLflow does not hold it.
     """
     if match := _MLFLOW_ID.fullmatch(reference):
-        from flows.lineage import Lineage
-
-        folder = Lineage(settings).fetch_model(match[1], settings.home / "models")
-        return FoundModel.at(_checkpoint(folder), match[1])
+        return _logged(match[1], settings)
     folder = Path(reference).expanduser()
     if folder.is_dir():
         return _known(_checkpoint(folder))
+    if match := _REGISTERED.fullmatch(reference):
+        return _logged(_registered(match[1], match[2] or match[3], settings), settings)
     if _FINGERPRINT.fullmatch(reference):
         return _known(_trained(reference, settings.runs_dir))
     raise CheckpointError(f"no model '{reference}': there is no such folder; {_EXPECTED}")
+
+
+def _registered(name: str, alias_or_number: str, settings: Settings) -> str:
+    """The id of the logged model that a version of a registered one is."""
+    from flows.lineage import Lineage, Registry
+
+    version = Registry(Lineage(settings)).at(name, alias_or_number)
+    if not version.model_id:
+        raise CheckpointError(f"{name} version {version.number} is no logged model of MLflow's; register one that is")
+    return version.model_id
+
+
+def _logged(model_id: str, settings: Settings) -> FoundModel:
+    from flows.lineage import Lineage
+
+    folder = Lineage(settings).fetch_model(model_id, settings.home / "models")
+    return FoundModel.at(_checkpoint(folder), model_id)
 
 
 def _trained(prefix: str, folder: Path) -> Path:
@@ -113,12 +104,12 @@ def _trained(prefix: str, folder: Path) -> Path:
 
 
 def _checkpoint(folder: Path) -> Path:
-    """The step-N folder that a folder is or holds: of checkpoints, or of a run under PAIRFLOW_HOME/runs."""
+    """The step-N folder that a folder is or holds: of checkpoints, a run's, or an MLflow model's."""
     from pairflow import checkpoint
 
     if (folder / "state.json").is_file():
         return folder
-    for parent in (folder, folder / "checkpoints"):
+    for parent in (folder, folder / "checkpoints", folder / "artifacts"):
         if (last := checkpoint.latest(parent)) is not None:
             return last
     raise CheckpointError(f"no checkpoint at {folder}: expected a step-N folder, or a folder of them")

@@ -49,7 +49,10 @@ Store = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=_WHERE)]
 
 
-REFERENCE = "A checkpoint's folder, a training's fingerprint (or its first digits), or an MLflow model id m-…."
+REFERENCE = (
+    "A checkpoint's folder, a training's fingerprint (or its first digits), an MLflow model id m-…, or a registered "
+    "model: pairflow-qm9@champion, pairflow-qm9/3."
+)
 METHODS_METAVAR = "NAME,NAME,…"
 METHODS_HELP = "Methods to compare: mdlm, udlm or pairflow, the last two also with +dcd or +redi."
 Methods = Annotated[str, typer.Option(metavar=METHODS_METAVAR, help=METHODS_HELP)]
@@ -112,7 +115,13 @@ def _option(kind: Any, text: str, **more: Any) -> Any:
 # Name -> (annotation, default); the names are the fields of DatasetSpec, but for `dataset`, its `name`.
 _DATASET_OPTIONS: dict[str, tuple[Any, Any]] = {
     "dataset": (_option(DatasetName, "Which dataset; `pairflow datasets` lists them."), ...),
-    "path": (_option(str | None, "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D]."), None),
+    "path": (
+        _option(
+            str | None,
+            "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D]; 'smiles': .smi; or a folder.",
+        ),
+        None,
+    ),
     "vocab_size": (_option(int | None, "For 'tokens': K, the number of tokens.", min=2), None),
     "vocab_path": (_option(str | None, "For 'tokens': a JSON list of K strings, in place of K."), None),
     "max_rows": (_option(int | None, "Keep a seeded random subset of this size.", min=1), None),

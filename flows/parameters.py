@@ -47,7 +47,9 @@ class FlowParameters(Spec):
     )
 
 
-class _Sharded(Spec):
+class Sharded(Spec):
+    """How pairs are made and written."""
+
     format: Literal["zarr", "parquet"] = Field("zarr", description="File format of the coupled pairs.")
     shard_size: int | None = Field(
         None,
@@ -59,23 +61,30 @@ class _Sharded(Spec):
     )
 
 
-class _FromPreset(Spec):
+class TrainedFromPreset(FlowParameters):
+    """A model's settings, each by preset where it is not given."""
+
     preset: PresetName = Field(
         "demo", description="Where what is not given below comes from: demo (minutes), laptop (longer) or paper."
     )
     coupling: CouplingSpec | None = Field(None, description="How sources are coupled; default by preset.")
     model: ModelSpec | None = Field(None, description="The denoiser; default by preset.")
     training: TrainingSpec | None = Field(None, description="How it is trained; default by preset.")
+
+
+class _FromPreset(TrainedFromPreset):
     evaluation: EvaluationSpec | None = Field(None, description="What is sampled; default by preset.")
 
 
-class _Refinements(Spec):
+class Refinements(Spec):
+    """What is done with a trained model."""
+
     distillation: DistillationSpec | None = Field(None, description="How DCD distils; default by preset.")
     redi: RediSpec | None = Field(None, description="The pairs that ReDi makes; default by preset.")
     redi_training: TrainingSpec | None = Field(None, description="How ReDi trains on its pairs; default by preset.")
 
 
-class PairParameters(_Sharded, FlowParameters):
+class PairParameters(Sharded, FlowParameters):
     """Couple every training row with a source point, or a model's sources with its samples; keep the pairs."""
 
     coupling: CouplingSpec | None = Field(
@@ -111,7 +120,7 @@ class _OnPairs(Spec):
     )
 
 
-class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
+class TrainParameters(_OnPairs, _FromPreset):
     """Train a denoiser on stored pairs, or with independent sources."""
 
     method: BaseName = Field(
@@ -121,7 +130,7 @@ class TrainParameters(_OnPairs, _FromPreset, FlowParameters):
     )
 
 
-class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+class DistillParameters(_OnPairs, Refinements, _FromPreset):
     """Distil a trained model (DCD), or train it further on pairs that it made (ReDi)."""
 
     method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
@@ -132,7 +141,7 @@ class DistillParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
     )
 
 
-class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
+class EvaluateParameters(_OnPairs, Refinements, _FromPreset):
     """Sample trained models with few steps, measure, and compare."""
 
     methods: tuple[MethodName, ...] = Field(
@@ -155,11 +164,11 @@ class EvaluateParameters(_OnPairs, _Refinements, _FromPreset, FlowParameters):
         return self
 
 
-class PipelineParameters(_Sharded, _FromPreset, FlowParameters):
+class PipelineParameters(Sharded, _FromPreset):
     """Data to report: pair, train with and without pairs, evaluate both."""
 
 
-class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
+class StudyParameters(Sharded, Refinements, _FromPreset):
     """The paper's comparison: train, distil and evaluate several methods, with several training seeds."""
 
     methods: tuple[MethodName, ...] = Field(
@@ -173,12 +182,11 @@ class StudyParameters(_Sharded, _Refinements, _FromPreset, FlowParameters):
     )
 
 
-P = TypeVar("P", TrainParameters, DistillParameters, EvaluateParameters, PipelineParameters, StudyParameters)
+P = TypeVar("P", bound=TrainedFromPreset)
 A = TypeVar("A", bound=Spec)
-_Recipe = TrainParameters | DistillParameters | EvaluateParameters | PipelineParameters | StudyParameters
 
 
-def recipe(parameters: _Recipe) -> Preset:
+def recipe(parameters: TrainedFromPreset) -> Preset:
     """The preset of the dataset, with what was given in its place.
 
     Raises:

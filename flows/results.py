@@ -209,6 +209,38 @@ class EvaluateResult(Spec):
     seconds: float
 
 
+class Survey(Spec):
+    """The data of a retraining, as it is now."""
+
+    dataset_digest: str
+    """Of the training part, which decides about the model."""
+    source: str
+    num_rows: int
+    """Of the training part."""
+    num_held_out: int
+    engine: str | None
+    """Version of the engine that would couple it; None where nothing is to be coupled."""
+    misfit: str | None
+    """Why the champion cannot be measured on this data; None if it can, or there is none."""
+
+
+class RetrainResult(Spec):
+    """What a retraining came to."""
+
+    outcome: Literal["skipped", "first", "promoted", "challenger"]
+    """first: champion without a contest. challenger: not better by the margin, or not comparable."""
+    sentence: str
+    """The decision and its reason."""
+    name: str
+    """Of the registered model."""
+    champion: int | None
+    """Version that is in use now."""
+    candidate: int | None
+    """Version of the model that this run is about; None if it was skipped."""
+    evaluation: EvaluateResult | None
+    mlflow_run_id: str | None
+
+
 class ComparisonResult(Spec):
     """The comparison of methods, and everything that it was made of."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows import models
-from flows.models import DataCard
 from flows.settings import Settings, prepare_environment
+from pairflow.data_card import DataCard
 from pairflow.errors import PairFlowError, SpecError
 from pairflow.spec import SamplingSpec, Spec
 

@@ -100,6 +100,13 @@ class Settings(BaseSettings):
         4, ge=1, description="Flow runs that the worker of `pairflow up` has in hand at once; others wait."
     )
 
+    retrain_datasets: str = Field(
+        "",
+        pattern=r"^[a-z0-9-]*( *, *[a-z0-9-]+)*$",
+        description="Datasets, separated by commas, that `pairflow up` has retrained on schedule; default none.",
+    )
+    retrain_cron: str | None = Field(None, description="When, as cron in UTC; default Sundays at 03:00.")
+
     @classmethod
     def read(cls) -> Self:
         """Settings from the environment as it is now; servers that it does not name are those of `pairflow up`, if any.

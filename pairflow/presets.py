@@ -205,6 +205,7 @@ def _demo() -> dict[str, Preset]:
         "mnist-binary": _brief(deep_unet, training(400, 64), steps, num_samples=512),
         "cifar-10": _brief(deep_unet, training(300, 16), (8, 16, 32), num_samples=128),
         "tokens": _brief(strings, training(600, 64), (*steps, 32)),
+        "smiles": _brief(strings, training(900, 64), (*steps, 32)),
     }
 
 

@@ -20,17 +20,22 @@ from pairflow.spec_learning import (
     TrainingSpec,
 )
 
-DatasetName = Literal["digits", "nci", "patches", "qm9", "zinc-250k", "mnist-binary", "cifar-10", "tokens"]
+DatasetName = Literal["digits", "nci", "patches", "qm9", "zinc-250k", "mnist-binary", "cifar-10", "tokens", "smiles"]
+OWN_DATA: tuple[DatasetName, ...] = ("tokens", "smiles")
+"""What lies where the user says, and has rows added to it."""
 PresetName = Literal["demo", "laptop", "paper"]
 
 
 class DatasetSpec(Spec):
     """Which data, how much of it, and how it is split."""
 
-    name: DatasetName = Field("digits", description="Name in the registry; 'tokens' is your own array.")
+    name: DatasetName = Field(
+        "digits", description="Name in the registry; 'tokens' is your own array, 'smiles' your own molecules."
+    )
     path: str | None = Field(
         None,
-        description="Only for 'tokens': a .npy, .npz, .parquet or .zarr of integers [M, D].",
+        description="For 'tokens' a .npy, .npz, .parquet or .zarr of integers [M, D], for 'smiles' a .smi, .txt or "
+        ".csv; or a folder of such files (not .zarr), which are read in the order of their names.",
     )
     vocab_size: int | None = Field(
         None, ge=2, le=2**32, description="Only for 'tokens': K, at least the largest token + 1."
@@ -55,13 +60,18 @@ class DatasetSpec(Spec):
 
     @model_validator(mode="after")
     def _tokens_need_a_path(self) -> Self:
-        own = {"path": self.path, "vocab_size": self.vocab_size, "vocab_path": self.vocab_path}
+        own = {"vocab_size": self.vocab_size, "vocab_path": self.vocab_path}
+        if self.name not in OWN_DATA:
+            own["path"] = self.path
         if self.name != "tokens":
             if given := [key for key, value in own.items() if value is not None]:
-                raise ValueError(f"{', '.join(given)} can only be given for dataset 'tokens', got '{self.name}'")
+                also = " or 'smiles'" if given == ["path"] else ""
+                raise ValueError(f"{', '.join(given)} can only be given for dataset 'tokens'{also}, got '{self.name}'")
+            if self.name == "smiles" and self.path is None:
+                raise ValueError("dataset 'smiles' needs a path to a .smi, .txt or .csv file, or to a folder of them")
             return self
         if self.path is None:
-            raise ValueError("dataset 'tokens' needs a path to a .npy, .npz, .parquet or .zarr array")
+            raise ValueError("dataset 'tokens' needs a path to a .npy, .npz, .parquet or .zarr array, or to a folder")
         if (self.vocab_size is None) == (self.vocab_path is None):
             raise ValueError("dataset 'tokens' needs exactly one of vocab_size and vocab_path")
         return self
@@ -130,6 +140,7 @@ class ModelSpec(Spec):
 
 
 __all__ = [
+    "OWN_DATA",
     "CouplingSpec",
     "DatasetName",
     "DatasetSpec",

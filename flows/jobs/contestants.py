@@ -8,10 +8,11 @@ from typing import Any
 from flows import methods
 from flows.jobs import inputs, runs
 from flows.methods import METHODS, Method, MethodName
-from flows.models import DataCard, FoundModel, resolve
+from flows.models import FoundModel, resolve
 from flows.results import TrainResult
 from flows.settings import Settings
 from pairflow.checkpoint import read_state
+from pairflow.data_card import DataCard
 from pairflow.errors import CheckpointError, SpecError
 from pairflow.spec import TrainingSpec, parse
 

@@ -16,10 +16,11 @@ from flows.jobs.protocol import JobContext, ProgressLines
 from flows.jobs.replicas import fit_together
 from flows.lineage import Lineage, StageRun
 from flows.methods import Method
-from flows.models import DataCard, FoundModel
+from flows.models import FoundModel
 from flows.results import TrainResult
 from flows.settings import Settings
 from pairflow import checkpoint
+from pairflow.data_card import DataCard
 from pairflow.models import count_parameters
 from pairflow.spec import OptimizerSpec, Spec
 from pairflow.training import FitResult, StepMetrics

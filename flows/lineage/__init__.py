@@ -6,7 +6,9 @@ interrupted stage goes on in its own run; a parent run per pipeline or study.
 """
 
 from flows.lineage.errors import LineageError
+from flows.lineage.registry import Registry
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
+from flows.lineage.versions import Version, name_of
 
-__all__ = ["Lineage", "LineageError", "StageRun"]
+__all__ = ["Lineage", "LineageError", "Registry", "StageRun", "Version", "name_of"]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,8 +84,20 @@ class StageRun:
         except MlflowException as error:
             _logger.warning("MLflow did not take %d metrics, which are kept for later: %s", len(self._pending), error)
 
-    def log_model(self, name: str, folder: Path, *, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-        """Logs a checkpoint's folder (safetensors and JSON, no pickle) as this run's model; the model's id."""
+    def log_model(self, name: str, checkpoint: Path, *, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """Logs a checkpoint (safetensors and JSON, no pickle) as this run's model, which MLflow can load and serve.
+
+        Args:
+            name: shown in MLflow.
+            checkpoint: a step-N folder.
+            params: of the model.
+            tags: of the model.
+
+        Returns:
+            The model's id.
+        """
+        from flows.lineage.packaging import package  # it loads torch, which a flow's process must not
+
         model = self._client.create_logged_model(
             self.experiment_id,
             name=name,
@@ -94,7 +107,12 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
-        self._client.log_model_artifacts(model_id, str(folder))
+        with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
+            folder = Path(scratch) / "model"
+            package(
+                checkpoint, folder, model_id=model_id, run_id=self.run_id, artifact_path=str(model.artifact_location)
+            )
+            self._client.log_model_artifacts(model_id, str(folder))
         self._client.finalize_logged_model(model_id, "READY")
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model_id, step=0)])
         return model_id

@@ -6,29 +6,50 @@ Telling it again changes nothing. `flows.settings.prepare_environment`, or the l
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentScheduleUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.objects import DeploymentSchedule, StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
+from pydantic import ValidationError
 
 from flows.service.programs import WORK_POOL
 from flows.settings import HEARTBEATS, Settings
 from pairflow.errors import SpecError
+from pairflow.spec import OWN_DATA, DatasetName
 
 _DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 _SILENCE_S = int(2.5 * int(HEARTBEATS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+_Schedule: TypeAlias = DeploymentScheduleCreate | DeploymentScheduleUpdate
+_OURS = "setting-"  # slug of a schedule that a setting made, before the dataset's name
 _AUTOMATION = "pairflow: end runs that have fallen silent"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 # A run that has ended or waits sends none, and is not silent for that.
-_SAYS_MORE = ("Completed", "Failed", "Cancelled", "Crashed", "Scheduled", "AwaitingRetry", "Paused", "Suspended")
+# An event bears its state's name, and `retrain` ends in one of its own.
+_SAYS_MORE = (
+    "Completed",
+    "Skipped",
+    "Failed",
+    "Cancelled",
+    "Crashed",
+    "Scheduled",
+    "AwaitingRetry",
+    "Paused",
+    "Suspended",
+)
 
 
 def register(settings: Settings) -> list[str]:
@@ -40,27 +61,30 @@ def register(settings: Settings) -> list[str]:
     with get_client(sync_client=True) as client:
         _make_pool(client, settings.max_runs)
         names = []
-        for deployment in deployments():
+        for deployment in deployments(settings):
+            name = f"{deployment.flow_name}/{deployment.name}"
+            if deployment.schedules:
+                deployment.schedules = _merged(deployment.schedules, _known_schedules(client, name))
             deployment.apply()
-            names.append(f"{deployment.flow_name}/{deployment.name}")
+            names.append(name)
         _make_automation(client)
     return names
 
 
-def deployments(path: Path = _DEPLOYMENTS) -> list[RunnerDeployment]:
+def deployments(settings: Settings, path: Path = _DEPLOYMENTS) -> list[RunnerDeployment]:
     """The deployments of deploy/prefect.yaml.
 
     Raises:
-        SpecError: it names a flow that there is not, or cannot be read.
+        SpecError: it names a flow that there is not, or cannot be read; or a schedule's setting does not fit.
     """
     try:
         entries: Sequence[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise SpecError(f"{path} cannot be read as a list of deployments: {error!r}") from error
-    return [_deployment(entry) for entry in entries]
+    return [_deployment(entry, settings) for entry in entries]
 
 
-def _deployment(entry: dict[str, Any]) -> RunnerDeployment:
+def _deployment(entry: dict[str, Any], settings: Settings) -> RunnerDeployment:
     deployment = RunnerDeployment.from_entrypoint(
         entry["entrypoint"],
         entry["name"],
@@ -69,9 +93,64 @@ def _deployment(entry: dict[str, Any]) -> RunnerDeployment:
         parameters=entry["parameters"],
         work_pool_name=entry["work_pool"]["name"],
         work_queue_name=entry["work_pool"]["work_queue_name"],
+        schedules=_schedules(entry, settings) if "schedules" in entry else None,
     )
     deployment._path = None  # the flow is imported from the installed package, wherever the worker stands
     return deployment
+
+
+def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentScheduleCreate]:
+    """One schedule a dataset of PAIRFLOW_RETRAIN_DATASETS; without any, one of the default dataset that is off.
+
+    Raises:
+        SpecError: a dataset that there is not or that needs more than a name, or no cron expression.
+    """
+    named = list(dict.fromkeys(filter(None, (each.strip() for each in settings.retrain_datasets.split(",")))))
+    unknown = [name for name in named if name not in get_args(DatasetName) or name in OWN_DATA]
+    if unknown:
+        why = "needs a path: add its schedule in Prefect's UI" if unknown[0] in OWN_DATA else "is no dataset"
+        raise SpecError(f"PAIRFLOW_RETRAIN_DATASETS: '{unknown[0]}' {why}; `pairflow datasets` lists those there are")
+    written = settings.retrain_cron or entry["schedules"][0]["cron"]
+    try:
+        cron = CronSchedule(cron=written, timezone="UTC")
+    except ValidationError as error:
+        raise SpecError(
+            f"PAIRFLOW_RETRAIN_CRON: {written!r} is no cron expression such as '0 3 * * 0', Sundays at 03:00 UTC: "
+            f"{error.errors()[0]['msg']}"
+        ) from None
+    defaults = entry["parameters"]["parameters"]
+    return [
+        DeploymentScheduleCreate(
+            schedule=cron,
+            active=bool(named),
+            parameters={"parameters": {**defaults, "dataset": {"name": name}}},
+            slug=f"{_OURS}{name}",
+        )
+        for name in named or [defaults["dataset"]["name"]]
+    ]
+
+
+def _known_schedules(client: SyncPrefectClient, name: str) -> list[DeploymentSchedule]:
+    """Those that the server knows of a deployment; none before the first registration."""
+    try:
+        return list(client.read_deployment_by_name(name).schedules)
+    except ObjectNotFound:
+        return []
+
+
+def _merged(ours: Sequence[_Schedule], known: Sequence[DeploymentSchedule]) -> list[_Schedule]:
+    """Ours as the settings have them now, but switched as people left them; theirs as they are."""
+    switched = {each.slug: each.active for each in known}
+    merged: list[_Schedule] = [
+        each.model_copy(update={"active": switched.get(each.slug, each.active)}) for each in ours
+    ]
+    slugs = {each.slug for each in ours}
+    fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
+    for each in known:
+        dropped = str(each.slug).startswith(_OURS) and not each.active
+        if (each.slug not in slugs and not dropped) or each.slug is None:
+            merged.append(DeploymentScheduleCreate(**{name: getattr(each, name) for name in fields}))
+    return merged
 
 
 def _make_pool(client: SyncPrefectClient, max_runs: int) -> None:

@@ -86,10 +86,21 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 "tokens",
                 None,
                 None,
-                "bring your own: integers [M, D] in .npy, .npz, .parquet or .zarr",
+                "bring your own: integers [M, D] in .npy, .npz, .parquet or .zarr, or a folder of files",
                 "spec.path",
             ),
             tokens.load_tokens,
+        ),
+        (
+            DatasetInfo(
+                "smiles",
+                "molecules",
+                None,
+                None,
+                "bring your own: SMILES lines in .smi or .txt, or .csv, or a folder of files",
+                "spec.path",
+            ),
+            molecules.load_own,
         ),
     )
 }

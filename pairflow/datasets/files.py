@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,34 @@ class Sources:
             DatasetError: it is not there and cannot be downloaded.
         """
         return self.find(remote.name, *other_names) or fetch(remote, self.cache_dir, progress=self.progress)
+
+
+_UNFINISHED = (".partial", ".part", ".tmp")
+
+
+def finished_files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """The files of a folder, in the order of their names, that are complete.
+
+    A file is complete when it bears its name: names that begin with "." or "_" or end in .partial, .part or .tmp are
+    those of files that are being written, and passed over. Write under such a name and rename the file at the end.
+
+    Raises:
+        DatasetError: there is none, or one has none of these endings; it names the file.
+    """
+    with reading(folder):
+        names = sorted(path.name for path in folder.iterdir())
+    finished = [folder / name for name in names if not name.startswith((".", "_")) and not name.endswith(_UNFINISHED)]
+    expected = ", ".join(endings)
+    for path in finished:
+        if path.is_dir() or not path.name.endswith(tuple(endings)):
+            what = "a folder" if path.is_dir() else f"a file that ends in {path.suffix!r}"
+            raise DatasetError(
+                f"{path} is {what}, expected only files that end in {expected}; move it elsewhere, or put a '_' before "
+                "its name to have it passed over"
+            )
+    if not finished:
+        raise DatasetError(f"the folder {folder} has no finished file; expected some that end in {expected}")
+    return finished
 
 
 @contextmanager

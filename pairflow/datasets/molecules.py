@@ -1,4 +1,4 @@
-"""Molecules as rows `<bos> SMILES tokens <eos> <pad> …`: nci, qm9 and zinc-250k."""
+"""Molecules as rows `<bos> SMILES tokens <eos> <pad> …`: nci, qm9, zinc-250k, and your own."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport
 from pairflow.datasets.download import RemoteFile
-from pairflow.datasets.files import Sources
+from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.screening import Screened, Treatment, Verdict, screen
 from pairflow.datasets.vocabulary import Vocabulary, tokenise
 from pairflow.errors import DatasetError
 from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.05
-NCI_LENGTH, QM9_LENGTH, ZINC_LENGTH = 48, 32, 74
+NCI_LENGTH, QM9_LENGTH, ZINC_LENGTH, OWN_LENGTH = 48, 32, 74, 74
+_ENDINGS = (".smi", ".smi.gz", ".txt", ".txt.gz", ".csv", ".csv.gz")
 _EXAMPLES = 3
 
 # Checksum as tensorflow_datasets lists it (tensorflow_datasets/datasets/qm9/checksums.tsv).
@@ -65,15 +66,27 @@ def load_zinc(spec: DatasetSpec, sources: Sources) -> LoadedRows:
         sources.find(f"zinc250k_{part}.smi", f"zinc250k_{part}.smi.gz") for part in ("train", "valid", "test")
     )
     if train is not None and test is not None:
-        return _load([train, test], spec, sources, ZINC_LENGTH)
+        return _load([train, test], spec, sources, ZINC_LENGTH, split=True)
     whole = sources.find(ZINC_CSV.name, f"{ZINC_CSV.name}.gz")
     if whole is None and valid is not None and test is not None:
         note = (
             "only a part of ZINC-250k: the published training part (zinc250k_train.smi, about 220,000 rows) is not in "
             f"{sources.data_dir}; its validation part serves as training part, its test part is held out"
         )
-        return _load([valid, test], spec, sources, ZINC_LENGTH, notes=(note,))
+        return _load([valid, test], spec, sources, ZINC_LENGTH, split=True, notes=(note,))
     return _load([whole or sources.find_or_fetch(ZINC_CSV)], spec, sources, ZINC_LENGTH)
+
+
+def load_own(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+    """Your own SMILES, as they are: a file, or every finished file of a folder (see `finished_files`).
+
+    Unlike an array, text that is cut short cannot be told from a shorter file: write under another name and rename.
+    """
+    path = Path(spec.path or "").expanduser()
+    if not path.is_dir() and not path.name.endswith(_ENDINGS):
+        raise DatasetError(f"{path} is no file of SMILES: expected one that ends in {', '.join(_ENDINGS)}, or a folder")
+    paths = finished_files(path, _ENDINGS) if path.is_dir() else [path]
+    return _load(paths, spec, sources, OWN_LENGTH, source=str(path))
 
 
 def _load(
@@ -84,15 +97,16 @@ def _load(
     *,
     treatment: Treatment = "published",
     notes: tuple[str, ...] = (),
+    split: bool = False,
+    source: str | None = None,
 ) -> LoadedRows:
-    """One file, or the training and the test part of a published split: rows that fit, and a count of the others.
+    """Rows of files that fit, and a count of the others; `split`: two files are a published training and test part.
 
     The vocabulary is that of every row that fits D, before any subset is drawn: K does not depend on `max_rows`.
     """
     length = default_length if spec.max_length is None else spec.max_length
     if length < 3:
         raise DatasetError(f"max_length must be at least 3 (<bos>, one token, <eos>), got {length}")
-    source = ", ".join(map(str, paths))
     rejected: dict[str, list[str]] = defaultdict(list)
     rows: list[list[str]] = []
     rows_read, sizes = 0, []
@@ -103,7 +117,7 @@ def _load(
         sizes.append(len(fitting))
         rows_read += len(screened.smiles)
     report = DatasetReport(
-        source=source,
+        source=source or ", ".join(map(str, paths)),
         rows_read=rows_read,
         rows_kept=len(rows),
         dropped={reason: len(dropped) for reason, dropped in sorted(rejected.items())},
@@ -119,7 +133,7 @@ def _load(
         report=report,
         holdout=HOLDOUT,
         vocab=vocab,
-        num_train=sizes[0] if len(sizes) == 2 else None,
+        num_train=sizes[0] if split else None,
     )
 
 

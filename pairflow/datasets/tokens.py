@@ -1,4 +1,8 @@
-"""Bring your own: integers [M, D] from .npy, .npz, Parquet or Zarr, with a vocabulary or its size."""
+"""Bring your own: integers [M, D] from .npy, .npz, Parquet or Zarr, with a vocabulary or its size.
+
+A folder of such files (Zarr excepted, as nobody sees whether one is complete) is read as one array, file after file in
+the order of their names, so that rows are added by dropping another file into it: `finished_files` says which are read.
+"""
 
 import json
 import zipfile
@@ -10,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pairflow.datasets.assembly import LoadedRows
-from pairflow.datasets.base import DatasetReport
-from pairflow.datasets.files import Sources
+from pairflow.datasets.base import DatasetReport, pack_tokens
+from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.spec import DatasetSpec
@@ -21,7 +25,9 @@ COLUMN = "tokens"
 
 
 def load_tokens(spec: DatasetSpec, sources: Sources) -> LoadedRows:
-    """Your rows, all of them, duplicates too. `spec.path` and `spec.vocab_path` are relative to the working folder.
+    """Your rows, all of them, duplicates too; of a file, or of all files in a folder.
+
+    `spec.path` and `spec.vocab_path` are relative to the working folder.
 
     Raises:
         DatasetError: a file is missing, damaged or of another layout.
@@ -29,9 +35,34 @@ def load_tokens(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     path = Path(spec.path or "").expanduser()
     vocab = None if spec.vocab_path is None else read_vocabulary(Path(spec.vocab_path).expanduser())
     vocab_size = vocab.size if vocab is not None else int(spec.vocab_size or 0)
-    tokens = read_array(path)
+    tokens = read_folder(path, vocab_size) if _is_plain_folder(path) else read_array(path)
     rows = len(tokens) if tokens.ndim else 0
     return LoadedRows(tokens, vocab_size, DatasetReport(str(path), rows, rows), HOLDOUT, vocab=vocab)
+
+
+def read_folder(folder: Path, vocab_size: int) -> np.ndarray:
+    """The rows [M, D] of all finished files in a folder, in the order of their names; see the module.
+
+    Raises:
+        DatasetError: there is no such file, one is damaged or of another layout, or rows differ in length; it names the
+            file.
+    """
+    paths = finished_files(folder, [ending for ending in _READERS if ending != ".zarr"])
+    parts: list[np.ndarray] = []
+    for path in paths:
+        rows = pack_tokens(read_array(path), vocab_size, source=str(path))
+        if parts and rows.shape[1] != parts[0].shape[1]:
+            raise DatasetError(
+                f"{path} has rows of {rows.shape[1]} tokens, {paths[0]} has rows of {parts[0].shape[1]}; all files of "
+                "a folder must have one length D"
+            )
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+def _is_plain_folder(path: Path) -> bool:
+    """Whether it is one of files, and not an array's own (.zarr) or a mistake (rows.npy that is a folder)."""
+    return path.is_dir() and path.suffix not in _READERS
 
 
 def read_array(path: Path) -> np.ndarray:

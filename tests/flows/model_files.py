@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.models import DataCard
+from pairflow.data_card import DataCard
 from pairflow.datasets import TokenDataset, load
 from pairflow.presets import preset
 from pairflow.spec import DatasetSpec, TrainingSpec

@@ -72,7 +72,7 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         assert model.source_run_id == trained.info.run_id
         assert model.status == "READY"
         files = {each.path for each in client.list_logged_model_artifacts(model.model_id)}
-        assert {"data.json", "state.json", "tensors.safetensors"} <= files
+        assert {"MLmodel", "requirements.txt", "model_code.py", "code", "artifacts"} <= files
 
         evaluated = client.get_run(scores["mlflow_run_id"])
         assert [each.model_id for each in evaluated.inputs.model_inputs] == [model.model_id]

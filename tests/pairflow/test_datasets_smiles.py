@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pairflow import datasets
 from pairflow.datasets.screening import Verdict, screen
 from pairflow.datasets.vocabulary import Vocabulary, tokenise
-from pairflow.errors import DatasetError
-from pairflow.spec import DatasetSpec
+from pairflow.errors import DatasetError, SpecError
+from pairflow.spec import DatasetSpec, parse
 
 
 @pytest.mark.parametrize(
@@ -175,3 +175,56 @@ def test_no_row_left_is_an_error_with_the_reasons(tmp_path):
     (tmp_path / "qm9.csv").write_text("smiles\nnope\nC(\n")
     with pytest.raises(DatasetError, match=r"empty: 0 of 2 rows kept from .*qm9\.csv; dropped: 2 not read by RDKit"):
         datasets.load(DatasetSpec(name="qm9"), data_dir=tmp_path, cache_dir=tmp_path, progress=False)
+
+
+class TestOwn:
+    """A file or a folder of SMILES of one's own; rows are added by dropping a file in."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "molecules"
+        folder.mkdir()
+        (folder / "b.smi").write_text("CCO ethanol\nCC\n\nC(\n")
+        (folder / "a.csv").write_text("name,smiles\nx,C#N\ny,C=O\n")
+        return folder
+
+    @staticmethod
+    def load(path, tmp_path, **fields):
+        spec = DatasetSpec(name="smiles", path=str(path), holdout=0.3, **fields)
+        return datasets.load(spec, cache_dir=tmp_path / "cache", progress=False)
+
+    def test_files_in_the_order_of_their_names(self, folder, tmp_path):
+        loaded = self.load(folder, tmp_path)
+        assert loaded.decode(loaded.tokens) == ["C#N", "C=O", "CCO", "CC"]
+        assert loaded.length == 74
+        assert loaded.report.source == str(folder)
+        assert loaded.report.dropped == {"empty": 1, "not read by RDKit": 1}
+        assert len(loaded.splits["test"]) == 1  # two files are no published split
+
+    def test_another_file_and_unfinished_ones(self, folder, tmp_path):
+        before = self.load(folder, tmp_path, max_length=8).digest
+        for name in (".c.smi", "_c.smi", "c.smi.partial"):
+            (folder / name).write_text("CCC\n")
+        assert self.load(folder, tmp_path, max_length=8).digest == before
+        (folder / ".c.smi").rename(folder / "c.smi")
+        loaded = self.load(folder, tmp_path, max_length=8)
+        assert loaded.decode(loaded.tokens)[-1] == "CCC"
+
+    def test_one_file(self, folder, tmp_path):
+        loaded = self.load(folder / "b.smi", tmp_path)
+        assert loaded.decode(loaded.tokens) == ["CCO", "CC"]
+
+    def test_what_is_refused(self, folder, tmp_path):
+        with pytest.raises(DatasetError, match=r"nosuch\.smi does not exist"):
+            self.load(folder / "nosuch.smi", tmp_path)
+        with pytest.raises(DatasetError, match=r"molecules\.npy is no file of SMILES"):
+            self.load("molecules.npy", tmp_path)
+        (folder / "c.npy").touch()
+        with pytest.raises(DatasetError, match=r"c\.npy is a file that ends in '\.npy'"):
+            self.load(folder, tmp_path)
+        for fields, says in (
+            ({}, "needs a path"),
+            ({"path": "x.smi", "vocab_size": 7}, "vocab_size can only be given"),
+        ):
+            with pytest.raises(SpecError, match=says):
+                parse(DatasetSpec, {"name": "smiles", **fields})

@@ -270,3 +270,71 @@ def test_paths_are_relative_to_the_working_folder(tmp_path, monkeypatch):
     save_npy(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert len(load("rows.npy")) == 40
+
+
+class TestFolder:
+    """Rows are added by dropping a file in; nothing unfinished is read."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "rows"
+        folder.mkdir()
+        np.save(folder / "b.npy", TOKENS[10:20].astype(np.uint16))
+        np.savez(folder / "a.npz", tokens=TOKENS[:10])
+        pq.write_table(pa.table({f"p{i}": TOKENS[20:, i] for i in range(5)}), folder / "c.parquet")
+        return folder
+
+    def test_files_in_the_order_of_their_names(self, folder, tmp_path):
+        loaded = load(folder)
+        np.testing.assert_array_equal(loaded.tokens, TOKENS)
+        assert loaded.digest == load(save_npy(tmp_path)).digest
+        assert (loaded.report.source, loaded.report.rows_read) == (str(folder), 40)
+
+    def test_another_file_is_more_rows(self, folder):
+        np.save(folder / "d.npy", TOKENS[:3])
+        np.testing.assert_array_equal(load(folder).tokens, np.concatenate([TOKENS, TOKENS[:3]]))
+
+    @pytest.mark.parametrize("name", [".d.npy", "d.npy.partial", "d.npy.part", "d.npy.tmp", "_SUCCESS", "_d.npy"])
+    def test_unfinished_files_are_passed_over(self, folder, name):
+        (folder / name).write_bytes(b"half of it")
+        np.testing.assert_array_equal(load(folder).tokens, TOKENS)
+
+    @pytest.mark.parametrize("name", ["a.npz", "b.npy", "c.parquet"])
+    def test_a_file_that_is_cut_short(self, folder, name):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:-8])
+        with pytest.raises(DatasetError, match=rf"{name} cannot be read"):
+            load(folder)
+
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (TOKENS[:, :4], r"d\.npy has rows of 4 tokens, .*a\.npz has rows of 5"),
+            (TOKENS + 0.5, r"d\.npy: tokens must be integers, got float64"),
+            (TOKENS + 1, r"d\.npy: token 11 at row 0, column 3 does not fit K = 11"),
+            (TOKENS - 1, r"d\.npy: token -1 at row 0, column 0 is negative"),
+            (TOKENS[0], r"d\.npy: tokens must be a matrix"),
+            (TOKENS[:0], r"d\.npy: the data set is empty"),
+        ],
+    )
+    def test_a_file_that_does_not_fit(self, folder, array, message):
+        np.save(folder / "d.npy", array)
+        with pytest.raises(DatasetError, match=message):
+            load(folder)
+
+    def test_what_else_lies_there(self, folder):
+        (folder / "more").mkdir()
+        with pytest.raises(DatasetError, match="more is a folder, expected only files that end in"):
+            load(folder)
+        (folder / "more").rmdir()
+        (folder / "notes.txt").write_text("?")
+        with pytest.raises(DatasetError, match=r"notes\.txt is a file that ends in '\.txt'"):
+            load(folder)
+        (folder / "notes.txt").rename(folder / "rows.zarr")
+        with pytest.raises(DatasetError, match=r"rows\.zarr is a file that ends in '\.zarr'"):
+            load(folder)
+
+    def test_nothing_finished(self, tmp_path):
+        (tmp_path / "_rows.npy").touch()
+        with pytest.raises(DatasetError, match="no finished file"):
+            load(tmp_path)

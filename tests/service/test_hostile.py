@@ -56,10 +56,19 @@ _REFUSED_BY_SERVER: list[tuple[str, Any, str]] = [
     ("train", {"preset": "huge"}, "parameters.preset"),
     ("train", {"training": {"num_steps": -5}}, "training.num_steps"),
     ("train", {"model": {"hidden_size": 4}}, "model.hidden_size"),
-    ("evaluate", {"methods": []}, "parameters.methods"),
     ("evaluate", {"methods": ["neither"]}, "parameters.methods"),
     ("pipeline", {"model": {"architecture": "dit\n"}}, "model.architecture"),
     ("pipeline", {"evaluation": {"nosuch": 1}}, "nosuch"),
+    ("evaluate", {"models": [""]}, "parameters.models"),
+    ("retrain", {"name": "../x"}, "parameters.name"),
+    ("retrain", {"name": "Digits"}, "parameters.name"),
+    ("retrain", {"name": "x" * 65}, "parameters.name"),
+    ("retrain", {"method": "neither"}, "parameters.method"),
+    ("retrain", {"steps": 0}, "parameters.steps"),
+    ("retrain", {"trials": 1}, "parameters.trials"),
+    ("retrain", {"margin": -0.1}, "parameters.margin"),
+    ("retrain", {"confidence": 1}, "parameters.confidence"),
+    ("retrain", {"evaluation": {"steps": [4]}}, "evaluation"),
 ]
 # What the server lets through, because it looks at one field at a time, or was told to look at none.
 _UNCHECKED = {"enforce_parameter_schema": False}
@@ -70,6 +79,9 @@ _REFUSED_BY_RUN: list[tuple[str, dict[str, Any], str]] = [
     ("pair", {"parameters": {"parameters": {"shard_size": 0}}, **_UNCHECKED}, "shard_size"),
     ("pair", {"parameters": {"parameters": {"../x": 1}}, **_UNCHECKED}, "Extra inputs"),
     ("train", {"parameters": {"parameters": {"model": {"hidden_size": 20, "num_heads": 3}}}}, "multiple of"),
+    ("evaluate", {"parameters": {"parameters": {"methods": []}}}, "nothing to evaluate"),
+    ("retrain", {"parameters": {"parameters": {"dataset": {"name": "nci"}, "preset": "paper"}}}, "no settings"),
+    ("retrain", {"parameters": {"parameters": {"name": "../x"}}, **_UNCHECKED}, "name: String should match"),
 ]
 
 

@@ -1,0 +1,45 @@
+"""The survey job: `python -m flows.jobs.survey` on the Ray cluster, where a retraining's data lies."""
+
+import sys
+
+from flows import models
+from flows.jobs import contestants, inputs
+from flows.jobs.protocol import JobContext, main
+from flows.results import Survey
+from flows.retrain_parameters import SurveyParameters
+from flows.settings import Settings
+from pairflow.checkpoint import read_state
+from pairflow.errors import SpecError
+
+
+def run(parameters: SurveyParameters, context: JobContext) -> Survey:
+    """Reads the source anew and says what is there.
+
+    Raises:
+        DatasetError: the data cannot be had.
+        CheckpointError: the champion's checkpoint is damaged.
+        LineageError: MLflow does not hold the champion.
+    """
+    settings = Settings.read()
+    data = inputs.load(parameters.dataset, settings)
+    engine = misfit = None
+    if parameters.coupling is not None:
+        _, engine = inputs.pairs_fingerprint(parameters.coupling, data.train, parameters.engine)
+    if parameters.champion is not None:
+        champion = models.resolve(parameters.champion, settings)
+        try:
+            contestants.check_fits(parameters.champion, champion, read_state(champion.checkpoint), data)
+        except SpecError as error:
+            misfit = str(error)
+    return Survey(
+        dataset_digest=data.train.digest,
+        source=data.whole.report.source,
+        num_rows=len(data.train),
+        num_held_out=0 if data.test is None else len(data.test),
+        engine=engine,
+        misfit=misfit,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(SurveyParameters, run))

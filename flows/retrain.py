@@ -1,0 +1,178 @@
+"""The flow `retrain`: a new model if data or settings have changed, and the better of it and the champion serves."""
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+
+from flows import artifacts, hooks
+from flows.comparison import Comparison
+from flows.contest import Contest
+from flows.decision import Decision, decide
+from flows.evaluate import show_comparison
+from flows.lineage import Lineage, StageRun
+from flows.lineage.registry import CHAMPION, Registry, Version, name_of
+from flows.locks import only_one
+from flows.parameters import validated
+from flows.results import EvaluateResult, PairResult, RetrainResult, Survey, TrainResult
+from flows.retrain_parameters import RetrainParameters, SurveyParameters
+from flows.settings import Settings
+from flows.stage import describe_run, job_context, nested_under, run_job, shared_cluster
+from pairflow.errors import JobFailedError
+
+SKIPPED = "Skipped"
+"""Name of the state in which a run ends that had nothing to do; its type is COMPLETED."""
+
+
+def _run_name() -> str:
+    parameters = validated(RetrainParameters, flow_run.parameters["parameters"])
+    return f"retrain {parameters.registered_as} {parameters.method} {parameters.preset}"
+
+
+@flow(
+    name="retrain",
+    flow_run_name=_run_name,
+    on_cancellation=[hooks.stop_jobs],
+    on_crashed=[hooks.stop_jobs, hooks.explain_crash],
+)
+def retrain(parameters: RetrainParameters) -> "State[RetrainResult]":
+    """Couple, train and evaluate anew if data or settings have changed, and promote what is better beyond chance.
+
+    One retraining at a time works on a registered model. If nothing has changed, or another run is at it, the run ends
+    in the state `Skipped`, which says why. What an interrupted run finished is found again.
+    """
+    parameters = validated(RetrainParameters, parameters)
+    name = name_of(parameters.registered_as)
+    describe_run(tags=("retrain", parameters.dataset.name, parameters.registered_as, parameters.method))
+    holder = f"the run '{flow_run.name}' ({flow_run.id})"
+    with only_one(Settings.read().home / "locks", f"retrain-{parameters.registered_as}", holder) as other:
+        if other is not None:
+            sentence = f"{other} is at it, and there is one at a time: start this again when that has ended"
+            result = _nothing(name, sentence, None)
+        else:
+            result = _retrain(parameters, name)
+    if result.outcome != "skipped":
+        return Completed(message=result.sentence, data=result)
+    get_run_logger().info("skipped: %s", result.sentence)
+    artifacts.show_text(f"decision-{name}", f"{name}: skipped", f"## {name}\n\nSkipped: {result.sentence}.\n")
+    return Completed(name=SKIPPED, message=result.sentence, data=result)
+
+
+def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
+    study = parameters.study
+    work = Comparison(study)
+    with shared_cluster(parameters.store) as cluster:
+        lineage = Lineage(cluster.settings)
+        registry = Registry(lineage)
+        champion = registry.find(name, CHAMPION)
+        request = SurveyParameters(
+            dataset=parameters.dataset,
+            engine=parameters.engine,
+            store=parameters.store,
+            coupling=work.preset.coupling if work.needs_pairs else None,
+            champion=None if champion is None else f"{name}@{CHAMPION}",
+        )
+        survey = run_job("survey", request, Survey, store=parameters.store)
+        contest = Contest(parameters, work.preset, name, survey, champion)
+        contest.check_source()
+        if (known := contest.nothing_to_do(registry)) is not None:
+            return _nothing(name, known, champion)
+        get_run_logger().info("a model is made: %s", contest.reason)
+        run = lineage.run(
+            parameters.dataset.name,
+            "retrain",
+            contest.fingerprint,
+            name=f"retrain {parameters.registered_as}",
+            specs=work.specs,
+            context=job_context(submission_id=None),
+        )
+        with run as parent, nested_under(parent.run_id):
+            pairs, candidate = _make(work, cluster.settings.jobs_at_once)
+            parent.tag(dataset_digest=survey.dataset_digest, candidate_model=candidate.mlflow_model_id)
+            if champion is not None and champion.model_id == candidate.mlflow_model_id:
+                # As of a version that was registered by hand, which does not say what it was made of.
+                sentence = f"this data and these settings make the model of version {champion.number}, the champion"
+                parent.tag(outcome="skipped", decision=sentence)
+                _tag(lineage, registry, champion, contest)
+                return _nothing(name, sentence, champion)
+            evaluation = work.evaluate(pairs, (f"{name}@{CHAMPION}",) if contest.comparable else ())
+            show_comparison(evaluation, parameters.dataset.name)
+            _check_champion(registry, contest, evaluation)
+            version = registry.register(
+                parameters.registered_as,
+                candidate.mlflow_model_id,
+                description=f"Made because {contest.reason}; not judged yet.",
+                tags=contest.tags,
+            )
+            # A version that was there already may not say what it was made of, or was judged against another champion.
+            _tag(lineage, registry, version, contest)
+            decision = decide(contest, version, evaluation)
+            if decision.outcome == "challenger":
+                registry.challenge(version, decision.page)
+            else:
+                registry.promote(version, decision.page)
+            _show(parent, name, decision, version)
+    return RetrainResult(
+        outcome=decision.outcome,
+        sentence=decision.sentence,
+        name=name,
+        champion=_number(registry.find(name, CHAMPION)),
+        candidate=version.number,
+        evaluation=evaluation,
+        mlflow_run_id=parent.run_id,
+    )
+
+
+def _make(work: Comparison, at_once: int) -> tuple[PairResult | None, TrainResult]:
+    """The candidate, and the pairs that it or its base is trained on; what is there already is found."""
+    pairs = work.pair() if work.needs_pairs else None
+    trained = work.train(pairs, at_once)
+    work.redi_pairs(trained)
+    refined = work.refine(pairs, trained, at_once)
+    (candidate,) = (refined or trained).values()
+    return pairs, candidate
+
+
+def _check_champion(registry: Registry, contest: Contest, evaluation: EvaluateResult) -> None:
+    """The contest is about the champion that was there when it began, and about no other.
+
+    Raises:
+        JobFailedError: it was replaced meanwhile, as by a rollback.
+    """
+    then, now = contest.champion, registry.find(contest.name, CHAMPION)
+    measured = [each.mlflow_model_id for each in evaluation.models[1:]]
+    if _number(then) != _number(now) or (then is not None and measured not in ([], [then.model_id])):
+        raise JobFailedError(
+            f"the champion of {contest.name} was version {_number(then)} when this run began and is version "
+            f"{_number(now)} now; the new model is kept: retry, to compare it with that one"
+        )
+
+
+def _tag(lineage: Lineage, registry: Registry, version: Version, contest: Contest) -> None:
+    """Has a version say what it was made of, by which the next run knows it again."""
+    with registry.asking():
+        for tag, value in contest.tags.items():
+            lineage.client.set_model_version_tag(version.name, str(version.number), tag, value)
+
+
+def _show(parent: StageRun, name: str, decision: Decision, version: Version) -> None:
+    """Tells the decision where people look: on the run's page in Prefect, and in MLflow."""
+    artifacts.show_text(f"decision-{name}", f"{name}: {decision.outcome}", f"## {name}\n\n{decision.page}")
+    parent.tag(outcome=decision.outcome, decision=decision.sentence, version=str(version.number), registered_model=name)
+    parent.log(decision.figures)
+    get_run_logger().info("%s", decision.sentence)
+
+
+def _nothing(name: str, sentence: str, champion: Version | None) -> RetrainResult:
+    return RetrainResult(
+        outcome="skipped",
+        sentence=sentence,
+        name=name,
+        champion=_number(champion),
+        candidate=None,
+        evaluation=None,
+        mlflow_run_id=None,
+    )
+
+
+def _number(version: Version | None) -> int | None:
+    return None if version is None else version.number
