@@ -205,6 +205,8 @@ class EvaluateResult(Spec):
     """Path of the picture of a few samples on their way from source to result (PNG)."""
     report: str
     """Path of the page that has it all (HTML)."""
+    report_address: str
+    """Where that page is shown: in MLflow if a server answers for it, else the file itself."""
     skipped: bool
     seconds: float
 

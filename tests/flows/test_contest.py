@@ -154,6 +154,9 @@ def _evaluation(*models: ModelScores) -> EvaluateResult:
         table="t",
         figure="f",
         grid="g",
+        trajectories="t.png",
+        report="r.html",
+        report_address="file:///r.html",
         skipped=False,
         seconds=0,
     )

@@ -70,7 +70,9 @@ def result_of(folder: Path, *models: ModelScores) -> EvaluateResult:
         )
         for name in names
     ]
-    files = {name: str(folder / name) for name in ("table", "figure", "grid", "trajectories", "report")}
+    files = {
+        name: str(folder / name) for name in ("table", "figure", "grid", "trajectories", "report", "report_address")
+    }
     return EvaluateResult(
         fingerprint="f" * 64,
         models=models,
