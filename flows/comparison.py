@@ -188,6 +188,7 @@ def _report(parent: StageRun, result: ComparisonResult) -> None:
     """Makes the comparison's MLflow run the place from which everything else is found."""
     evaluation = result.evaluation
     tags = {"comparison": evaluation.figure, "samples": evaluation.grid, "table": evaluation.table}
+    tags["report"] = evaluation.report_address
     tags["dataset_digest"] = result.trainings[0].dataset_digest
     if result.pairs is not None:
         tags |= {"pairs_fingerprint": result.pairs.fingerprint, "pairs_url": result.pairs.url}
