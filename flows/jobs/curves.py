@@ -132,7 +132,7 @@ def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: 
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.grid(alpha=0.3)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.04 * axis.get_ylim()[1])
     if not small:
         axis.set_xlabel("sampling steps")
         return
