@@ -9,7 +9,6 @@ from flows.parameters import FlowParameters, Reference, Refinements, Sharded, St
 from pairflow.presets import preset
 from pairflow.spec import CouplingSpec
 
-
 _FIRST = ("dataset", "name", "method", "preset", "steps", "margin", "confidence", "trials", "num_samples")
 
 
