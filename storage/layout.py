@@ -24,8 +24,10 @@ class Layout(Protocol):
     def encode(self, header: PairsHeader, shard: ShardPlan, columns: Columns) -> dict[str, bytes]:
         """A shard's objects, by name; equal columns give equal bytes."""
 
-    def decode(self, header: PairsHeader, shard: ShardPlan, name: str, data: bytes) -> Columns:
-        """The columns that an object holds."""
+    def decode(
+        self, header: PairsHeader, shard: ShardPlan, name: str, data: bytes, into: Columns | None = None
+    ) -> Columns:
+        """The columns that an object holds; those that are in `into` are written there."""
 
 
 _LAYOUTS: dict[PairsFormat, Layout] = {"zarr": zarr_shards, "parquet": parquet_shards}
@@ -53,15 +55,17 @@ def fault_of(described: StoredObject, data: bytes | None) -> str | None:
     return None
 
 
-def decode_checked(header: PairsHeader, record: ShardRecord, name: str, data: bytes) -> Columns:
-    """The columns of an object whose bytes may be anything.
+def decode_checked(
+    header: PairsHeader, record: ShardRecord, name: str, data: bytes, into: Columns | None = None
+) -> Columns:
+    """The columns of an object whose bytes may be anything; those that are in `into` are written there.
 
     Raises:
         ValueError: it cannot be decoded, or holds other shapes, types or another coupling's data; says which.
     """
     layout, shard = layout_of(header), ShardPlan(record.index, record.start, record.stop)
     try:
-        columns = layout.decode(header, shard, name, data)
+        columns = layout.decode(header, shard, name, data, into)
     except ValueError:
         raise
     except Exception as error:  # damaged bytes make zarr, numcodecs and pyarrow raise all kinds
@@ -74,8 +78,10 @@ def decode_checked(header: PairsHeader, record: ShardRecord, name: str, data: by
     return columns
 
 
-def read_object(folder: Folder, header: PairsHeader, record: ShardRecord, described: StoredObject) -> Columns:
-    """The columns of one object of a shard, its bytes checked against the record.
+def read_object(
+    folder: Folder, header: PairsHeader, record: ShardRecord, described: StoredObject, into: Columns | None = None
+) -> Columns:
+    """The columns of one object of a shard, its bytes checked against the record; see `decode_checked`.
 
     Raises:
         ShardCorruptError: they are not those that were written; names the path and the shard.
@@ -84,7 +90,7 @@ def read_object(folder: Folder, header: PairsHeader, record: ShardRecord, descri
     fault = fault_of(described, data)
     if fault is None and data is not None:
         try:
-            return decode_checked(header, record, described.name, data)
+            return decode_checked(header, record, described.name, data, into)
         except ValueError as error:
             fault = str(error)
     raise ShardCorruptError(f"shard {record.index} is damaged: {folder.path(described.name)}: {fault}; {REMEDY}")

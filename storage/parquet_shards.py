@@ -61,7 +61,7 @@ def encode(header: PairsHeader, shard: ShardPlan, columns: Columns) -> dict[str,
     return {name: sink.getvalue().to_pybytes() for name in objects(header, shard.index)}
 
 
-def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes) -> Columns:
+def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes, into: Columns | None = None) -> Columns:
     """All columns of an object; raises ValueError, or what pyarrow raises, if it is damaged or of another coupling."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -80,8 +80,14 @@ def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes) -> Col
         chunks = table.column(column).combine_chunks()
         values = chunks if column == "sample_id" else chunks.flatten()
         shape = (-1,) if column == "sample_id" else (-1, header.length)
-        flat = values.to_numpy(zero_copy_only=False)
-        columns[column] = flat.astype(column_dtype(header, column), copy=False).reshape(shape)
+        found = values.to_numpy(zero_copy_only=False).reshape(shape)
+        if (out := into.get(column) if into else None) is None:
+            columns[column] = found.astype(column_dtype(header, column), copy=False)
+        elif out.shape != found.shape:
+            raise ValueError(f"wrong shape: {column} is {found.shape}, expected {out.shape}")
+        else:
+            np.copyto(out, found, casting="unsafe")  # the file holds these types in 32 bits
+            columns[column] = out
     return columns
 
 

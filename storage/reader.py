@@ -89,8 +89,8 @@ class Pairs:
         whole = {name: np.empty(column_shape(header, name, len(self)), column_dtype(header, name)) for name in columns}
 
         def fill(plan: ShardPlan) -> None:
-            for name, rows in self.shard(plan.index, columns).items():
-                whole[name][plan.start : plan.stop] = rows
+            rows = {name: array[plan.start : plan.stop] for name, array in whole.items()}
+            self._objects.read(plan.index, columns, rows)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(fill, header.plan()):
@@ -245,18 +245,18 @@ class _ObjectCache:
                 self._num_bytes -= _num_bytes(self._decoded.popitem(last=False)[1])
         return columns[name]
 
-    def read(self, index: int, names: tuple[str, ...]) -> Columns:
-        """Some columns of one shard, from the store and not kept."""
+    def read(self, index: int, names: tuple[str, ...], into: Columns | None = None) -> Columns:
+        """Some columns of one shard, from the store and not kept; those that are in `into` are written there."""
         columns: Columns = {}
         for object_name, held in self._layout.objects(self.header, index).items():
             if set(held) & set(names):
-                columns |= self._read(index, object_name)
+                columns |= self._read(index, object_name, into)
         return {name: columns[name] for name in names}
 
-    def _read(self, index: int, object_name: str) -> Columns:
+    def _read(self, index: int, object_name: str, into: Columns | None = None) -> Columns:
         record = self._shards[index]
         described = next(each for each in record.objects if each.name == object_name)
-        return read_object(self.folder, self.header, record, described)
+        return read_object(self.folder, self.header, record, described, into)
 
 
 def _check_columns(names: tuple[str, ...]) -> None:

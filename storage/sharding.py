@@ -19,6 +19,7 @@ ZSTD_LEVEL = 3  # level 1 is no faster here, level 5 takes half as long again fo
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
+_FRAME_HEADER_BYTES = 18  # at most, magic number included
 _INDEX = np.dtype("<u8")
 
 
@@ -63,16 +64,35 @@ def decode_object(data: bytes, out: npt.NDArray[Any], shard_rows: int, chunk_row
     codec, view = _zstd(), memoryview(data)
     dtype = out.dtype.newbyteorder("<")
     chunk_bytes = chunk_rows * out[:1].nbytes if len(out) else 0
+    in_place = dtype == out.dtype and out.flags.c_contiguous
     for number, start in enumerate(range(0, len(out), chunk_rows)):
         offset, size = int(index[number, 0]), int(index[number, 1])
         if offset + size > len(data):
             raise ValueError(f"chunk {number} lies beyond the end of the object, or is not there")
-        chunk = codec.decode(view[offset : offset + size])
+        frame, block = view[offset : offset + size], out[start : start + chunk_rows]
+        if in_place and block.nbytes == chunk_bytes == _content_bytes(frame):
+            codec.decode(frame, out=block)
+            continue
+        chunk = codec.decode(frame)
         if len(chunk) != chunk_bytes:
             raise ValueError(f"wrong shape: chunk {number} holds {len(chunk):,} bytes, expected {chunk_bytes:,}")
-        block = out[start : start + chunk_rows]
         values = np.frombuffer(chunk, dtype)[: block.size]
         block[...] = values.reshape(block.shape)
+
+
+def _content_bytes(frame: memoryview) -> int | None:
+    """What a zstd frame says it holds (RFC 8878, section 3.1.1.1), or None if it does not say.
+
+    numcodecs decompresses into a larger array without a word, so this is asked first.
+    """
+    if len(frame) < _FRAME_HEADER_BYTES:
+        return None
+    descriptor = frame[4]
+    single_segment, dictionary = descriptor >> 5 & 1, (0, 1, 2, 4)[descriptor & 3]
+    size = (single_segment, 2, 4, 8)[descriptor >> 6]
+    start = 6 - single_segment + dictionary
+    stated = int.from_bytes(frame[start : start + size], "little") + (256 if size == 2 else 0)
+    return stated if size else None
 
 
 def _index(data: bytes, num_chunks: int) -> npt.NDArray[np.uint64]:

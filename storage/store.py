@@ -150,8 +150,7 @@ def write_shard(
         content_sha256=content_sha256(header, shard, columns),
     )
     _check_no_conflict(folder, header, record)
-    for name, data in encoded.items():
-        folder.write(name, data)
+    folder.write_all(encoded)
     folder.write(record_name(header, index), render(record))
     return record
 

@@ -51,10 +51,12 @@ def encode(header: PairsHeader, shard: ShardPlan, columns: Columns) -> dict[str,
     return encoded
 
 
-def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes) -> Columns:
+def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes, into: Columns | None = None) -> Columns:
     """The column that an object holds; raises ValueError, or what numcodecs raises, if it is damaged."""
     (column,) = objects(header, shard.index)[name]
-    out = np.empty(column_shape(header, column, shard.num_rows), column_dtype(header, column))
+    out = into.get(column) if into else None
+    if out is None:
+        out = np.empty(column_shape(header, column, shard.num_rows), column_dtype(header, column))
     decode_object(data, out, *_rows(header, column))
     return {column: out}
 

@@ -43,6 +43,8 @@ def fit_together(
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
 
+    from flows.jobs.rendezvous import OwnRendezvous
+
     # Ray Train's own actors look for their cluster by themselves, and find several where there are several.
     own = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
     ray.init(address="auto", logging_level=logging.WARNING, runtime_env={"env_vars": own})
@@ -55,6 +57,7 @@ def fit_together(
         scaling_config=ScalingConfig(
             num_workers=num_workers, use_gpu=bool(settings.gpus_per_job), resources_per_worker=resources
         ),
+        torch_config=OwnRendezvous(),
         run_config=RunConfig(
             storage_path=str(settings.home / "ray" / "train"),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
@@ -98,12 +101,14 @@ def _work(config: dict[str, Any]) -> None:
     """One worker's part. An error of ours is handed on and ends the training: to try again would not help."""
     from ray.train import get_context
 
+    from flows.jobs.rendezvous import together
     from pairflow.replicas import Replica
 
     said, fit = config["said"], ray.get(config["fit"])
     first = get_context().get_world_rank() == 0
     try:
-        result: FitResult | PairFlowError = fit(on_step=said.put if first else None, replica=Replica.current())
+        with together():
+            result: FitResult | PairFlowError = fit(on_step=said.put if first else None, replica=Replica.current())
     except PairFlowError as error:
         result = error
     if first:

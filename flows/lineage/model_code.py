@@ -56,7 +56,8 @@ class Sampler(PythonModel):
     def _draw(self, requests: pd.DataFrame) -> pd.DataFrame | np.ndarray:
         if len(requests) != 1:
             raise SpecError(f"got {len(requests)} rows, expected one: a request, such as n = 8, steps = 4, seed = 0")
-        given = {str(name): value for name, value in requests.iloc[0].to_dict().items() if not pd.isna(value)}
+        (row,) = requests.to_dict(orient="records")  # and not a row of pandas, where one fraction makes all floats
+        given = {str(name): value for name, value in row.items() if not (np.isscalar(value) and pd.isna(value))}
         num_samples = _number(given, "n", 1, _MAX_SAMPLES)
         num_steps = _number(given, "steps", 1, MAX_STEPS)
         seed = _number(given, "seed", 0, _MAX_SEED)

@@ -65,7 +65,8 @@ class Registry(Versions):
 
         Args:
             version: of any registered model.
-            reason: with the figures; in markdown, the text of the version's page from now on.
+            reason: with the figures; in markdown, the text of the version's page from now on. The list of versions
+                shows its first words as they are, so they had better be plain.
 
         Returns:
             The champion of before, if there was one.

@@ -84,11 +84,11 @@ class Lineage:
         if copy.is_dir():
             return copy
         try:
-            self.client.get_logged_model(model_id)
+            where = self.client.get_logged_model(model_id).artifact_location  # models:/… would follow the environment
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=f".{model_id}-") as partial:
                 found = download_artifacts(
-                    artifact_uri=f"models:/{model_id}", dst_path=partial, tracking_uri=self._settings.tracking_uri
+                    artifact_uri=where, dst_path=partial, tracking_uri=self._settings.tracking_uri
                 )
                 with contextlib.suppress(OSError):  # another process was quicker
                     Path(found).rename(copy)

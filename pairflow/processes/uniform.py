@@ -61,12 +61,11 @@ class UniformProcess(Process):
         total = self.vocab_size / (1 - kappa_t)  # Σ_j x̄_j / (1−κ) = K + c
         odds = kappa_t * total  # c = γ − 1
 
-        probs = logits.float().softmax(dim=-1)
-        log_sum = (odds[..., None] * probs).log1p().sum(dim=-1)
-        prob_target = probs.gather(-1, target[..., None]).squeeze(-1)
-        log_target = (odds * prob_target).log1p()
-        log_here = (odds * probs.gather(-1, x_t[..., None]).squeeze(-1)).log1p()
-        gap = (odds * (1 - prob_target) / (1 + odds * prob_target)).log1p()
+        scaled = odds[..., None] * logits.float().softmax(dim=-1)  # c·pθ, the one tensor [B, D, K] that is kept
+        log_sum = scaled.log1p().sum(dim=-1)
+        scaled_target, scaled_here = scaled.gather(-1, torch.stack([target, x_t], dim=-1)).unbind(-1)
+        log_target, log_here = scaled_target.log1p(), scaled_here.log1p()
+        gap = ((odds - scaled_target) / (1 + scaled_target)).log1p()
         rest = log_sum - log_target
 
         moved = total * ((-log_here).expm1() + log_here) + (1 + odds) * gap - rest

@@ -190,7 +190,7 @@ class TestDecision:
             "|  | candidate: version 2 | champion so far: version 1 |",
             "| valid molecules | 21 ± 1 | 11 ± 1 |",
             "| training rows | 90 | 80 |",
-            f"| dataset digest | {'d' * 12} | {'c' * 12} |",
+            f"| dataset digest | {'d' * 12}… | {'c' * 12}… |",
         ):
             assert line in decision.page.splitlines()
         decision = decide(contest, _version(2, {}), _evaluation(bad, good))

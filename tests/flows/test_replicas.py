@@ -1,4 +1,4 @@
-"""Two workers of Ray Train train as one, also when one of them is killed on the way."""
+"""Two workers of Ray Train train as one, also when one of them is killed on the way, and nobody else can reach them."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def _losses(home: Path, result: dict[str, Any]) -> dict[int, list[float]]:
 
 
 def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subprocess.Popen[str]") -> None:
-    """Kills one of the training processes as soon as there is a checkpoint to go on from."""
+    """Kills one of the training processes as soon as there is a checkpoint; before, looks where they listen."""
     deadline = time.monotonic() + 150
     while not list(checkpoints.glob("*/checkpoints/step-*/state.json")):
         assert running.poll() is None, running.communicate()
@@ -50,6 +50,8 @@ def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subproces
     processes = psutil.Process(cluster._supervisor.pid).children(recursive=True)
     workers = [each for each in processes if "RayTrainWorker" in " ".join(each.cmdline())]
     assert len(workers) == 2
+    listening = [each for worker in workers for each in worker.net_connections("inet") if each.status == "LISTEN"]
+    assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
     workers[1].kill()
 
 

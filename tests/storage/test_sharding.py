@@ -1,14 +1,16 @@
 """Objects of Zarr's sharding codec: byte for byte those of zarr, read as zarr reads them, and nothing else taken."""
 
+import google_crc32c
 import numpy as np
 import pytest
 import storage_formula as formula
 import zarr
+from numcodecs import Zstd
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from storage import zarr_shards
-from storage.sharding import decode_object, encode_object
+from storage.sharding import _content_bytes, decode_object, encode_object
 
 CASES = [
     (num_rows, shard_size, length, vocab_size)
@@ -63,6 +65,32 @@ def test_damaged_objects_are_errors_or_other_rows_and_never_a_crash():
     for cut in (b"", sound[:3], sound[:131], sound[:-1], sound[1:]):
         with pytest.raises((ValueError, RuntimeError)):
             decode_object(cut, out, 128, 16)
+
+
+@pytest.mark.parametrize("num_bytes", [100, 255, 256, 257, 65_791, 65_792, 1_000_000])
+def test_a_frame_says_what_it_holds(num_bytes):
+    """The four widths of a frame's size, as zstd writes them."""
+    noise = np.random.default_rng(0).integers(256, size=num_bytes, dtype=np.uint8)
+    assert _content_bytes(memoryview(Zstd(level=3).encode(noise))) == num_bytes
+    assert _content_bytes(memoryview(b"short")) is None
+
+
+def test_a_frame_of_fewer_rows_is_an_error_and_leaves_no_row_unset():
+    """numcodecs would fill in the first rows and say nothing."""
+    rows = np.random.default_rng(0).integers(2**16, size=(128, 4), dtype=np.uint16)
+    sound = encode_object(rows, 128, 128)
+    fewer = Zstd(level=3).encode(rows[:100])
+    index = np.array([[0, len(fewer)]], "<u8").tobytes()
+    data = fewer + index + encode_crc(index)
+    out = np.empty_like(rows)
+    with pytest.raises(ValueError, match=r"wrong shape: chunk 0 holds 800 bytes, expected 1,024"):
+        decode_object(data, out, 128, 128)
+    decode_object(sound, out, 128, 128)
+    np.testing.assert_array_equal(out, rows)
+
+
+def encode_crc(index: bytes) -> bytes:
+    return int(google_crc32c.value(index)).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize(("shard_rows", "chunk_rows"), [(128, 32), (64, 16), (256, 16)])

@@ -1,0 +1,77 @@
+"""Someone who has nothing but what a model's requirements name: loads models, asks them for samples, prints them.
+
+`python -I model_user.py requirements.txt`, with {uri: [request, …]} on standard input, prints {uri: [answer, …]}; a
+request that is refused is answered by the error's type and text. Other packages cannot be imported.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed(requirements: Iterable[Requirement]) -> set[str]:
+    """The distributions that pip would have installed for these requirements."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(requirement.name, extra) for requirement in requirements for extra in ("", *requirement.extras)]
+    while waiting:
+        name, extra = waiting.pop()
+        if (_key(name), extra) in found:
+            continue
+        found.add((_key(name), extra))
+        try:
+            needs = [Requirement(text) for text in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:
+            continue
+        wanted = [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+        waiting += [(need.name, more) for need in wanted for more in ("", *need.extras)]
+    return {name for name, _ in found}
+
+
+class _OnlyThese:
+    """An importer that has nothing, and lets only the modules of some distributions be found by others."""
+
+    def __init__(self, distributions: set[str]) -> None:
+        self._owners = metadata.packages_distributions()
+        self._distributions = distributions
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        top = name.partition(".")[0]
+        owners = {_key(owner) for owner in self._owners.get(top, [])}
+        if owners and not owners & self._distributions and top != "pairflow":  # pairflow comes with the model
+            raise ModuleNotFoundError(f"no requirement names {name}")
+
+
+def _answer(model: Any, request: dict[str, Any]) -> Any:
+    try:
+        samples = model.predict(request)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return {"smiles": list(samples["smiles"])} if hasattr(samples, "columns") else samples.tolist()
+
+
+def _main(requirements: Path) -> None:
+    lines = [Requirement(line) for line in requirements.read_text().splitlines()]
+    sys.meta_path.insert(0, _OnlyThese(_installed(lines)))
+    import mlflow.pyfunc
+
+    answers = {}
+    for uri, requests in json.load(sys.stdin).items():
+        model = mlflow.pyfunc.load_model(uri)
+        answers[uri] = [_answer(model, request) for request in requests]
+    code = sys.modules["pairflow"].__file__
+    unnamed = sorted({"flows", "storage", "prefect", "ray", "zarr", "rdkit", "numba"} & set(sys.modules))
+    print(json.dumps({"answers": answers, "library": code, "unnamed": unnamed}))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))
