@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import methods
-from flows.jobs import contestants, finished, inputs, pair_quality, presentation, runs
+from flows.jobs import contestants, finished, inputs, pair_quality, presentation, report, runs
 from flows.jobs.contestants import Contestant
 from flows.jobs.machine import use_threads
 from flows.jobs.protocol import JobContext, ProgressLines, main
@@ -71,7 +71,12 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         grid=str(folder / "samples.png"),
         trajectories=str(folder / "trajectories.png"),
         report=str(folder / "report.html"),
-        report_address=evaluation.report_address(models[0].mlflow_run_id, folder / "report.html"),
+        report_address=report.address(
+            evaluation.settings.tracking_uri,
+            evaluation.lineage.experiment(parameters.dataset.name),
+            models[0].mlflow_run_id,
+            folder / "report.html",
+        ),
         skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
         seconds=time.perf_counter() - started,
     )
@@ -186,14 +191,6 @@ class _Evaluation:
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
         runs.write(Path(result.table), result)
-
-    def report_address(self, run_id: str, path: Path) -> str:
-        """Where a reader opens the page that is logged with an MLflow run."""
-        uri = self.settings.tracking_uri
-        if not uri.startswith("http"):
-            return path.as_uri()
-        experiment_id = self.lineage.experiment(self.data.spec.name)
-        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{path.name}"
 
     def attach(self, result: EvaluateResult, run_id: str) -> None:
         """Logs the page and its pictures with an MLflow run."""

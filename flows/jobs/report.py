@@ -82,6 +82,17 @@ def write(result: EvaluateResult, page: Page, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def address(tracking_uri: str, experiment_id: str, run_id: str, path: Path) -> str:
+    """Where a reader opens a page that is logged with a run: in MLflow if a server shows it, else the file itself."""
+    if not tracking_uri.startswith("http"):
+        return path.as_uri()
+    return f"{_run_address(tracking_uri, experiment_id, run_id)}/artifacts/{path.name}"
+
+
+def _run_address(server: str, experiment_id: str, run_id: str) -> str:
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
 def roles(methods: Sequence[MethodScores]) -> dict[str, str]:
     """Label -> what a model is here: its alias, such as 'champion'; else 'candidate' against a champion, or 'model'.
 
@@ -125,7 +136,7 @@ def _model(scores: ModelScores, mlflow: tuple[str, str] | None) -> dict[str, str
     """The row of a model in the table of what was compared."""
     address = None
     if mlflow is not None:
-        address = f"{mlflow[0].rstrip('/')}/#/experiments/{mlflow[1]}/runs/{scores.mlflow_run_id}"
+        address = _run_address(*mlflow, scores.mlflow_run_id)
     return {
         "label": scores.label,
         "seed": str(scores.training_seed),
