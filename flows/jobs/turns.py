@@ -39,7 +39,7 @@ def turn(what: str, submission_id: str | None) -> Iterator[None]:
         ray.kill(holder)
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
+@ray.remote
 class _Holder:
     def __init__(self, submission_id: str) -> None:
         self._submission_id = submission_id
@@ -52,7 +52,9 @@ def _hold(what: str, submission_id: str) -> "ray.actor.ActorHandle":
     told, failures = False, 0
     while True:
         try:
-            mine = _Holder.options(name=what, namespace=_NAMESPACE).remote(submission_id)
+            mine = _Holder.options(  # type: ignore[attr-defined]
+                name=what, namespace=_NAMESPACE, num_cpus=0
+            ).remote(submission_id)
             # Of two that ask in the same moment Ray gives the name to one, and tells the other when it is spoken to.
             ray.get(mine.who.remote())
             return mine
