@@ -14,7 +14,7 @@ from flows.jobs.contestants import Contestant
 from flows.jobs.machine import use_threads
 from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.jobs.scoring import score
-from flows.lineage import Lineage
+from flows.lineage import Lineage, StageRun
 from flows.methods import METHODS, MethodName
 from flows.parameters import EvaluateParameters, recipe, with_seed
 from flows.results import (
@@ -166,7 +166,7 @@ class _Evaluation:
                 **({} if model_id is None else {"model_id": model_id}),
                 **contestant.origin,
             )
-            scores = self._score(contestant, known_as, folder, stage.run_id)
+            scores = self._score(contestant, known_as, folder, stage)
             stage.log(scores.facts)
             for step in scores.steps:
                 figures = {name: value.mean for name, value in step.scores.items()}
@@ -197,7 +197,7 @@ class _Evaluation:
         for path in (result.figure, result.grid, result.trajectories, result.report):
             self.lineage.attach(run_id, Path(path))
 
-    def _score(self, contestant: Contestant, known_as: str, folder: Path, run_id: str) -> ModelScores:
+    def _score(self, contestant: Contestant, known_as: str, folder: Path, stage: StageRun) -> ModelScores:
         spec = self.preset.evaluation
         evaluator = self.evaluator
         per_sample = sum(network_calls(num_steps, spec.final_step) for num_steps in spec.steps)
@@ -225,7 +225,7 @@ class _Evaluation:
             notes=tuple(evaluator.notes),
             pairs_fingerprint=known,
             steps=scored.steps,
-            mlflow_run_id=run_id,
+            mlflow_run_id=stage.run_id,
             mlflow_model_id=contestant.mlflow_model_id,
         )
 
