@@ -137,8 +137,8 @@ class PairParameters(Sharded, FlowParameters):
     redi: RediSpec | None = Field(None, description="ReDi, in place of a coupling: how base_model makes its own pairs.")
     base_model: str | None = Field(
         None,
-        description="For ReDi: a checkpoint's folder, a training's fingerprint, an MLflow model id m-…, or a registered "
-        "model such as pairflow-qm9@champion.",
+        description="For ReDi: a checkpoint's folder, a training's fingerprint, an MLflow model id m-…, or a "
+        "registered model such as pairflow-qm9@champion.",
     )
 
     expected_fingerprint: str | None = Field(
@@ -182,8 +182,8 @@ class DistillParameters(_OnPairs, Refinements, _FromPreset):
     method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
     base_model: str | None = Field(
         None,
-        description="The model to start from: a checkpoint's folder, a training's fingerprint, an MLflow model id m-…, or "
-        "a registered model such as pairflow-qm9@champion; default the base of these settings.",
+        description="The model to start from: a checkpoint's folder, a training's fingerprint, an MLflow model id m-…, "
+        "or a registered model such as pairflow-qm9@champion; default the base of these settings.",
     )
 
 
