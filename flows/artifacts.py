@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -71,6 +72,11 @@ def show_pictures(key: str, title: str, pictures: Mapping[str, str]) -> None:
         else:
             parts.append(f"### {name}\n\n`{path}` on the machine that made it")
     create_markdown_artifact(markdown="\n\n".join(parts), key=key, description=title)
+
+
+def show_link(key: str, title: str, address: str) -> None:
+    """A link to what Prefect cannot hold, such as a page."""
+    create_link_artifact(link=address, link_text=address, key=key, description=title)
 
 
 def mlflow_link(run_id: str | None) -> str | None:

@@ -40,8 +40,9 @@ def _options(parameters: FlowParameters) -> Iterator[tuple[str, Any]]:
         yield from _coupling(parameters)
     for name, field in type(parameters).model_fields.items():
         value = getattr(parameters, name)
-        known = name in (*_GROUPS, "dataset") or (name == "expected_fingerprint")
-        if known or (value == field.get_default(call_default_factory=True) and name not in _ALWAYS):
+        known = name in (*_GROUPS, "dataset", "expected_fingerprint")
+        as_by_default = value == field.get_default(call_default_factory=True) and name not in _ALWAYS
+        if known or as_by_default or value == ():
             continue
         if name == "models":
             yield from ((_NAMES[name], each) for each in value)

@@ -24,6 +24,7 @@ def _link(parent: StageRun, result: ComparisonResult) -> None:
     """Tags for programs: `pairflow lineage` follows them."""
     evaluation = result.evaluation
     tags = {"comparison": evaluation.figure, "samples": evaluation.grid, "table": evaluation.table}
+    tags["report"] = evaluation.report_address
     tags["dataset_digest"] = result.trainings[0].dataset_digest
     if result.pairs is not None:
         tags |= {"pairs_fingerprint": result.pairs.fingerprint, "pairs_url": result.pairs.url}
@@ -70,7 +71,7 @@ def _introduce(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> 
         stages = {"pairing": result.pairs.mlflow_run_id} | stages
     data = [each for each in used.values() if "url" not in each.source]
     headline = evaluation.methods[0].headline_text
-    files = [Path(path).name for path in (evaluation.figure, evaluation.grid)]
+    files = [Path(path).name for path in (evaluation.report, evaluation.figure, evaluation.grid)]
     parent.tell(
         {
             "Data": "; ".join(descriptions.dataset(each.name, each.digest, each.profile) for each in data),

@@ -103,8 +103,8 @@ class Contest:
         challenger = registry.find(self.name, CHALLENGER)
         if challenger is not None and self._made(challenger) and challenger.tags.get(JUDGED) == self.fingerprint:
             return (
-                f"{data} are those of version {challenger.number} of {self.name}, which was not better than version "
-                f"{champion.number}, the champion"
+                f"{data} are those of version {challenger.number} of {self.name}, which is a challenger to version "
+                f"{champion.number}, the champion, and nothing has changed since"
             )
         return None
 
@@ -120,7 +120,7 @@ class Contest:
         if before != self.survey.source:
             raise SpecError(
                 f"the champion of {self.name} was made of {before}, and this is {self.survey.source}: give this data a "
-                "name of its own (--name NAME), or --name {self.parameters.registered_as} to go on with that model"
+                f"name of its own (--name NAME), or --name {self.parameters.registered_as} to go on with that model"
             )
 
     @property

@@ -12,6 +12,7 @@ from flows.methods import METHODS
 from flows.results import EvaluateResult, ModelScores, Score
 from flows.tables import shown
 
+_DIGITS = 12  # of an id or a digest, where people read it
 Outcome: TypeAlias = Literal["first", "promoted", "challenger"]
 
 
@@ -110,9 +111,9 @@ def _page(
     rows += [
         ["method", *(METHODS[each.method].label for each in models)],
         ["training rows", *(each.rows for each in columns)],
-        ["dataset digest", *(each.digest[:12] for each in columns)],
-        ["MLflow model", *(each.version.model_id for each in columns)],
-        ["MLflow run of the evaluation", *(mlflow_link(each.mlflow_run_id) or "" for each in models)],
+        ["dataset digest", *(_short(each.digest) for each in columns)],
+        ["MLflow model", *(_short(each.version.model_id) for each in columns)],
+        ["evaluation", *(_link(each.mlflow_run_id) for each in models)],
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return (
@@ -121,6 +122,15 @@ def _page(
         f"{contest.preset.evaluation.num_samples:,} samples with the same seeds, against {survey.num_held_out:,} rows "
         f"held out. Asked for: better by {rule.margin:.3g} of the champion's score, confidence {rule.confidence:g}.\n"
     )
+
+
+def _link(run_id: str) -> str:
+    """A run as a narrow cell of a table."""
+    return str(mlflow_link(run_id)).replace(f"[{run_id}]", f"[{_short(run_id)}]") if run_id else ""
+
+
+def _short(name: str) -> str:
+    return f"{name[:_DIGITS]}…" if len(name) > _DIGITS else name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from flows.provenance import Input
 _COMMAND = "Command"
 _LINE = 100  # characters
 # MLflow's page shows five lines or so until it is asked for more.
-_LAST = ("Part of", "Prefect", "Ray", "Code", "Machine")
+_LAST = ("Part of", "Prefect", "Ray", "Code", "Machine", "Used")
 
 
 def describe(facts: Mapping[str, str], first: str = "") -> str:

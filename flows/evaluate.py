@@ -54,5 +54,10 @@ def show_comparison(result: EvaluateResult, dataset: str) -> None:
     artifacts.show_pictures(
         f"pictures-{key}",
         f"Samples and scores of {dataset}",
-        {"Scores by number of sampling steps": result.figure, "Samples": result.grid},
+        {
+            "Scores by number of sampling steps": result.figure,
+            "Samples": result.grid,
+            "From source to sample": result.trajectories,
+        },
     )
+    artifacts.show_link(f"report-{key}", f"Report of {dataset}, one page: {result.report}", result.report_address)

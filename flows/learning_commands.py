@@ -88,7 +88,9 @@ def evaluate(
     dataset: DatasetSpec,
     methods: Annotated[
         str | None,
-        typer.Option(metavar=opt.METHODS_METAVAR, help=f"{opt.METHODS_HELP} Default udlm,pairflow if no --model is."),
+        typer.Option(
+            metavar=opt.METHODS_METAVAR, help=f"{opt.METHODS_HELP} Default udlm,pairflow; beside --model none."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,

@@ -81,6 +81,7 @@ def scores(result: EvaluateResult) -> None:
         print(f"{name.replace('_', ' ')}: {value:.4g}")
     print(f"comparison figure: {result.figure}")
     print(f"sample grid:       {result.grid}")
+    print(f"report:            {result.report}")
     print(f"table (JSON):      {result.table}")
 
 

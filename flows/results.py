@@ -125,7 +125,8 @@ class ModelScores(MethodScores):
     training_seed: int
     checkpoint_sha256: str
     training_fingerprint: str | None
-    pairs_fingerprint: str | None
+    pairs_fingerprint: str | None = None
+    """Of the pairs that it was trained on, if any."""
     evaluation_fingerprint: str
     mlflow_run_id: str
     mlflow_model_id: str | None
@@ -204,6 +205,8 @@ class EvaluateResult(Spec):
     """Path of the picture of a few samples on their way from source to result (PNG)."""
     report: str
     """Path of the page that has it all (HTML)."""
+    report_address: str
+    """Where that page is shown: in MLflow if a server answers for it, else the file itself."""
     skipped: bool
     seconds: float
 

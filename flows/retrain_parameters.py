@@ -2,16 +2,26 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from flows.methods import MethodName
 from flows.parameters import FlowParameters, Reference, Refinements, Sharded, StudyParameters, TrainedFromPreset
 from pairflow.presets import preset
 from pairflow.spec import CouplingSpec
 
+_FIRST = ("dataset", "name", "method", "preset", "steps", "margin", "confidence", "trials", "num_samples")
+
+
+def _first_things_first(schema: dict[str, Any]) -> None:
+    """What people set stands at the top of the form; what is inherited would."""
+    fields = schema["properties"]
+    schema["properties"] = {name: fields[name] for name in (*_FIRST, *fields)}
+
 
 class RetrainParameters(Sharded, Refinements, TrainedFromPreset):
     """Train anew if data or settings have changed, and let the better of candidate and champion serve."""
+
+    model_config = ConfigDict(json_schema_extra=_first_things_first)
 
     name: str | None = Field(
         None,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.results import NUM_SAMPLES, EvaluateResult, MethodScores, Score
-from pairflow.metrics.labels import Label, label
+from pairflow.metrics.labels import Label, in_order, label
 
 ABSENT = "–"
 """In the place of a score that could not be had, such as a distance where no molecule is valid."""
@@ -38,7 +38,7 @@ class Cell:
 
     Attributes:
         text: mean and deviation.
-        best: whether no other model's mean is better with as many steps.
+        best: whether no other model's mean is better with as many steps, and some model's is worse.
     """
 
     text: str
@@ -63,7 +63,7 @@ class ScoreTable:
 def score_names(methods: Sequence[MethodScores]) -> list[str]:
     """The scores that some method has with some number of steps: the headline first, the number of samples left out."""
     headline = methods[0].headline.name
-    found = dict.fromkeys(name for method in methods for step in method.steps for name in step.scores)
+    found = in_order(name for method in methods for step in method.steps for name in step.scores)
     return [headline, *(name for name in found if name not in (headline, NUM_SAMPLES))]
 
 
@@ -79,7 +79,8 @@ def _cells(methods: Sequence[MethodScores], name: str) -> dict[str, list[Cell]]:
     for place in range(len(methods[0].steps)):
         column = {each: scores[place] for each, scores in by_method.items()}
         means = [score.mean for score in column.values() if score is not None]
-        best = None if better is None or len(means) < 2 else (max if better else min)(means)
+        told_apart = better is not None and len(set(means)) > 1
+        best = (max if better else min)(means) if told_apart else None
         for each, score in column.items():
             rows[each].append(Cell(shown(score), best is not None and score is not None and score.mean == best))
     return rows

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _PARTS = (("pairing", 1.0, ""), ("training", 0.55, ""), ("refinement", 0.55, "///"))
 _HELD_OUT = "held-out data"
 _COLUMNS = 4  # of small panels, at most
-_UNITS = 24  # of the figure's width: 1, 2, 3 or 4 columns have a whole number of them
 _LINES = (
     "-",
     (0, (1, 1)),
@@ -70,27 +69,32 @@ def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], tit
     rows = -(-len(others) // columns)
     figure = Figure(figsize=(14, 5 + 2.75 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(1 + rows, _UNITS, height_ratios=[1.75] + [1] * rows)
-    large = figure.add_subplot(grid[0, : _UNITS - 9 if costs else _UNITS])
+    halves = figure.add_gridspec(1 + bool(rows), 1, height_ratios=[1.75, rows][: 1 + bool(rows)])
+    upper = halves[0].subgridspec(1, 2 if costs else 1, width_ratios=[5, 3] if costs else None)
+    large = figure.add_subplot(upper[0])
     _curves(large, methods, headline)
     shown = methods[0].headline
     better = "higher is better" if shown.higher_is_better else "lower is better"
     large.set_ylabel(f"{methods[0].headline_text} ({better})")
     large.set_title(f"{title}: {shown.label} by number of sampling steps", fontsize="large")
     if costs:
-        _bars(figure.add_subplot(grid[0, _UNITS - 9 :]), costs)
-    for place, name in enumerate(others):
-        row, column = divmod(place, columns)
-        unit = _UNITS // columns
-        axis = figure.add_subplot(grid[1 + row, unit * column : unit * (column + 1)])
-        _curves(axis, methods, name, small=True)
-    handles, labels = large.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda place: labels[place] == _HELD_OUT)  # it comes first by itself
+        _bars(figure.add_subplot(upper[1]), costs)
+    if others:
+        panels = halves[1].subgridspec(rows, columns)
+        for place, name in enumerate(others):
+            _curves(figure.add_subplot(panels[place]), methods, name, small=True)
+    # The held-out line is in some panels only, and comes first by itself.
+    drawn = {
+        text: handle
+        for axis in figure.axes[::-1]
+        for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    order = [*(each.label for each in methods), *([_HELD_OUT] if _HELD_OUT in drawn else [])]
     figure.legend(
-        [handles[place] for place in order],
-        [labels[place] for place in order],
+        [drawn[text] for text in order],
+        order,
         loc="outside lower center",
-        ncols=min(4, len(labels)),
+        ncols=min(4, len(order)),
         frameon=False,
         handlelength=3.2,  # long enough to tell the lines apart
     )
@@ -122,11 +126,13 @@ def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: 
     if held_out is not None:
         axis.axhline(held_out, color="0.4", linestyle=":", label=_HELD_OUT)
     axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_locator(FixedLocator(sorted({each.num_steps for method in methods for each in method.steps})))
+    steps = sorted({each.num_steps for method in methods for each in method.steps})
+    axis.set_xlim(steps[0] / 1.2, steps[-1] * 1.2)  # also where only some have the score
+    axis.xaxis.set_major_locator(FixedLocator(steps))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.grid(alpha=0.3)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.04 * axis.get_ylim()[1])
     if not small:
         axis.set_xlabel("sampling steps")
         return

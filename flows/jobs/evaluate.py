@@ -71,6 +71,7 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         grid=str(folder / "samples.png"),
         trajectories=str(folder / "trajectories.png"),
         report=str(folder / "report.html"),
+        report_address=evaluation.report_address(models[0].mlflow_run_id, folder / "report.html"),
         skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
         seconds=time.perf_counter() - started,
     )
@@ -185,6 +186,14 @@ class _Evaluation:
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
         runs.write(Path(result.table), result)
+
+    def report_address(self, run_id: str, path: Path) -> str:
+        """Where a reader opens the page that is logged with an MLflow run."""
+        uri = self.settings.tracking_uri
+        if not uri.startswith("http"):
+            return path.as_uri()
+        experiment_id = self.lineage.experiment(self.data.spec.name)
+        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{path.name}"
 
     def attach(self, result: EvaluateResult, run_id: str) -> None:
         """Logs the page and its pictures with an MLflow run."""

@@ -86,7 +86,9 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     run = lineage.run(data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context)
     with run as stage:
         _link(work, stage)
-        stage.tag(**{"machine.used": in_use(settings)})
+        used = in_use(settings)
+        stage.tag(**{"machine.used": used})
+        stage.tell({"Used": used})
         fitted = _fit(work, folder / "checkpoints", stage, settings)
         num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
         vocab = data.train.vocab

@@ -11,6 +11,7 @@ from pairflow.datasets import TokenDataset
 _SAMPLES = 4
 _TEXT_SIZE = 15  # pixels
 _LINE = 22
+_APART = 3  # between two tokens
 _LABEL_WIDTH = 120
 _CHANGED = (255, 205, 145)
 _MASK_COLOR = (0.80, 0.47, 0.65)  # of Okabe and Ito's palette; no grey and none of viridis
@@ -71,8 +72,7 @@ def _strips(vocab_size: int, tokens: np.ndarray, names: list[str], title: str, p
     from matplotlib.figure import Figure
 
     num_states, num_samples, length = tokens.shape
-    colors = matplotlib.colormaps["viridis"].copy()
-    colors.set_over(_MASK_COLOR)
+    colors = matplotlib.colormaps["viridis"].with_extremes(over=_MASK_COLOR)
     scale = Normalize(0, vocab_size - 1)
     figure = Figure(figsize=(9, (0.2 * num_states + 0.35) * num_samples + 1.1), layout="constrained")
     FigureCanvasAgg(figure)
@@ -106,7 +106,7 @@ def _strings(train: TokenDataset, tokens: np.ndarray, names: list[str], title: s
         [max(len(texts[state, sample, column]) for state in range(num_states)) for column in range(length)]
         for sample in range(num_samples)
     ]
-    text_width = int(advance * max(map(sum, widths)))
+    text_width = int(advance * max(map(sum, widths)) + _APART * length)
     block = max(num_states * _LINE, finals[0].shape[0]) + 18
     size = (_LABEL_WIDTH + text_width + 24 + finals[0].shape[1] + 12, 40 + num_samples * block)
     canvas = Image.new("RGB", size, "white")
@@ -124,6 +124,6 @@ def _strings(train: TokenDataset, tokens: np.ndarray, names: list[str], title: s
                     pen.rectangle((x, y - 1, x + advance * len(text) - 1, y + _LINE - 3), fill=_CHANGED)
                 quiet = text in _SPECIALS.values() or text == _MASK
                 pen.text((x, y), text, fill=sheet.FAINT if quiet else sheet.INK, font=font)
-                x += advance * width
+                x += advance * width + _APART
         canvas.paste(Image.fromarray(finals[sample]), (_LABEL_WIDTH + text_width + 24, top))
     canvas.save(path)

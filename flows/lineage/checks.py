@@ -106,7 +106,7 @@ def _check_artifacts(node: ChainNode) -> None:
     if place.scheme not in ("", "file"):
         return
     folder = Path(unquote(place.path))
-    if folder.parents[2].is_dir() and not (folder.is_dir() and any(folder.iterdir())):
+    if len(folder.parents) > 2 and folder.parents[2].is_dir() and not (folder.is_dir() and any(folder.iterdir())):
         node.faults.append(f"its files in {folder} are not there")
     if node.state != "READY":
         node.faults.append(f"MLflow says that it is {node.state}, and not READY")

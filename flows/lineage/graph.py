@@ -164,6 +164,8 @@ class Graph:
 
     def _add_evaluation(self, run: Run, node_id: str) -> None:
         models = models_named_by(run)
+        if not models and (known := self._by_sha256.get(run.data.tags.get("pairflow.checkpoint_sha256", ""))):
+            models = {known}  # it was named by its folder
         for model_id in models:
             self._link(self.model(model_id), node_id)
         if (trained := run.data.tags.get("pairflow.training_run")) is not None:

@@ -57,7 +57,7 @@ class Sampler(PythonModel):
         if len(requests) != 1:
             raise SpecError(f"got {len(requests)} rows, expected one: a request, such as n = 8, steps = 4, seed = 0")
         (row,) = requests.to_dict(orient="records")  # and not a row of pandas, where one fraction makes all floats
-        given = {str(name): value for name, value in row.items() if not (np.isscalar(value) and pd.isna(value))}
+        given = {str(name): value for name, value in row.items() if value is not None and value == value}  # no NaN
         num_samples = _number(given, "n", 1, _MAX_SAMPLES)
         num_steps = _number(given, "steps", 1, MAX_STEPS)
         seed = _number(given, "seed", 0, _MAX_SEED)

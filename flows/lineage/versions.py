@@ -17,6 +17,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _SHOWN = 20  # names or numbers in a message
 
 
@@ -85,6 +86,7 @@ class Versions:
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
+        self._where = _without_password(str(client.tracking_uri))
 
     def at(self, name: str, alias_or_number: str) -> Version:
         """The version that an alias or a number stands for.
@@ -97,7 +99,7 @@ class Versions:
             if model is None:
                 known = sorted(each.name for each in self._client.search_registered_models(max_results=_SHOWN))
                 raise LineageError(
-                    f"MLflow at {self._client.tracking_uri} has no registered model '{name}'; it has "
+                    f"MLflow at {self._where} has no registered model '{name}'; it has "
                     f"{', '.join(known) or 'none'}. `pairflow register` makes one"
                 )
             number = alias_or_number
@@ -143,8 +145,8 @@ class Versions:
             yield
         except MlflowException as error:
             raise LineageError(
-                f"MLflow at {self._client.tracking_uri} did not do what the registry needs: {error}; see its log, "
-                "correct MLFLOW_TRACKING_URI, and run this again"
+                f"MLflow at {self._where} did not do what the registry needs: {_without_password(str(error))}; see "
+                "its log, correct MLFLOW_TRACKING_URI, and run this again"
             ) from error
 
     def _all(self, name: str) -> Iterator[ModelVersion]:
@@ -160,6 +162,11 @@ class Versions:
         aliases = ", ".join(f"{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
         numbers = sorted(int(each.version) for each in self._all(model.name))
         return f"{aliases or 'no alias'}; versions {', '.join(map(str, numbers[-_SHOWN:])) or 'none'}"
+
+
+def _without_password(text: str) -> str:
+    """A text with addresses such as http://user:password@host without what is before the host."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def _or_none(ask: Callable[[], T]) -> T | None:

@@ -62,8 +62,9 @@ def insist(action: Callable[[], T], uri: str, patience_s: float) -> T:
                 raise LineageError(f"MLflow at {uri} refuses: {first_line(error)}") from error
             left = deadline - time.monotonic()
             if left <= 0:
+                waited = f" for {patience_s:,.0f} s" if patience_s else ""
                 raise LineageError(
-                    f"MLflow cannot be reached at {uri} ({patience_s:,.0f} s): {first_line(error)}; start it, or "
+                    f"MLflow cannot be reached at {uri}{waited}: {first_line(error)}; start it, or "
                     "correct MLFLOW_TRACKING_URI, or unset it to use SQLite under PAIRFLOW_HOME, and run the same again"
                 ) from error
             if attempt == 0:

@@ -1,5 +1,6 @@
 """What each score is called, measured in, and whether more of it is better: for tables, axes and reports."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -23,7 +24,7 @@ class Label:
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
 
-_LABELS = {
+_LABELS = {  # in the order in which they are shown
     "num_samples": Label("samples"),
     "num_valid": Label("valid", "molecules", True),
     "num_unique": Label("unique among the valid", "molecules", True),
@@ -43,10 +44,16 @@ _LABELS = {
     "training_match_rate": Label("copies of training rows", "fraction"),
     "unique_rate": Label("distinct samples", "fraction", True),
     "mean_hamming": Label("distance from source to sample", "tokens"),
-    "straightness": Label("straightness of paths", "0 to 1", True),
+    "straightness": Label("straightness of paths", "0 to 1"),
 }
 
 
 def label(name: str) -> Label:
     """How the score of that name is shown; one that is not listed is shown by its name."""
     return _LABELS.get(name, Label(name.replace("_", " ")))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order in which scores are shown; those that are not listed come last, as they are."""
+    places = {name: place for place, name in enumerate(_LABELS)}
+    return sorted(dict.fromkeys(names), key=lambda name: places.get(name, len(places)))

@@ -2,16 +2,18 @@
 
 import functools
 import importlib.util
+import json
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-import cyclopts
-
-from flows.settings import Settings
-
-# A variable with such a name holds a secret, but for what only sounds so.
+# A variable with such a name holds a secret.
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|AUTH_STRING")
-# Those of other makers, by the documentation of the image or library.
+# Those of other makers, by the documentation of the image or library; DATABASE_HOST is the manifests' own.
 _OTHERS = re.compile(
     r"AWS_(ENDPOINT_URL|DEFAULT_REGION|ACCESS_KEY_ID|SECRET_ACCESS_KEY)|DO_NOT_TRACK|PG(PASSWORD|SSLMODE|DATA)"
     r"|POSTGRES_(USER|PASSWORD|DB)|ROOT_(SECRET_)?ACCESS_KEY(_ID)?|DATABASE_HOST"
@@ -19,26 +21,24 @@ _OTHERS = re.compile(
 )
 
 
+@functools.cache
+def _known() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [sys.executable, Path(__file__).with_name("known_words.py")],
+            env={"PATH": "/usr/bin:/bin", "HOME": home, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def unknown_variables(names: Iterable[str]) -> list[str]:
     """Environment variables that nobody reads."""
-    from mlflow import environment_variables as mlflow_variables
-    from prefect.settings.legacy import _get_valid_setting_names
-    from prefect.settings.models.root import Settings as PrefectSettings
-
-    ours = set()
-    for name, field in Settings.model_fields.items():
-        choices = getattr(field.validation_alias, "choices", [f"PAIRFLOW_{name.upper()}"])
-        ours |= {str(each) for each in choices if str(each).isupper()}
-    prefects = _get_valid_setting_names(PrefectSettings)
-    return [
-        name
-        for name in names
-        if name not in ours
-        and name not in prefects
-        and not hasattr(mlflow_variables, name)
-        and name != "MLFLOW_DISABLE_TELEMETRY"
-        and not _OTHERS.fullmatch(name)
-    ]
+    return [each for each in names if each not in _known()["variables"] and not _OTHERS.fullmatch(each)]
 
 
 def problems(words: Sequence[str]) -> list[str]:
@@ -51,28 +51,9 @@ def problems(words: Sequence[str]) -> list[str]:
             compile(rest[1], "<health check>", "exec")
             return []
         return [] if rest[0] == "-m" and importlib.util.find_spec(rest[1]) else [f"no module {rest[1:]}"]
-    given = [each for each in rest if each.startswith("-")]
-    if program == "prefect":
-        return _prefect_problems(rest)
-    if program == "mlflow":
-        from mlflow.cli import cli as group
-    else:
-        from ray.scripts.scripts import cli as group
-    known = {option for each in group.commands[rest[0]].params for option in (*each.opts, *each.secondary_opts)}
-    return [f"{program} {rest[0]} has no {each}" for each in given if each.partition("=")[0] not in known]
-
-
-@functools.cache
-def _prefect() -> "cyclopts.App":
-    from prefect.cli import _app
-
-    return _app._app
-
-
-def _prefect_problems(words: Sequence[str]) -> list[str]:
-    """Parsed as Prefect's command line does, and not run."""
-    try:
-        _prefect().parse_args(list(words), exit_on_error=False, print_error=False)
-    except cyclopts.CycloptsError as error:
-        return [str(error)]
-    return []
+    name = " ".join([program, *rest[: 2 if program == "prefect" else 1]])
+    options = _known()["options"].get(name)
+    if options is None:
+        return [f"no command {name}"]
+    given = {each.partition("=")[0] for each in rest if each.startswith("-")}
+    return [f"{name} has no {each}" for each in given if each not in options]

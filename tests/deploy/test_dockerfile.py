@@ -69,6 +69,14 @@ def test_final_stage(target: str) -> None:
     assert ("gpu" in packages) == (target == "cuda")
 
 
+def test_the_stand_ins_for_the_code_are_packages() -> None:
+    """A folder without __init__.py would be installed as a namespace, and our own never be run."""
+    (made,) = [line for line in _stages()["packages"] if "mkdir" in line]
+    for package in ("pairflow", "storage", "flows"):
+        assert (_ROOT / package / "__init__.py").is_file()
+        assert f"{package}/__init__.py" in made
+
+
 def test_bases_are_pinned_by_version() -> None:
     bases = {match for match in re.findall(r"^FROM (\S+)", _TEXT, flags=re.MULTILINE) if match not in _stages()}
     assert bases == {"python:3.11.14-slim-bookworm"}

@@ -1,6 +1,7 @@
 """deploy/kubernetes: every overlay builds, fits the API's schemas, and is as closed as it says. No cluster here."""
 
 import re
+from importlib.metadata import version
 from typing import Any
 
 import jsonschema
@@ -195,9 +196,7 @@ def test_ray_scales(objects: Objects, overlay: str) -> None:
     (ray,) = (each["spec"] for each in objects if each["kind"] == "RayCluster")
     assert ray["enableInTreeAutoscaling"] is True
     assert ray["authOptions"]["mode"] == "token"
-    import ray as installed
-
-    assert ray["rayVersion"] == installed.__version__
+    assert ray["rayVersion"] == version("ray")
     groups = {each["groupName"]: each for each in ray["workerGroupSpecs"]}
     assert set(groups) == ({"cpu", "gpu"} if overlay == "gpu" else {"cpu"})
     assert all(each["minReplicas"] <= each["replicas"] <= each["maxReplicas"] for each in groups.values())

@@ -113,7 +113,7 @@ class TestNothingToDo:
 class TestSource:
     def test_another_place_needs_a_name(self) -> None:
         champion = _version(1, {SOURCE: "/data/others"})
-        with pytest.raises(SpecError, match=r"made of /data/others, and this is /data/rows.*--name NAME"):
+        with pytest.raises(SpecError, match=r"made of /data/others, .* is /data/rows.*NAME\), or --name tokens "):
             _contest(champion, dataset=_TOKENS, name=None).check_source()
 
     def test_what_is_fine(self) -> None:
@@ -154,6 +154,9 @@ def _evaluation(*models: ModelScores) -> EvaluateResult:
         table="t",
         figure="f",
         grid="g",
+        trajectories="t.png",
+        report="r.html",
+        report_address="file:///r.html",
         skipped=False,
         seconds=0,
     )
@@ -187,7 +190,7 @@ class TestDecision:
             "|  | candidate: version 2 | champion so far: version 1 |",
             "| valid molecules | 21 ± 1 | 11 ± 1 |",
             "| training rows | 90 | 80 |",
-            f"| dataset digest | {'d' * 12} | {'c' * 12} |",
+            f"| dataset digest | {'d' * 12}… | {'c' * 12}… |",
         ):
             assert line in decision.page.splitlines()
         decision = decide(contest, _version(2, {}), _evaluation(bad, good))

@@ -96,13 +96,24 @@ def test_runs_are_nested_and_say_where_they_come_from(client: MlflowClient, resu
         assert json.loads(run.data.tags["pairflow.spec"])["dataset"]["name"] == "nci"
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["pairflow.prefect_run_id"] == result["prefect_run_id"]
-    assert {each.path for each in client.list_artifacts(parent.info.run_id)} == {"comparison.png", "samples.png"}
+    shown = {"comparison.png", "samples.png", "trajectories.png", "report.html"}
+    assert {each.path for each in client.list_artifacts(parent.info.run_id)} == shown
 
 
 def test_pictures_and_table(result: dict[str, Any]) -> None:
     evaluation = result["evaluation"]
-    for name in ("figure", "grid"):
+    for name in ("figure", "grid", "trajectories"):
         assert Path(evaluation[name]).read_bytes().startswith(b"\x89PNG")
+    assert Path(evaluation["report"]).read_text().startswith("<!DOCTYPE html>")
+    assert evaluation["report_address"] == Path(evaluation["report"]).as_uri()  # no MLflow server shows it
+    of_udlm, of_pairflow = (model["facts"] for model in evaluation["models"])
+    assert of_pairflow["pairs_mean_hamming"] == pytest.approx(result["pairs"]["mean_hamming"])
+    assert of_pairflow["pairs_keep_rate"] == pytest.approx(result["pairs"]["keep_rate"])
+    assert "pairs_mean_hamming" not in of_udlm
+    for model in evaluation["models"]:
+        for step in model["steps"]:
+            assert 0 < step["scores"]["straightness"]["mean"] <= 1
+            assert 0 < step["scores"]["mean_hamming"]["mean"] <= 64
     assert json.loads(Path(evaluation["table"]).read_text())["models"] == evaluation["models"]
     assert [model["method"] for model in evaluation["models"]] == ["udlm", "pairflow"]
 
@@ -124,7 +135,7 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = post("artifacts/filter", {"artifacts": identifiers})
-    assert {artifact["type"] for artifact in artifacts} == {"markdown", "table", "progress"}
+    assert {artifact["type"] for artifact in artifacts} == {"markdown", "table", "progress", "link"}
 
 
 def test_rerun_does_nothing_and_says_so(cli: Cli, client: MlflowClient, result: dict[str, Any]) -> None:

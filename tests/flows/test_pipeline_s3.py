@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +44,19 @@ class Bucket:
 
     objects: dict[str, bytes]
     run: Finished
-    server_log: bytes
 
     @property
     def result(self) -> Any:
         return json.loads(self.run.last_line)
 
 
+pytestmark = pytest.mark.timeout(1500)  # four jobs and servers of their own: on a busy machine more than ten minutes
+
+
 @pytest.fixture(scope="module")
-def bucket(cli: Cli, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+def bucket(
+    served_environment: dict[str, str], home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bucket]:
     log = tmp_path_factory.mktemp("s3") / "server.log"
     with _s3_server().running(log) as keys, pytest.MonkeyPatch.context() as patch:
         for name, value in keys.items():
@@ -60,12 +66,18 @@ def bucket(cli: Cli, home: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         # Jobs have their keys from the nodes of the cluster, so this one starts where they are set.
         with LocalCluster(home, object_store_mb=200, num_cpus=2) as cluster:
             cluster.wait()
-            run = cli(*_PIPELINE, **keys, **cluster.environment, PAIRFLOW_STORE="s3://pairs/store")
+            done = subprocess.run(
+                [sys.executable, "-m", "flows.cli", *map(str, _PIPELINE)],
+                env=served_environment | keys | cluster.environment | {"PAIRFLOW_STORE": "s3://pairs/store"},
+                capture_output=True,
+                text=True,
+                timeout=1200,
+                check=False,
+            )
+        run = Finished(done.returncode, done.stdout, done.stderr)
         assert run.code == 0, run.stderr
         names = [each["Key"] for each in client.list_objects_v2(Bucket="pairs")["Contents"]]
-        yield Bucket(
-            {name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}, run, log.read_bytes()
-        )
+        yield Bucket({name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}, run)
         client.close()
 
 

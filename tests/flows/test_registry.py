@@ -261,11 +261,11 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port
         taken.bind(("127.0.0.1", 0))
-        away = Versions(MlflowClient(f"http://127.0.0.1:{taken.getsockname()[1]}"))
-        with pytest.raises(LineageError, match="did not do what the registry needs"):
-            away.at("pairflow-nci", "champion")
-        with pytest.raises(LineageError, match="did not do what the registry needs"):
-            away.find("pairflow-nci", "champion")
+        away = Versions(MlflowClient(f"http://me:secret@127.0.0.1:{taken.getsockname()[1]}"))
+        for ask in (away.at, away.find):
+            with pytest.raises(LineageError, match="did not do what the registry needs") as told:
+                ask("pairflow-nci", "champion")
+            assert "secret" not in str(told.value)
 
 
 def _logged(lineage: Lineage, checkpoint: Path, fingerprint: str) -> tuple[str, Path]:

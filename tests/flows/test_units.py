@@ -182,6 +182,9 @@ class TestReport:
             table="t.json",
             figure="f.png",
             grid="g.png",
+            trajectories="t.png",
+            report="r.html",
+            report_address="file:///r.html",
             skipped=False,
             seconds=1,
         )

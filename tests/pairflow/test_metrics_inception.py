@@ -87,7 +87,7 @@ def test_features_are_those_of_pytorch_fid(accepted):
 
 
 def test_inception_score_of_known_distributions():
-    """exp of the mutual information: as many as there are sure classes, equally often; 1 if the answer never changes."""
+    """exp of the mutual information: as many as there are sure classes, equally often; 1 if nothing is told apart."""
     assert inception_score(np.eye(7)) == pytest.approx(7)
     assert inception_score(np.tile([0.2, 0.3, 0.5], (4, 1))) == pytest.approx(1)
     half = np.array([[1.0, 0.0], [0.5, 0.5]])  # KL to [¾, ¼]: log 4/3 and ½ log (½/¾) + ½ log (½/¼)

@@ -1,0 +1,301 @@
+"""What an evaluation shows: absent scores, who is best, curves that can be told apart, and a page that stands alone."""
+
+import base64
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.jobs import pictures, sheet, trajectories
+from flows.jobs.curves import comparison, curve_styles
+from flows.jobs.report import Page, Picture, roles, write
+from flows.jobs.scoring import Trajectory, over_trials
+from flows.results import (
+    EvaluateResult,
+    Headline,
+    MethodCost,
+    ModelScores,
+    Score,
+    StepScores,
+    mean_and_deviation,
+    over_seeds,
+)
+from flows.tables import ABSENT, comparison_rows, score_tables
+from pairflow.datasets.base import DatasetReport, TokenDataset
+from pairflow.datasets.vocabulary import Vocabulary
+
+_HOSTILE = "<script>alert('x')</script>"
+_VALID = Headline(name="num_valid", label="valid molecules", higher_is_better=True)
+
+
+def model(label: str, method: str, *by_step: dict[str, float], reference: str | None = None) -> ModelScores:
+    steps = tuple(
+        StepScores(
+            num_steps=2**place,
+            num_network_calls=2**place + 1,
+            scores={name: Score(mean=value, std=0) for name, value in scores.items()},
+            samples_per_second=100,
+        )
+        for place, scores in enumerate(by_step)
+    )
+    return ModelScores(
+        method=method,
+        label=label,
+        reference=reference,
+        headline=_VALID,
+        facts={"training_molecules": 7, "held_out_qed_wasserstein": 0.1},
+        notes=(f"not measured: {_HOSTILE}",),
+        steps=steps,
+        training_seed=0,
+        checkpoint_sha256="c" * 64,
+        training_fingerprint=None,
+        pairs_fingerprint=None,
+        evaluation_fingerprint="e" * 64,
+        mlflow_run_id="r" * 32,
+        mlflow_model_id=None,
+    )
+
+
+def result_of(folder: Path, *models: ModelScores) -> EvaluateResult:
+    names = dict.fromkeys(each.method for each in models if each.reference is None)
+    costs = [
+        MethodCost(
+            method=name,
+            pairing=mean_and_deviation([1]),
+            training=mean_and_deviation([100]),
+            refinement=Score(mean=0, std=0),
+        )
+        for name in names
+    ]
+    files = {
+        name: str(folder / name) for name in ("table", "figure", "grid", "trajectories", "report", "report_address")
+    }
+    return EvaluateResult(
+        fingerprint="f" * 64,
+        models=models,
+        methods=over_seeds(models),
+        costs=tuple(costs),
+        skipped=False,
+        seconds=1,
+        **files,
+    )
+
+
+@pytest.fixture
+def contest(tmp_path: Path) -> EvaluateResult:
+    return result_of(
+        tmp_path,
+        model(
+            "UDLM",
+            "udlm",
+            {"num_samples": 8, "num_valid": 0},
+            {"num_samples": 8, "num_valid": 5, "qed_wasserstein": 0.2},
+        ),
+        model(
+            f"PairFlow ({_HOSTILE})",
+            "pairflow",
+            {"num_samples": 8, "num_valid": 2, "qed_wasserstein": 0.4},
+            {"num_samples": 8, "num_valid": 6, "qed_wasserstein": 0.1},
+            reference="0123",
+        ),
+        model(
+            "PairFlow (pairflow-nci@champion)",
+            "pairflow",
+            {"num_samples": 8, "num_valid": 1},
+            {"num_samples": 8, "num_valid": 6, "qed_wasserstein": 0.3},
+            reference="pairflow-nci@champion",
+        ),
+    )
+
+
+def test_a_score_that_some_trials_lack_is_that_of_the_others() -> None:
+    scores = over_trials([{"num_valid": 0.0}, {"num_valid": 2.0, "qed_wasserstein": 0.25}])
+    assert scores["num_valid"].trials == (0, 2)
+    assert scores["num_valid"].mean == 1
+    assert scores["num_valid"].std == pytest.approx(2**0.5)
+    assert scores["qed_wasserstein"] == Score(mean=0.25, std=0, trials=(0.25,))
+
+
+def test_a_score_that_some_models_of_a_method_lack_is_that_of_the_others() -> None:
+    lacking, other = (
+        model("UDLM", "udlm", {"num_valid": 0}),
+        model("UDLM", "udlm", {"num_valid": 4, "internal_diversity": 0.9}),
+    )
+    (method,) = over_seeds([lacking, other])
+    assert method.steps[0].scores["num_valid"].mean == 2
+    assert method.steps[0].scores["internal_diversity"] == Score(mean=0.9, std=0)
+
+
+def test_tables_mark_the_best_and_leave_out_what_is_absent(contest: EvaluateResult) -> None:
+    tables = {table.name: table for table in score_tables(contest.methods)}
+    assert list(tables) == ["num_valid", "qed_wasserstein"]  # the headline first, the number of samples never
+    udlm, candidate, champion = contest.methods
+    assert [cell.text for cell in tables["qed_wasserstein"].rows[udlm.label]] == [ABSENT, "0.2"]
+    assert [cell.best for cell in tables["qed_wasserstein"].rows[candidate.label]] == [False, True]  # alone: no best
+    assert [cell.best for cell in tables["num_valid"].rows[candidate.label]] == [True, True]
+    assert [cell.best for cell in tables["num_valid"].rows[champion.label]] == [False, True]  # a tie is both's
+    assert comparison_rows(contest)[0]["2"] == "5"
+
+
+def test_where_all_are_alike_none_is_best(tmp_path: Path) -> None:
+    alike = over_seeds([model("UDLM", "udlm", {"num_valid": 2}), model("MDLM", "mdlm", {"num_valid": 2})])
+    (table,) = score_tables(alike)
+    assert not any(cell.best for cells in table.rows.values() for cell in cells)
+
+
+def test_roles(contest: EvaluateResult) -> None:
+    udlm, candidate, champion = contest.methods
+    assert roles(contest.methods) == {udlm.label: "baseline", candidate.label: "candidate", champion.label: "champion"}
+    assert roles(contest.methods[:2]) == {udlm.label: "baseline", candidate.label: "model"}
+
+
+def test_models_of_one_method_have_its_colour_and_lines_of_their_own(contest: EvaluateResult) -> None:
+    udlm, first, second = curve_styles(contest.methods)
+    assert first.color == second.color != udlm.color
+    assert first.linestyle != second.linestyle
+    assert first.filled
+    assert not second.filled
+
+
+@pytest.mark.parametrize(("num_scores", "with_costs"), [(0, False), (0, True), (2, False), (10, True)])
+def test_the_comparison_is_drawn_with_few_scores_and_with_many(
+    tmp_path: Path, num_scores: int, with_costs: bool
+) -> None:
+    scores = {"num_valid": 3.0} | {f"score_{number}": float(number) for number in range(num_scores)}
+    result = result_of(tmp_path, model("UDLM", "udlm", scores, {"num_valid": 1.0}))
+    comparison(result.methods, result.costs if with_costs else (), "made-up", tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width == 1540
+        assert picture.height > 500
+
+
+class Reader(HTMLParser):
+    """Collects tags; every one that is opened must be closed in order."""
+
+    _VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self._VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_stands_alone_and_escapes_every_string(contest: EvaluateResult, tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
+    page = Page(
+        dataset=_HOSTILE,
+        data={"source": _HOSTILE, _HOSTILE: 1},
+        settings={"steps": '"><img src=x onerror=alert(1)>'},
+        pictures=[Picture(f'"{_HOSTILE}', tmp_path / "a.png", _HOSTILE), Picture("gone", tmp_path / "gone.png")],
+        links={"Prefect flow run": "http://127.0.0.1:4200/runs?a=1&b='2'", "bad": "javascript:alert(1)"},
+        mlflow=("http://127.0.0.1:5000/", "1"),
+    )
+    write(contest, page, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    read = Reader(text)
+    tags = [tag for tag, _ in read.tags]
+    assert not {"script", "link", "iframe", "object", "form", "base"} & set(tags)
+    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    sources = [attributes["src"] or "" for tag, attributes in read.tags if tag == "img"]
+    assert len(sources) == 1
+    with Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix("data:image/png;base64,")))) as picture:
+        assert picture.size == (3, 2)
+    links = {attributes["href"] for tag, attributes in read.tags if tag == "a"}
+    run = f"http://127.0.0.1:5000/#/experiments/1/runs/{'r' * 32}"
+    assert links == {"http://127.0.0.1:4200/runs?a=1&b='2'", run}  # the page's text alone has the script's address
+    assert "url(" not in text
+    policy = [attributes for tag, attributes in read.tags if attributes.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in (policy[0]["content"] or "")
+    for shown in (
+        _HOSTILE,
+        "f" * 64,
+        "c" * 64,
+        "candidate",
+        "champion",
+        "baseline",
+        ABSENT,
+        "QED: distance to the data",
+    ):
+        assert shown in read.text
+
+
+def dataset(kind: str, **options: object) -> TokenDataset:
+    settings = {"vocab": None, "image_shape": None, "labels": None, "vocab_size": 4} | options
+    tokens = np.zeros((2, 6), np.uint8)
+    return TokenDataset(
+        name="made-up", tokens=tokens, kind=kind, splits={}, report=DatasetReport("here", 2, 2), **settings
+    )
+
+
+def test_long_trajectories_keep_their_ends_and_survive_a_file(tmp_path: Path) -> None:
+    states = [np.full((2, 6), step, np.int32) for step in range(34)]
+    long = Trajectory.of(32, states)
+    assert long.tokens.shape == (10, 2, 6)
+    assert (long.steps[0], long.steps[-1]) == (0, 33)
+    assert (long.tokens[:, 0, 0] == long.steps).all()
+    long.save(tmp_path / "trajectory.npz")
+    again = Trajectory.load(tmp_path / "trajectory.npz")
+    assert again.num_steps == 32
+    np.testing.assert_array_equal(again.tokens, long.tokens)
+    short = Trajectory.of(1, states[:2])
+    np.testing.assert_array_equal(short.steps, [0, 1])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        dataset("tokens"),
+        dataset("images", image_shape=(1, 2, 3)),
+        dataset("images", image_shape=(3, 1, 2)),
+        dataset("molecules", vocab=Vocabulary(("<bos>", "<eos>", "<pad>", "C"))),
+    ],
+    ids=["tokens", "grey images", "colour images", "molecules"],
+)
+def test_trajectories_of_any_data_are_drawn_masks_included(data: TokenDataset, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    states = [np.full((5, 6), 4), rng.integers(5, size=(5, 6)), rng.integers(4, size=(5, 6))]  # K = 4 is a mask
+    trajectories.draw(data, Trajectory.of(2, states), "a model", tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert min(picture.size) > 200
+
+
+@pytest.mark.parametrize("num_changed", [0, 3])
+def test_changed_tokens_of_a_string_are_marked(num_changed: int, tmp_path: Path) -> None:
+    data = dataset("molecules", vocab=Vocabulary(("<bos>", "<eos>", "<pad>", "C")))
+    first = np.array([[0, 3, 3, 3, 1, 2]])
+    second = first.copy()
+    second[0, :num_changed] = 2
+    trajectories.draw(data, Trajectory.of(1, [first, second]), "a model", tmp_path / "picture.png")
+    marked = (np.asarray(Image.open(tmp_path / "picture.png")) == trajectories._CHANGED).all(axis=-1)
+    assert marked.any() == (num_changed > 0)
+    one = marked.sum() / max(num_changed, 1)
+    assert one < 300  # pixels of a marked character, less its ink
+
+
+def test_a_sheet_enlarges_each_pixel_to_a_square(tmp_path: Path) -> None:
+    board = pictures.image(np.array([0, 1, 1, 0]), (1, 2, 2), 2)
+    sheet.write([("a label", [board, board]), ("a longer\nlabel", [board])], "title", tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        pixels = np.asarray(picture)
+    black = (pixels == 0).all(axis=-1)
+    # No grey between black and white: each cell has two squares of half its side.
+    assert black.sum() == 3 * 2 * (sheet.CELL // 2) ** 2
