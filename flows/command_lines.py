@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from flows.parameters import FlowParameters, PairParameters, recipe
+from flows.parameters import FlowParameters, PairParameters, TrainedFromPreset, recipe
 from pairflow.presets import Preset, preset
 from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, Spec
 
@@ -18,8 +18,8 @@ _OF_THE_METHOD = ("process", "coupling")  # fields that no --set may change
 
 def command_line(flow: str, parameters: Spec) -> str | None:
     """`pairflow train --dataset …` that gives a flow these parameters; None if no command can say all of them."""
-    if not isinstance(parameters, FlowParameters):
-        return None
+    if not isinstance(parameters, PairParameters | TrainedFromPreset):
+        return None  # as retraining's survey of its data, which no command asks for
     words = ["pairflow", flow]
     try:
         for name, value in _options(parameters):

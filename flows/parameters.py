@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
+from flows import forms
 from flows.methods import METHODS, BaseName, MethodName, RefinedName
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
@@ -33,11 +34,6 @@ Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: 
 _OF_THE_METHOD = tuple(
     f"{group}.{field}" for group in ("training", "redi_training") for field in ("process", "coupling")
 )
-# The form: what people choose first, then the flow's own numbers, then what the preset knows, and operations last.
-_FORM_BEGINS = ("dataset", "method", "methods", "preset")
-_FORM_GROUPS = (*Preset.model_fields, "base_model", "pairs")
-_FORM_ENDS = ("format", "shard_size", "num_workers", "engine", "store")
-_NOT_IN_FORM = ("expected_fingerprint",)  # commands of ours set it in this process
 
 
 class FlowParameters(Spec):
@@ -56,39 +52,8 @@ class FlowParameters(Spec):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """As Prefect's form shows it, which goes by `position`, and as its server checks what is sent."""
         schema = handler(core_schema)
-        properties = handler.resolve_ref_schema(schema)["properties"]
-        for name in _NOT_IN_FORM:
-            properties.pop(name, None)
-        _bound_integers(properties, handler)
-        for position, name in enumerate(sorted(properties, key=_place_in_form)):
-            properties[name]["position"] = position
+        forms.shape(handler.resolve_ref_schema(schema)["properties"], handler)
         return schema
-
-
-def _place_in_form(name: str) -> tuple[int, int]:
-    for part, names in ((0, _FORM_BEGINS), (2, _FORM_GROUPS), (3, _FORM_ENDS)):
-        if name in names:
-            return part, names.index(name)
-    return 1, 0
-
-
-def _bound_integers(node: Any, handler: GetJsonSchemaHandler) -> None:
-    """Gives integers the bounds of 64 bits in a JSON schema, where it has none.
-
-    Prefect's server keeps longer ones, but can answer no question about a run that has one, not even its worker's.
-    """
-    for field in node.values() if isinstance(node, dict) else node:
-        if not isinstance(field, dict | list):
-            continue
-        if isinstance(field, dict) and "$ref" in field:
-            _bound_integers(handler.resolve_ref_schema({"$ref": field["$ref"]})["properties"], handler)
-        elif isinstance(field, dict) and field.get("type") == "integer":
-            if "exclusiveMaximum" not in field:
-                field.setdefault("maximum", 2**63 - 1)
-            if "exclusiveMinimum" not in field:
-                field.setdefault("minimum", -(2**63))
-        else:
-            _bound_integers(field, handler)
 
 
 class Sharded(Spec):

@@ -34,6 +34,7 @@ from flows.parameters import (
     TrainParameters,
     with_overrides,
 )
+from flows.retrain_parameters import SurveyParameters
 from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, SamplingSpec, Spec
 
 _NCI = DatasetSpec(name="nci", max_rows=50, holdout=0.25)
@@ -97,6 +98,7 @@ class TestCommandLine:
         redi = PairParameters(dataset=_NCI, redi=RediSpec(sampling=sampling), base_model="abcdef")
         assert command_line("pair", redi) is None
         assert command_line("other", CouplingSpec()) is None
+        assert command_line("survey", SurveyParameters()) is None
 
 
 def _meaning(parameters: Any) -> Any:

@@ -8,7 +8,7 @@ from .user import User
 
 pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 
-_PAIRING = {"dataset": {"name": "digits"}, "coupling": {"num_steps": 3000, "seed": 21}, "shard_size": 40}
+_PAIRING = {"dataset": {"name": "digits"}, "coupling": {"num_steps": 6000, "seed": 22}, "shard_size": 40}
 _TINY = {"architecture": "dit", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 16}
 _WAITS = "makes the same at this moment; this job waits"
 
@@ -21,12 +21,16 @@ def _training(seed: int) -> dict[str, Any]:
 
 def test_a_coupling_is_made_by_one_run_and_found_by_the_others(user: User) -> None:
     earlier = set(user.records())
-    first = user.start("pair", _PAIRING)
+    runs = [user.start("pair", _PAIRING) for _ in range(3)]
+
+    def waiting() -> list[str]:
+        return [each for each in runs if _WAITS in user.log(each)]
+
+    user.wait_for(lambda: len(waiting()) == 2, timeout_s=240, or_say=lambda: [user.log(each) for each in runs])
+    others = waiting()
+    (first,) = set(runs) - set(others)
+    assert all(f"job pair-{first}-1 {_WAITS}" in user.log(each) for each in others)
     user.wait_for(lambda: len(set(user.records()) - earlier) >= 2, timeout_s=240)
-    others = [user.start("pair", _PAIRING) for _ in range(2)]
-    for each in others:
-        user.wait_for(lambda each=each: _WAITS in user.log(each), timeout_s=240)  # type: ignore[misc]
-        assert f"job pair-{first}-1 {_WAITS}" in user.log(each)
 
     user.driver(first).kill()
     user.wait_for_state(first, "Failed", timeout_s=120)
