@@ -26,7 +26,6 @@ from .model_files import trained
 pytestmark = [
     # MLflow's own: of a SQLAlchemy that is newer than it, and of its own type hints.
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*is inferred as AnyType:UserWarning"),
 ]
 
 _WRITES = (
