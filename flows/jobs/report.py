@@ -115,7 +115,7 @@ def _alias(reference: str | None) -> str | None:
 def _speeds(methods: Sequence[MethodScores]) -> dict[str, list[tuple[str, str]]]:
     """Label -> (network calls a sample, samples a second) for each number of steps."""
     return {
-        each.label: [(f"{step.num_network_calls:.3g}", f"{step.samples_per_second:,.3g}") for step in each.steps]
+        each.label: [(_count(step.num_network_calls), _count(step.samples_per_second)) for step in each.steps]
         for each in methods
     }
 
@@ -177,3 +177,8 @@ def _data(path: Path) -> str:
 
 def _is_address(value: str) -> bool:
     return value.startswith(("http://", "https://"))
+
+
+def _count(number: float) -> str:
+    """Three figures, and never an exponent."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
