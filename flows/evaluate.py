@@ -34,10 +34,10 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     show_comparison(result, parameters.dataset.name)
     runs = {f"scores: {each.label}, seed {each.training_seed}": each.mlflow_run_id for each in result.models}
     artifacts.show_facts(
-        f"report-{result.fingerprint[:12]}",
-        f"Report on {parameters.dataset.name}",
+        f"evaluation-{result.fingerprint[:12]}",
+        f"Evaluation of {parameters.dataset.name}",
         {
-            **{name: f"`{getattr(result, name)}`" for name in ("table", "figure", "grid")},
+            **{name: f"`{getattr(result, name)}`" for name in ("report", "table", "figure", "grid")},
             **{name: artifacts.mlflow_link(run_id) for name, run_id in runs.items()},
             "Ray job": links(None)["Ray job"],
         },

@@ -135,7 +135,9 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = post("artifacts/filter", {"artifacts": identifiers})
-    assert {artifact["type"] for artifact in artifacts} == {"markdown", "table", "progress", "link"}
+    assert {artifact["type"] for artifact in artifacts} == {"markdown", "table", "progress"}
+    (report,) = (artifact["data"] for artifact in artifacts if (artifact["key"] or "").startswith("report-"))
+    assert report == f"[{result['evaluation']['report_address']}]({result['evaluation']['report_address']})"
 
 
 def test_rerun_does_nothing_and_says_so(cli: Cli, client: MlflowClient, result: dict[str, Any]) -> None:
