@@ -74,10 +74,17 @@ def silent(user: User) -> str:
     return run_id
 
 
+def test_a_silent_run_crashes_and_its_job_is_stopped(user: User, silent: str) -> None:
+    state = user.wait_for_state(silent, "Crashed", timeout_s=300)["state"]
+    assert "Nothing was heard" in state["message"]
+    user.wait_for(lambda: set(user.jobs(silent).values()) == {"STOPPED"}, timeout_s=120)
+    assert f"stopped Ray job pair-{silent}" in user.run("logs", "reconciler", "--lines", "1000").stdout
+
+
 @pytest.fixture(scope="module")
 def killed(user: User, silent: str) -> _Pairing:
     """Another one, that the worker takes up which the supervisor has started anew."""
-    return _Pairing(user, seed=12, num_steps=4000)
+    return _Pairing(user, seed=12, num_steps=8000)
 
 
 def test_a_killed_ray_worker_costs_one_shard(user: User, killed: _Pairing) -> None:
@@ -96,13 +103,6 @@ def test_a_killed_driver_fails_the_run(user: User, killed: _Pairing) -> None:
     killed.retry()
     killed.wait_for_shards(1)
     assert sorted(user.jobs(killed.id).values()) == ["FAILED", "RUNNING"]
-
-
-def test_a_silent_run_crashes_and_its_job_is_stopped(user: User, silent: str) -> None:
-    state = user.wait_for_state(silent, "Crashed", timeout_s=300)["state"]
-    assert "Nothing was heard" in state["message"]
-    user.wait_for(lambda: set(user.jobs(silent).values()) == {"STOPPED"}, timeout_s=120)
-    assert f"stopped Ray job pair-{silent}" in user.run("logs", "reconciler", "--lines", "1000").stdout
 
 
 def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:

@@ -28,7 +28,7 @@ def _stages(user: User, names: str) -> list[Any]:
 def _artifacts(user: User, flow_run_id: str) -> dict[str, Any]:
     """By the first word of their key, or by their type where they have none."""
     found = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
-    return {(each["key"] or each["type"]).partition("-")[0]: each for each in found}
+    return {(each["key"] or each["type"] or "").partition("-")[0]: each for each in found}
 
 
 @pytest.fixture(scope="module")

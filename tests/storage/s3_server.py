@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from s3fs import S3FileSystem
+
 ACCESS_KEY, SECRET_KEY = "ACCESSKEYOFTHETESTS", "secret/key+of+the+tests"
 
 
@@ -39,6 +41,7 @@ def running(log: Path) -> Iterator[dict[str, str]]:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
     finally:
+        S3FileSystem.clear_instance_cache()  # else the next server's tests would speak to this one's port
         server.terminate()
         server.wait(30)
 
