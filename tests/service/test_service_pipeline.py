@@ -71,7 +71,7 @@ def test_the_page_of_a_pipeline(user: User, pipeline: str) -> None:
 
 
 def test_the_pages_of_its_stages(user: User, pipeline: str) -> None:
-    for name, key in (("pair nci", "pairs"), ("train nci pairflow", "model"), ("evaluate nci", "report")):
+    for name, key in (("pair nci", "pairs"), ("train nci pairflow", "model"), ("evaluate nci", "evaluation")):
         # The first: those of the retry found what it had made.
         stage = next(each for each in _stages(user, name) if each["state_name"] == "Completed")
         artifacts = _artifacts(user, stage["id"])

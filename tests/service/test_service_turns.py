@@ -8,7 +8,7 @@ from .user import User
 
 pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 
-_PAIRING = {"dataset": {"name": "digits"}, "coupling": {"num_steps": 6000, "seed": 22}, "shard_size": 40}
+_PAIRING = {"dataset": {"name": "digits"}, "coupling": {"num_steps": 20_000, "seed": 22}, "shard_size": 40}
 _TINY = {"architecture": "dit", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 16}
 _WAITS = "makes the same at this moment; this job waits"
 
