@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from flows.lineage.chain import Chain, ChainNode
 from flows.lineage.facts import facts_of_run, facts_of_tags
 from flows.lineage.records import Records, models_named_by, runs_named_by
+from flows.lineage.versions import model_id_of
 from flows.lineage.writer import inputs_of
 
 
@@ -196,14 +197,14 @@ class Graph:
             node.facts["checkpoint"] = checkpoint
 
     def _add_version(self, version: Any, aliases: tuple[str, ...]) -> None:
-        model_id = version.model_id or str(version.source or "").removeprefix("models:/")
+        model_id = model_id_of(version)
         if model_id not in self._records.models and version.run_id not in self._records.runs:
             return  # of other data
         node_id = f"version:{version.name}/{version.version}"
         node = ChainNode(node_id, "version", f"{version.name} version {version.version}", str(version.status))
         node.facts = {"name": version.name, "version": str(version.version), "aliases": list(aliases)}
         self.nodes[node_id] = node
-        if model_id.startswith("m-"):
+        if model_id:
             self._link(self.model(model_id), node_id)
         elif version.run_id:
             self._link(self.run(version.run_id), node_id)

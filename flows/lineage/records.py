@@ -1,17 +1,14 @@
 """All that MLflow holds of some datasets: their runs, logged models and registered versions, read in pages."""
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from mlflow.entities.model_registry import RegisteredModel
 
-from flows.lineage.search import all_models, all_runs, all_versions, experiment_ids, experiment_name
-from flows.lineage.waiting import passes
-
-_logger = logging.getLogger("pairflow.lineage")
+from flows.lineage.search import all_models, all_registered, all_runs, all_versions, experiment_ids
+from flows.lineage.waiting import or_none
 
 
 @dataclass
@@ -30,7 +27,6 @@ class Records:
     models: dict[str, Any | None] = field(default_factory=dict)
     versions: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
     digests: set[str] = field(default_factory=set)
-    _registered: set[str] = field(default_factory=set)
 
     def read(self, digests: set[str]) -> None:
         """Reads all about datasets, and about others where a model was made of theirs.
@@ -40,33 +36,31 @@ class Records:
         Raises:
             MlflowException: MLflow does not answer.
         """
-        experiments = experiment_ids(self.client)
-        by_id = {number: name for name, number in experiments.items()}
+        experiments = list(experiment_ids(self.client).values())
         while wanted := digests - self.digests:
             for digest in wanted:
                 self.digests.add(digest)
                 chosen = f"tags.`pairflow.dataset_digest` = '{digest}'"
-                for run in all_runs(self.client, list(by_id), chosen):
+                for run in all_runs(self.client, experiments, chosen):
                     self.runs[run.info.run_id] = run
-                for model in all_models(self.client, list(by_id), chosen):
+                for model in all_models(self.client, experiments, chosen):
                     self.models[model.model_id] = model
             self._read_what_is_referred_to()
-            digests |= self._elsewhere(list(by_id))
-        for name in {by_id.get(run.info.experiment_id) for run in self.runs.values() if run is not None}:
-            if name is not None and name not in self._registered:
-                self._registered.add(name)
-                self._read_versions(experiment_name(name))
+            digests |= self._elsewhere(experiments)
+        if not self.versions:
+            for registered in all_registered(self.client):
+                self._read_versions(registered)
 
     def run(self, run_id: str) -> Run | None:
         """A run, asked for if it was not read yet."""
         if run_id not in self.runs:
-            self.runs[run_id] = _or_none(lambda: self.client.get_run(run_id))
+            self.runs[run_id] = or_none(lambda: self.client.get_run(run_id))
         return self.runs[run_id]
 
     def model(self, model_id: str) -> Any | None:
         """A logged model, likewise."""
         if model_id not in self.models:
-            self.models[model_id] = _or_none(lambda: self.client.get_logged_model(model_id))
+            self.models[model_id] = or_none(lambda: self.client.get_logged_model(model_id))
         return self.models[model_id]
 
     def _read_what_is_referred_to(self) -> None:
@@ -90,14 +84,11 @@ class Records:
                 digests.add(run.data.tags.get("pairflow.dataset_digest"))
         return {each for each in digests if each}
 
-    def _read_versions(self, name: str) -> None:
-        registered = _or_none(lambda: self.client.get_registered_model(name))
-        if registered is None:
-            return
+    def _read_versions(self, registered: RegisteredModel) -> None:
         aliases: dict[str, list[str]] = {}
         for alias, version in registered.aliases.items():
             aliases.setdefault(str(version), []).append(alias)
-        for each in all_versions(self.client, name):
+        for each in all_versions(self.client, registered.name):
             self.versions.append((each, tuple(sorted(aliases.get(str(each.version), [])))))
 
 
@@ -113,12 +104,3 @@ def models_named_by(run: Run) -> set[str]:
     made = {each.model_id for each in (run.outputs.model_outputs if run.outputs else [])}
     tags = {run.data.tags.get(name) for name in ("pairflow.model_id", "pairflow.base_model_id")}
     return made | {each for each in tags if each}
-
-
-def _or_none(ask: Any) -> Any:
-    try:
-        return ask()
-    except MlflowException as error:
-        if passes(error):
-            raise
-        return None

@@ -2,22 +2,19 @@
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 import storage
 from flows.lineage.errors import LineageError
 from flows.lineage.search import all_runs, experiment_ids
-from flows.lineage.waiting import passes
+from flows.lineage.versions import Versions
+from flows.lineage.waiting import or_none
 from pairflow.errors import StoreError
 
-T = TypeVar("T")
 _MODEL = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 _VERSION = re.compile(r"(?:models:/)?([\w.-]+)(?:@([\w.-]+)|/([0-9]+))")
 _RUN = re.compile(r"[0-9a-f]{32}")
@@ -63,8 +60,8 @@ def find(reference: str, client: MlflowClient) -> Reference:
     if folder.is_dir():
         return _checkpoint(folder, list(experiments.values()), client)
     if match := _VERSION.fullmatch(reference):
-        return _version(match[1], match[2], match[3], client)
-    if _RUN.fullmatch(reference) and (run := _or_none(lambda: client.get_run(reference))) is not None:
+        return _version(match[1], match[2] or match[3], client)
+    if _RUN.fullmatch(reference) and (run := or_none(lambda: client.get_run(reference))) is not None:
         return _run(run)
     if _HEX.fullmatch(reference):
         return _digits(reference, list(experiments.values()), client)
@@ -80,26 +77,22 @@ def _dataset(name: str, experiment_id: str, client: MlflowClient) -> Reference:
 
 
 def _model(model_id: str, start: str, client: MlflowClient) -> Reference:
-    model = _or_none(lambda: client.get_logged_model(model_id))
+    model = or_none(lambda: client.get_logged_model(model_id))
     if model is None:
         raise LineageError(f"MLflow has no model {model_id}: correct the id, or MLFLOW_TRACKING_URI")
     digest = model.tags.get("pairflow.dataset_digest")
     return Reference((start,), frozenset({digest} if digest else ()), (model_id,))
 
 
-def _version(name: str, alias: str | None, number: str | None, client: MlflowClient) -> Reference:
-    wanted = f"{name}@{alias}" if alias is not None else f"{name}/{number}"
-    found = _or_none(
-        lambda: client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, str(number))
-    )
-    if found is None:
-        registered = _or_none(lambda: client.get_registered_model(name))
-        if registered is None:
-            raise LineageError(f"MLflow has no registered model {name!r}; {EXPECTED}")
-        there = ", ".join(f"{alias} (version {number})" for alias, number in registered.aliases.items())
-        raise LineageError(f"MLflow has no {wanted}; {name} has the aliases {there or '(none)'}")
-    model_id = found.model_id or str(found.source or "").removeprefix("models:/")
-    return _model(model_id, f"version:{found.name}/{found.version}", client)
+def _version(name: str, alias_or_number: str, client: MlflowClient) -> Reference:
+    found = Versions(client).at(name, alias_or_number)
+    start = f"version:{found.name}/{found.number}"
+    if found.model_id:
+        return _model(found.model_id, start, client)
+    run = or_none(lambda: client.get_run(found.run_id)) if found.run_id else None
+    if run is None:
+        raise LineageError(f"{name} version {found.number} names neither a logged model nor a run: it is not ours")
+    return replace(_run(run), starts=(start,))
 
 
 def _run(run: Run) -> Reference:
@@ -171,12 +164,3 @@ def _digits(prefix: str, experiments: list[str], client: MlflowClient) -> Refere
         some = ", ".join(value[: len(prefix) + 6] for value in sorted(found)[:8])
         raise LineageError(f"'{prefix}' stands for {len(found)} things: {some}; give more digits")
     return next(iter(found.values()))
-
-
-def _or_none(ask: Callable[[], T]) -> T | None:
-    try:
-        return ask()
-    except MlflowException as error:
-        if passes(error):
-            raise
-        return None

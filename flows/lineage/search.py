@@ -5,6 +5,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 Artifacts = Callable[[str], str | None]
@@ -74,7 +75,12 @@ def all_models(client: MlflowClient, experiments: Sequence[str], filter_string: 
         yield from _pages(lambda token: client.search_logged_models(list(experiments), filter_string, page_token=token))
 
 
-def all_versions(client: MlflowClient, name: str) -> Iterator[Any]:
+def all_registered(client: MlflowClient) -> Iterator[RegisteredModel]:
+    """Every registered model that is ours, whatever dataset it is of."""
+    yield from _pages(lambda token: client.search_registered_models(f"name LIKE '{_PREFIX}%'", page_token=token))
+
+
+def all_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
     """Every version of a registered model; none if there is no such model."""
     yield from _pages(lambda token: client.search_model_versions(f"name = '{name}'", _PAGE, page_token=token))
 

@@ -2,22 +2,20 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from flows.lineage.errors import LineageError
-
-T = TypeVar("T")
+from flows.lineage.search import all_versions
+from flows.lineage.waiting import or_none, without_password
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _SHOWN = 20  # names or numbers in a message
 
 
@@ -45,17 +43,22 @@ class Version:
 
     @classmethod
     def of(cls, found: ModelVersion) -> "Version":
-        """A version that MLflow's client returned; a registry in SQL keeps the model's id in no field of its own."""
-        ids = _MODEL_ID.findall(found.source or "")
+        """A version that MLflow's client returned."""
         return cls(
             name=found.name,
             number=int(found.version),
-            model_id=found.model_id or (ids[-1] if ids else ""),
+            model_id=model_id_of(found),
             run_id=found.run_id or "",
             aliases=tuple(sorted(found.aliases)),
             tags=dict(found.tags),
             description=found.description or "",
         )
+
+
+def model_id_of(version: ModelVersion) -> str:
+    """The logged model m-… that a version is, or "": a registry in SQL keeps it in the address of its files alone."""
+    ids = _MODEL_ID.findall(version.source or "")
+    return str(version.model_id or (ids[-1] if ids else ""))
 
 
 def name_of(dataset: str) -> str:
@@ -86,7 +89,7 @@ class Versions:
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
-        self._where = _without_password(str(client.tracking_uri))
+        self._where = without_password(str(client.tracking_uri))
 
     def at(self, name: str, alias_or_number: str) -> Version:
         """The version that an alias or a number stands for.
@@ -126,17 +129,17 @@ class Versions:
     def of_model(self, name: str, model_id: str) -> Version | None:
         """The first version that is this logged model, or None."""
         with self.asking():
-            found = (Version.of(each) for each in self._all(name))
+            found = (Version.of(each) for each in all_versions(self._client, checked(name)))
             same = sorted(each.number for each in found if each.model_id == model_id)
             return self.version(name, same[0]) if same else None
 
     def model(self, name: str) -> RegisteredModel | None:
         """The registered model of that name, or None."""
-        return _or_none(lambda: self._client.get_registered_model(checked(name)))
+        return or_none(lambda: self._client.get_registered_model(checked(name)))
 
     def version(self, name: str, number: int) -> Version | None:
         """The version of that number, or None."""
-        return _or_none(lambda: Version.of(self._client.get_model_version(name, str(number))))
+        return or_none(lambda: Version.of(self._client.get_model_version(name, str(number))))
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
@@ -145,35 +148,12 @@ class Versions:
             yield
         except MlflowException as error:
             raise LineageError(
-                f"MLflow at {self._where} did not do what the registry needs: {_without_password(str(error))}; see "
+                f"MLflow at {self._where} did not do what the registry needs: {without_password(str(error))}; see "
                 "its log, correct MLFLOW_TRACKING_URI, and run this again"
             ) from error
-
-    def _all(self, name: str) -> Iterator[ModelVersion]:
-        token = None
-        while True:
-            page = self._client.search_model_versions(f"name = '{checked(name)}'", max_results=200, page_token=token)
-            yield from page
-            if not (token := page.token):
-                return
 
     def _shown(self, model: RegisteredModel) -> str:
         """The aliases and versions of a model, for messages."""
         aliases = ", ".join(f"{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
-        numbers = sorted(int(each.version) for each in self._all(model.name))
+        numbers = sorted(int(each.version) for each in all_versions(self._client, model.name))
         return f"{aliases or 'no alias'}; versions {', '.join(map(str, numbers[-_SHOWN:])) or 'none'}"
-
-
-def _without_password(text: str) -> str:
-    """A text with addresses such as http://user:password@host without what is before the host."""
-    return _CREDENTIALS.sub("://", text)
-
-
-def _or_none(ask: Callable[[], T]) -> T | None:
-    """What MLflow answers, or None where it says that there is no such thing."""
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise

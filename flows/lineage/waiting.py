@@ -31,6 +31,16 @@ def passes(error: MlflowException) -> bool:
     return str(error.error_code) in _PASSING
 
 
+def or_none(ask: Callable[[], T]) -> T | None:
+    """What MLflow answers, or None where it says that there is no such thing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
 def pause_s(attempt: int) -> float:
     """Seconds to wait after the failure of that number, from 0."""
     return float(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))

@@ -1,6 +1,5 @@
 """`pairflow lineage` on the tiny pipeline: every link, from every kind of reference, and what is broken by its name."""
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,11 +9,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from typer.testing import CliRunner
 
 import storage
 from flows.cli import app
+from flows.lineage import Lineage
+from flows.lineage.registry import Registry
 from flows.settings import Settings
 
 from .conftest import Cli
@@ -23,6 +23,7 @@ from .conftest import Cli
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
 
 Document = dict[str, Any]
+_NAME = "pairflow-a-name-of-its-own"
 
 
 @pytest.fixture(scope="module")
@@ -100,17 +101,15 @@ def _paired(result: Document) -> tuple[Document, Document]:
 
 
 @pytest.fixture
-def version(client: MlflowClient, pipeline_result: Document) -> Iterator[str]:
-    """The paired model, registered with an alias of its own."""
-    model_id = _paired(pipeline_result)[0]["mlflow_model_id"]
-    with contextlib.suppress(MlflowException):  # another test has
-        client.create_registered_model("pairflow-nci")
-    os.environ["MLFLOW_TRACKING_URI"] = client.tracking_uri  # MLflow looks the model up there, and not with the client
-    made = client.create_model_version("pairflow-nci", f"models:/{model_id}", model_id=model_id)
-    client.set_registered_model_alias("pairflow-nci", "traced", made.version)
-    yield str(made.version)
-    client.delete_registered_model_alias("pairflow-nci", "traced")
-    client.delete_model_version("pairflow-nci", str(made.version))
+def version(client: MlflowClient, pipeline_result: Document, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The paired model, registered as `pairflow register` and `retrain` do, with an alias of its own."""
+    monkeypatch.setattr("flows.lineage.trial.sample_once", lambda *_: None)  # test_registry.py is about that
+    trained = _paired(pipeline_result)[0]
+    registry = Registry(Lineage(Settings.read()))
+    made = registry.register(_NAME.removeprefix("pairflow-"), trained["mlflow_model_id"], description="", tags={})
+    client.set_registered_model_alias(made.name, "traced", str(made.number))
+    yield str(made.number)
+    client.delete_registered_model(made.name)
 
 
 def test_every_reference_leads_to_the_same_chain(pipeline_result: Document) -> None:
@@ -145,9 +144,9 @@ def test_dataset_by_name_and_registered_model(pipeline_result: Document, version
     assert f"dataset:{pipeline_result['pairs']['dataset_digest']}" in document["starts"]
     links = {(each["from"], each["to"]) for each in document["links"]}
     assert links >= _links(pipeline_result)
-    node = f"version:pairflow-nci/{version}"
+    node = f"version:{_NAME}/{version}"
     assert (f"model:{trained['mlflow_model_id']}", node) in links
-    for reference in ("pairflow-nci@traced", "models:/pairflow-nci@traced", f"pairflow-nci/{version}"):
+    for reference in (f"{_NAME}@traced", f"models:/{_NAME}@traced", f"{_NAME}/{version}"):
         document = _document(reference)
         assert document["starts"] == [node]
         (found,) = [each for each in document["nodes"] if each["id"] == node]

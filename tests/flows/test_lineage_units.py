@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Experiment, Run, RunData, RunInfo, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.entities import PagedList
 from typer.testing import CliRunner
 
@@ -228,9 +228,9 @@ class _ManyRuns:
         self.asked += 1
         return PagedList([], None)
 
-    def get_registered_model(self, _: str) -> Any:
+    def search_registered_models(self, *_: Any, **__: Any) -> PagedList[Any]:
         self.asked += 1
-        raise MlflowException("none", RESOURCE_DOES_NOT_EXIST)
+        return PagedList([], None)
 
 
 def _run(index: int, tags: dict[str, str]) -> Run:
