@@ -71,11 +71,11 @@ def read_array(path: Path) -> np.ndarray:
     Raises:
         DatasetError: there is none, it is damaged, or its layout is none of those described at the readers.
     """
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist; the path is relative to {Path.cwd()}")
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise DatasetError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(_READERS)}")
-    if not path.exists():
-        raise DatasetError(f"{path} does not exist; the path is relative to {Path.cwd()}")
     if path.is_dir() and path.suffix != ".zarr":
         raise DatasetError(f"{path} is a folder, expected a file")
     return reader(path)
