@@ -1,29 +1,16 @@
-"""The parts of lineage that need no server: commands, versions, texts, paging, the outbox's file."""
+"""What a run says of itself: the command that makes it again, code and machine, texts, speed."""
 
 import shlex
 import subprocess
-import threading
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.entities import Experiment, Run, RunData, RunInfo, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.store.entities import PagedList
 from typer.testing import CliRunner
 
 from flows import cli, descriptions, learning_commands, provenance
 from flows.command_lines import command_line
 from flows.jobs.protocol import JobContext, Speed
-from flows.lineage.errors import LineageError
-from flows.lineage.graph import Graph
-from flows.lineage.leftovers import send_leftovers
-from flows.lineage.outbox import Operation, Outbox
-from flows.lineage.records import Records
-from flows.lineage.waiting import first_line, insist, passes
 from flows.parameters import (
     DistillParameters,
     EvaluateParameters,
@@ -200,135 +187,6 @@ class TestPages:
         assert descriptions.cost(5, 20) == "pairing 5.0 s, training 20.0 s: a ratio of 0.25"
         assert descriptions.cost(0, 20) == "training 20.0 s"
         assert descriptions.table([{"a|b": 1, "c": "x|y"}]) == "| a|b | c |\n| --- | --- |\n| 1 | x\\|y |"
-
-
-class _ManyRuns:
-    """An MLflow with a training and its many evaluations, which counts what it is asked."""
-
-    def __init__(self, number: int) -> None:
-        self.asked = 0
-        shared = {"pairflow.dataset_digest": "d" * 64, "pairflow.training_run": "0" * 32}
-        self._runs = [_run(0, {"pairflow.stage": "train", "pairflow.dataset_digest": "d" * 64})]
-        self._runs += [_run(index, {"pairflow.stage": "evaluate", **shared}) for index in range(1, number)]
-
-    def search_experiments(self, *_: Any, **__: Any) -> PagedList[Experiment]:
-        self.asked += 1
-        return PagedList([Experiment("1", "pairflow-nci", "", "active")], None)
-
-    def search_runs(
-        self, _: Sequence[str], filter_string: str, __: int, size: int, ___: Any, token: str | None
-    ) -> PagedList[Run]:
-        self.asked += 1
-        found = self._runs if "dataset_digest" in filter_string else []
-        start = int(token or 0)
-        more = str(start + size) if start + size < len(found) else None
-        return PagedList(found[start : start + size], more)
-
-    def search_logged_models(self, *_: Any, **__: Any) -> PagedList[Any]:
-        self.asked += 1
-        return PagedList([], None)
-
-    def search_registered_models(self, *_: Any, **__: Any) -> PagedList[Any]:
-        self.asked += 1
-        return PagedList([], None)
-
-
-def _run(index: int, tags: dict[str, str]) -> Run:
-    info = RunInfo(f"{index:032x}", "1", "me", "FINISHED", index, index + 1, "active")
-    return Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
-
-
-def test_thousands_of_runs_are_read_in_pages() -> None:
-    client = _ManyRuns(3000)
-    records = Records(client)  # type: ignore[arg-type]
-    records.read({"d" * 64})
-    assert client.asked < 12  # 6 pages of runs, and one search for each other kind
-    graph = Graph(records)
-    chain = graph.around([f"run:{'0' * 32}"])
-    assert len(chain.nodes) == 3001  # the data too
-    assert len(chain.after[f"run:{'0' * 32}"]) == 2999
-
-
-class TestWaiting:
-    def test_what_passes_and_what_does_not(self) -> None:
-        assert passes(MlflowException("no connection"))
-        assert not passes(MlflowException("wrong", INVALID_PARAMETER_VALUE))
-
-    def test_password_in_an_address_is_not_shown(self) -> None:
-        error = MlflowException("no answer from http://me:secret@host:5000/x and sqlite:////home/a@b/c\nmore")
-        assert first_line(error) == "no answer from http://host:5000/x and sqlite:////home/a@b/c"
-        assert first_line(MlflowException("http://me:secret@h")) == "http://h"
-
-    def test_asks_until_there_is_an_answer(self, caplog: pytest.LogCaptureFixture) -> None:
-        failures = [MlflowException("away"), MlflowException("away")]
-
-        def ask() -> str:
-            if failures:
-                raise failures.pop()
-            return "here"
-
-        assert insist(ask, "http://x", 60) == "here"
-        assert [record.getMessage() for record in caplog.records] == [
-            "MLflow at http://x does not answer, waiting for it: away"
-        ]
-
-    def test_gives_up(self) -> None:
-        def away() -> None:
-            raise MlflowException("away")
-
-        def refuses() -> None:
-            raise MlflowException("wrong", INVALID_PARAMETER_VALUE)
-
-        with pytest.raises(LineageError, match="cannot be reached at http://x"):
-            insist(away, "http://x", 0)
-        with pytest.raises(LineageError, match="refuses: wrong"):
-            insist(refuses, "http://x", 60)
-
-
-class TestOutbox:
-    def test_far_more_than_fits_a_chunk_arrives_in_order(self, tmp_path: Path) -> None:
-        got: list[int] = []
-        outbox = Outbox(tmp_path, "train", lambda some: got.extend(each["n"] for each in some), "http://x")
-        for n in range(3000):
-            outbox.put({"n": n, "text": "x" * 1000})
-        assert outbox.close(60)
-        assert got == list(range(3000))
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_server_that_never_comes_costs_no_operation(self, tmp_path: Path) -> None:
-        def deliver(_: Sequence[Operation]) -> None:
-            raise MlflowException("away")
-
-        outbox = Outbox(tmp_path, "train", deliver, "http://x")
-        started = time.monotonic()
-        outbox.put(*({"n": n} for n in range(10)))
-        assert not outbox.close(0.2)
-        assert time.monotonic() - started < 30
-        (kept,) = tmp_path.iterdir()
-        assert len(kept.read_text().splitlines()) == 10
-
-    @pytest.mark.parametrize("line", ["[broken", '{"do": "tags", "tags": {"a": "b"}}', '{"do": "other"}', "[]"])
-    def test_file_that_makes_no_sense_is_set_aside(
-        self, tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        (tmp_path / "train-1.jsonl").write_text(f"{line}\n")
-        done = send_leftovers(tmp_path, None, lambda _: None)  # type: ignore[arg-type]  # nothing is to be asked
-        assert done.refused == (tmp_path / "train-1.refused",)
-        assert [path.name for path in tmp_path.iterdir()] == ["train-1.refused"]
-        assert "refuses what an earlier run left" in caplog.text
-
-    def test_file_of_a_process_that_lives_is_left_alone(self, tmp_path: Path) -> None:
-        busy = threading.Event()
-        outbox = Outbox(tmp_path, "train", lambda _: busy.wait(30) and None, "http://x")
-        outbox.put({"do": "tags"})
-        assert send_leftovers(tmp_path, None, lambda _: None).refused == ()  # type: ignore[arg-type]
-        busy.set()
-        assert outbox.close(60)
-
-    def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        with pytest.raises(LineageError, match="cannot write"):
-            Outbox(tmp_path / "file", "train", lambda _: None, "http://x")
 
 
 def test_speed_of_late() -> None:
