@@ -112,8 +112,11 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
             )
         )
         final = {"final_loss": fitted.loss, "training_seconds": fitted.seconds}
-        if fitted.validation_nll is not None:
-            final["final_validation_nll"] = fitted.validation_nll
+        if fitted.validation_nll is not None and fitted.validation_bits is not None:
+            final |= {
+                "final_validation_nll": fitted.validation_nll,
+                "final_validation_bits_per_token": fitted.validation_bits,
+            }
         stage.log(final, step=fitted.steps, model_id=model_id, data=data.as_input("training"))
         _tell_cost(work, fitted, stage, lineage)
     result = TrainResult(
@@ -194,6 +197,7 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> F
             "gradient_norm": metrics.grad_norm,
             "tokens_per_second": metrics.tokens_per_second,
             "validation_nll": metrics.validation_nll,
+            "validation_bits_per_token": metrics.validation_bits,
             "flop_utilisation": metrics.flop_utilisation,
         }
         stage.log({name: value for name, value in curves.items() if value is not None}, step=metrics.step)

@@ -1,6 +1,7 @@
 """`pairflow pipeline` at a tiny size: every link from the data to the scores is in MLflow, and a rerun adds nothing."""
 
 import json
+import math
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         assert trained.data.params["training.coupling"] == coupling
         assert trained.data.tags["pairflow.method"] == training["method"]
         assert [each.step for each in client.get_metric_history(trained.info.run_id, "train_loss")] == list(range(1, 7))
+        nats, bits = (trained.data.metrics[f"validation_{unit}"] for unit in ("nll", "bits_per_token"))
+        assert bits == pytest.approx(nats / math.log(2))
         assert [each.model_id for each in trained.outputs.model_outputs] == [training["mlflow_model_id"]]
 
         model = client.get_logged_model(training["mlflow_model_id"])
