@@ -10,7 +10,8 @@ from flows.contest import DATA, ROWS, Contest
 from flows.lineage.registry import Version
 from flows.methods import METHODS
 from flows.results import EvaluateResult, ModelScores, Score
-from flows.tables import shown
+from flows.tables import score_names, shown
+from pairflow.metrics.labels import label
 
 _DIGITS = 12  # of an id or a digest, where people read it
 Outcome: TypeAlias = Literal["first", "promoted", "challenger"]
@@ -51,20 +52,24 @@ def _outcome(
 ) -> tuple[Outcome, str, dict[str, float]]:
     rule, score, what = contest.parameters, _headline(candidate), candidate.headline_text
     figures = {"candidate": score.mean}
-    this, before = f"version {version.number}", contest.champion
+    this, before = f"Version {version.number}", contest.champion
     if before is None:
         if candidate.headline.higher_is_better and score.mean <= 0:
             return (
                 "challenger",
-                f"V{this[1:]} is a challenger, and nothing is champion: {what} is {score.mean:.4g} at {rule.steps} "
+                f"{this} is a challenger, and nothing is champion: {what} is {score.mean:.4g} at {rule.steps} "
                 "steps; train it longer, or allow more steps.",
                 figures,
             )
-        return "first", f"V{this[1:]} is the first champion of {contest.name}: {what} is {score.mean:.4g}.", figures
+        return (
+            "first",
+            f"{this} is the first champion of {contest.name}: {what} is {score.mean:.4g}.",
+            figures,
+        )
     if champion is None:
         return (
             "challenger",
-            f"V{this[1:]} is a challenger, as it cannot be compared with version {before.number}, the champion: "
+            f"{this} is a challenger, as it cannot be compared with version {before.number}, the champion: "
             f"{contest.survey.misfit}. To let it serve, give it the alias champion on MLflow's page of {contest.name}.",
             figures,
         )
@@ -90,8 +95,12 @@ def _outcome(
         "difference_required": verdict.required,
     }
     if verdict.promote:
-        return "promoted", f"V{this[1:]} replaces version {before.number} as champion: {words}.", figures
-    return "challenger", f"Version {before.number} stays champion, {this} is a challenger: {words}.", figures
+        return "promoted", f"{this} replaces version {before.number} as champion: {words}.", figures
+    return (
+        "challenger",
+        f"Version {before.number} stays champion, version {version.number} is a challenger: {words}.",
+        figures,
+    )
 
 
 def _page(
@@ -105,9 +114,9 @@ def _page(
         tags = contest.champion.tags
         columns.append(_Column("champion so far", contest.champion, tags.get(ROWS, ""), tags.get(DATA, "")))
     rows = [["", *(f"{each.role}: version {each.version.number}" for each in columns)], ["---"] * (1 + len(columns))]
-    for key in candidate.steps[0].scores:
-        label = candidate.headline.label if key == candidate.headline.name else key.replace("_", " ")
-        rows.append([label, *(shown(each.steps[0].scores[key]) for each in models)])
+    for name in score_names(models):
+        text = candidate.headline.label if name == candidate.headline.name else label(name).text
+        rows.append([text, *(shown(each.steps[0].scores.get(name)) for each in models)])
     rows += [
         ["method", *(METHODS[each.method].label for each in models)],
         ["training rows", *(each.rows for each in columns)],

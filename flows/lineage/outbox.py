@@ -9,6 +9,7 @@ A file is locked (`flock`) for as long as its process lives, however that ends.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -83,8 +84,10 @@ class Outbox:
         data = "".join(f"{json.dumps(each)}\n" for each in operations).encode()
         with self._state:
             try:
-                os.write(self._file, data)
+                if os.write(self._file, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
+                os.ftruncate(self._file, self._written)  # a part of a line would spoil the next
                 raise LineageError(f"cannot write {self._path}: {error}; make room on that disk") from None
             self._written += len(data)
             self._state.notify_all()

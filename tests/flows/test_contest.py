@@ -127,8 +127,9 @@ class TestSource:
             contest.check_source()
 
 
-def _scores(trials: list[float], label: str, *, higher: bool = True) -> ModelScores:
+def _scores(trials: list[float], label: str, *, higher: bool = True, **others: float) -> ModelScores:
     score = Score(mean=sum(trials) / len(trials), std=1, trials=tuple(trials))
+    scores = {"num_valid": score, **{name: Score(mean=value, std=0) for name, value in others.items()}}
     return ModelScores(
         method="pairflow",
         label=label,
@@ -139,7 +140,7 @@ def _scores(trials: list[float], label: str, *, higher: bool = True) -> ModelSco
         evaluation_fingerprint="e",
         headline=Headline(name="num_valid", label="valid molecules", higher_is_better=higher),
         facts={},
-        steps=(StepScores(num_steps=4, num_network_calls=5, scores={"num_valid": score}, samples_per_second=1),),
+        steps=(StepScores(num_steps=4, num_network_calls=5, scores=scores, samples_per_second=1),),
         mlflow_run_id="r",
         mlflow_model_id="m",
     )
@@ -196,6 +197,15 @@ class TestDecision:
         decision = decide(contest, _version(2, {}), _evaluation(bad, good))
         assert decision.outcome == "challenger"
         assert decision.sentence.startswith("Version 1 stays champion, version 2 is a challenger:")
+
+    def test_a_score_that_only_one_of_them_has(self) -> None:
+        """Such as a distance over the valid molecules, where one model made none."""
+        contest = _contest(_version(1, {}))
+        have, lack = _scores([20, 21, 22], "PairFlow", internal_diversity=0.8), _scores([0, 0, 0], "the champion")
+        page = decide(contest, _version(2, {}), _evaluation(have, lack)).page
+        assert "| internal diversity | 0.8 | – |" in page.splitlines()
+        page = decide(contest, _version(2, {}), _evaluation(lack, have)).page
+        assert "| internal diversity | – | 0.8 |" in page.splitlines()
 
     def test_a_champion_of_another_language(self) -> None:
         survey = _SURVEY.model_copy(update={"misfit": "its vocab_size is 5, that of the data is 6"})

@@ -1,5 +1,6 @@
 """What a stage logs on its way to MLflow: which failures are waited out, and the file that nothing is lost from."""
 
+import resource
 import threading
 import time
 from collections.abc import Sequence
@@ -90,6 +91,22 @@ class TestOutbox:
         assert send_leftovers(tmp_path, None, lambda _: None).refused == ()  # type: ignore[arg-type]
         busy.set()
         assert outbox.close(60)
+
+    def test_a_line_that_did_not_fit_on_the_disk_leaves_no_part_of_itself(self, tmp_path: Path) -> None:
+        got: list[int] = []
+        outbox = Outbox(tmp_path, "train", lambda some: got.extend(each["n"] for each in some), "http://x")
+        outbox.put({"n": 0})
+        (file,) = tmp_path.iterdir()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 20, hard))  # a disk with room for 20 bytes
+        try:
+            with pytest.raises(LineageError, match="make room on that disk"):
+                outbox.put({"n": 1, "text": "x" * 1000})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        outbox.put({"n": 2})
+        assert outbox.close(60)
+        assert got == [0, 2]
 
     def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
