@@ -67,6 +67,12 @@ def pair(
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="REF", help=f"redi: the model. {opt.REFERENCE}")] = None,
     num_pairs: Annotated[int | None, typer.Option(min=1, help="redi: pairs to draw; 20,000 by default.")] = None,
+    extend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Take over the pairs there of rows that they have; couple the new ones. Approximate."
+        ),
+    ] = None,
     engine: opt.Engine = "auto",
     store: opt.Store = None,
     format: opt.Format = "zarr",
@@ -75,19 +81,25 @@ def pair(
     json: opt.Json = False,
 ) -> None:
     """Couple every training row with a source point, or draw a model's own pairs; prints the URL of the pairs."""
-    walk = {"temperature": temperature, "sources_per_target": sources_per_target, "support_size": support_size}
+    walk = {
+        "temperature": temperature,
+        "sources_per_target": sources_per_target,
+        "support_size": support_size,
+        "extend": extend,
+    }
     own = {"num_pairs": num_pairs, "model": model}
     if foreign := [name for name, value in (walk if coupling == "redi" else own).items() if value is not None]:
         raise SpecError(f"--{foreign[0].replace('_', '-')} is not for --coupling {coupling}; leave it out")
     if coupling == "redi" and model is None:
         raise SpecError("--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one")
     fields = {"num_steps": num_steps, "seed": seed, **(walk if coupling != "redi" else {"num_pairs": num_pairs})}
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None and name != "extend"}
     parameters = PairParameters(
         dataset=dataset,
         coupling=None if coupling == "redi" else parse(CouplingSpec, {"kind": coupling, **given}),
         redi=parse(RediSpec, given) if coupling == "redi" else None,
         base_model=None if model is None else opt.reference(model),
+        extend=None if extend is None else absolute_url(extend),
         engine=engine,
         store=opt.store_url(store),
         format=format,

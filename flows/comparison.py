@@ -123,9 +123,9 @@ class Comparison:
         seeds = ",".join(map(str, self.seeds))
         return fingerprint(self.preset, data=about, methods=",".join(self.methods), seeds=seeds)
 
-    def pair(self) -> PairResult:
-        """The pairs that PairFlow is trained on."""
-        return pair(PairParameters(**self._common, **self._sharding, coupling=self.preset.coupling))
+    def pair(self, extend: str | None = None) -> PairResult:
+        """The pairs that PairFlow is trained on; they may extend those at a URL."""
+        return pair(PairParameters(**self._common, **self._sharding, coupling=self.preset.coupling, extend=extend))
 
     def train(self, pairs: PairResult | None, at_once: int) -> dict[_Key, TrainResult]:
         """The base of every method, with every seed; several at the same time."""

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from flows.lineage.registry import CHALLENGER, PREVIOUS, Registry, Version
 from flows.methods import METHODS
-from flows.results import Survey
+from flows.results import PairResult, Survey
 from flows.retrain_parameters import RetrainParameters
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
@@ -14,6 +14,7 @@ from pairflow.spec import OWN_DATA, fingerprint
 # Tags of a registered version, by which the next retraining knows it again.
 DATA, RECIPE, SOURCE, JUDGED = (f"pairflow.{name}" for name in ("dataset_digest", "recipe", "source", "judged"))
 ROWS = "pairflow.training_rows"
+PAIRS, EXTENDS = "pairflow.pairs_url", "pairflow.extends"
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class Contest:
             rule=f"{rule.margin!r}, {rule.confidence!r}",
         )
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """For the candidate's version."""
+    def tags_of(self, pairs: PairResult | None) -> dict[str, str]:
+        """For the candidate's version, made of these pairs."""
         survey = self.survey
+        made_of = {} if pairs is None else {PAIRS: pairs.url, EXTENDS: pairs.extends or ""}
         return {
+            **made_of,
             DATA: survey.dataset_digest,
             RECIPE: self.recipe,
             SOURCE: survey.source,
@@ -84,6 +86,10 @@ class Contest:
             return "there is no champion yet"
         tags = self.champion.tags
         changed = [what for what, tag in (("data", DATA), ("settings", RECIPE)) if tags.get(tag) != self._made_of[tag]]
+        if not changed:
+            return (
+                f"the pairs of version {self.champion.number}, the champion, extend others, and exact ones are wanted"
+            )
         return f"{' and '.join(changed)} differ from those of version {self.champion.number}, the champion"
 
     def nothing_to_do(self, registry: Registry) -> str | None:
@@ -128,5 +134,6 @@ class Contest:
         return {DATA: self.survey.dataset_digest, RECIPE: self.recipe}
 
     def _made(self, version: Version) -> bool:
-        """Whether a version was made of this data with these settings."""
-        return self._made_of.items() <= dict(version.tags).items()
+        """Whether a version was made of this data with these settings, and of pairs as exact as is asked for."""
+        exact_enough = self.parameters.extend or not version.tags.get(EXTENDS)
+        return exact_enough and self._made_of.items() <= dict(version.tags).items()

@@ -8,7 +8,7 @@ from pairflow.presets import Preset
 
 # The form: what people choose first, then the flow's own numbers, then what the preset knows, and operations last.
 _BEGINS = ("dataset", "method", "methods", "preset")
-_GROUPS = (*Preset.model_fields, "base_model", "pairs")
+_GROUPS = (*Preset.model_fields, "base_model", "pairs", "extend")
 _ENDS = ("format", "shard_size", "num_workers", "engine", "store")
 _NOT_IN_FORM = ("expected_fingerprint",)  # commands of ours set it in this process
 

@@ -47,6 +47,7 @@ def pair(parameters: PairParameters) -> PairResult:
             "rows/s": result.rows_per_second,
             "mean Hamming distance": result.mean_hamming,
             "keep rate": result.keep_rate,
+            "extends": result.extends,
             "engine": result.engine,
             "fingerprint": result.fingerprint,
             "dataset digest": result.dataset_digest,

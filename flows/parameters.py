@@ -106,6 +106,12 @@ class PairParameters(Sharded, FlowParameters):
         "registered model such as pairflow-qm9@champion.",
     )
 
+    extend: str | None = Field(
+        None,
+        min_length=1,
+        description="URL of pairs of earlier data: rows that they have are taken over, new ones are coupled. An "
+        "approximation, as the posterior of every row is over all data; default none.",
+    )
     expected_fingerprint: str | None = Field(
         None, description="Stop before any work if the pairs would be others; `pairflow verify --repair` sets it."
     )
@@ -114,6 +120,8 @@ class PairParameters(Sharded, FlowParameters):
     def _one_kind_of_pairs(self) -> Self:
         if self.redi is not None and self.coupling is not None:
             raise ValueError("either coupling or redi can be given, got both; leave one out")
+        if self.redi is not None and self.extend is not None:
+            raise ValueError("extend is for a coupling, and ReDi's pairs are a model's own; leave one out")
         if (self.redi is None) != (self.base_model is None):
             lacks = "base_model (--model REF): the model that makes them" if self.redi is not None else "redi"
             raise ValueError(f"ReDi's pairs need both a model and redi; give {lacks}")

@@ -34,6 +34,16 @@ class Input:
     profile: Mapping[str, Any]
 
 
+EXTENDS = "extends"
+"""In the `spec` of pairs' header, beside the coupling's own fields: the earlier pairs that were taken over."""
+
+
+def extended_by(spec: Mapping[str, Any]) -> str | None:
+    """Fingerprint of the pairs that those with this `spec` extend; None of a whole coupling."""
+    extends = spec.get(EXTENDS)
+    return str(extends["fingerprint"]) if isinstance(extends, Mapping) else None
+
+
 def flatten(specs: Mapping[str, Spec]) -> dict[str, str]:
     """`{"training": spec}` as `{"training.num_steps": "50", ...}`: what MLflow can show in columns."""
     flat: dict[str, str] = {}

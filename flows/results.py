@@ -22,6 +22,8 @@ class PairResult(Spec):
     content_sha256: str
     dataset_digest: str
     engine: str
+    extends: str | None
+    """Fingerprint of the earlier pairs that these extend, which makes them approximate; None of a whole coupling."""
     skipped: bool
     """True if the pairs were there already and nothing was computed."""
     seconds: float
@@ -224,6 +226,8 @@ class Survey(Spec):
     """Version of the engine that would couple it; None where nothing is to be coupled."""
     misfit: str | None
     """Why the champion cannot be measured on this data; None if it can, or there is none."""
+    cannot_extend: str | None
+    """Why the champion's pairs cannot be extended; None if they can, or nobody asked."""
 
 
 class RetrainResult(Spec):

@@ -1,12 +1,14 @@
 """The flow `retrain`: a new model if data or settings have changed, and the better of it and the champion serves."""
 
+from collections.abc import Mapping
+
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows import artifacts, hooks
 from flows.comparison import Comparison
-from flows.contest import Contest
+from flows.contest import PAIRS, Contest
 from flows.decision import Decision, decide
 from flows.evaluate import show_comparison
 from flows.lineage import Lineage, StageRun
@@ -70,6 +72,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             store=parameters.store,
             coupling=work.preset.coupling if work.needs_pairs else None,
             champion=None if champion is None else f"{name}@{CHAMPION}",
+            extend=None if champion is None or not parameters.extend else champion.tags.get(PAIRS),
         )
         survey = run_job("survey", request, Survey, store=parameters.store)
         contest = Contest(parameters, work.preset, name, survey, champion)
@@ -86,13 +89,14 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             context=job_context(submission_id=None),
         )
         with run as parent, nested_under(parent.run_id):
-            pairs, candidate = _make(work, cluster.settings.jobs_at_once)
+            pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings.jobs_at_once)
+            made_of = contest.tags_of(pairs)
             parent.tag(dataset_digest=survey.dataset_digest, candidate_model=candidate.mlflow_model_id)
             if champion is not None and champion.model_id == candidate.mlflow_model_id:
                 # As of a version that was registered by hand, which does not say what it was made of.
                 sentence = f"this data and these settings make the model of version {champion.number}, the champion"
                 parent.tag(outcome="skipped", decision=sentence)
-                _tag(lineage, registry, champion, contest)
+                _tag(lineage, registry, champion, made_of)
                 return _nothing(name, sentence, champion)
             evaluation = work.evaluate(pairs, (f"{name}@{CHAMPION}",) if contest.comparable else ())
             show_comparison(evaluation, parameters.dataset.name)
@@ -101,10 +105,10 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 parameters.registered_as,
                 candidate.mlflow_model_id,
                 description=f"Made because {contest.reason}; not judged yet.",
-                tags=contest.tags,
+                tags=made_of,
             )
             # A version that was there already may not say what it was made of, or was judged against another champion.
-            _tag(lineage, registry, version, contest)
+            _tag(lineage, registry, version, made_of)
             decision = decide(contest, version, evaluation)
             if decision.outcome == "challenger":
                 registry.challenge(version, decision.page)
@@ -122,9 +126,17 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
     )
 
 
-def _make(work: Comparison, at_once: int) -> tuple[PairResult | None, TrainResult]:
+def _to_extend(request: SurveyParameters, survey: Survey) -> str | None:
+    """URL of the champion's pairs, if they are to be extended and can be."""
+    if request.extend is None or survey.cannot_extend is None:
+        return request.extend
+    get_run_logger().warning("all rows are coupled, not only the new ones: %s", survey.cannot_extend)
+    return None
+
+
+def _make(work: Comparison, extend: str | None, at_once: int) -> tuple[PairResult | None, TrainResult]:
     """The candidate, and the pairs that it or its base is trained on; what is there already is found."""
-    pairs = work.pair() if work.needs_pairs else None
+    pairs = work.pair(extend) if work.needs_pairs else None
     trained = work.train(pairs, at_once)
     work.redi_pairs(trained)
     refined = work.refine(pairs, trained, at_once)
@@ -147,10 +159,10 @@ def _check_champion(registry: Registry, contest: Contest, evaluation: EvaluateRe
         )
 
 
-def _tag(lineage: Lineage, registry: Registry, version: Version, contest: Contest) -> None:
+def _tag(lineage: Lineage, registry: Registry, version: Version, tags: Mapping[str, str]) -> None:
     """Has a version say what it was made of, by which the next run knows it again."""
     with registry.asking():
-        for tag, value in contest.tags.items():
+        for tag, value in tags.items():
             lineage.client.set_model_version_tag(version.name, str(version.number), tag, value)
 
 

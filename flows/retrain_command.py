@@ -34,6 +34,10 @@ def retrain(
     name: Annotated[
         str | None, typer.Option(help="The registered model is pairflow-NAME; default the dataset's name.")
     ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="Couple new rows only, the champion's pairs serve for the others. Approximate."),
+    ] = False,
     preset: opt.Preset = "demo",
     set: opt.Set = None,
     engine: opt.Engine = "auto",
@@ -48,6 +52,7 @@ def retrain(
         "dataset": dataset,
         "name": name,
         "method": known.find(method).name,
+        "extend": extend,
         "preset": preset,
         "steps": steps,
         "trials": trials,

@@ -50,6 +50,12 @@ class RetrainParameters(Sharded, Refinements, TrainedFromPreset):
         description="How sure that must be (0.5 to below 1): one minus the chance to promote one that is not better.",
     )
 
+    extend: bool = Field(
+        False,
+        description="Couple new rows only, and take the champion's pairs over for the others: quicker, but an "
+        "approximation, as the posterior of every row is over all data.",
+    )
+
     @property
     def registered_as(self) -> str:
         """NAME in pairflow-NAME."""
@@ -75,3 +81,4 @@ class SurveyParameters(FlowParameters):
 
     coupling: CouplingSpec | None = Field(None, description="How sources are coupled; None if the method needs none.")
     champion: Reference | None = Field(None, description="The model in use, if there is one.")
+    extend: str | None = Field(None, description="URL of the champion's pairs, if they are to be extended.")

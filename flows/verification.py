@@ -7,7 +7,8 @@ from typing import Any
 
 import storage
 from flows.parameters import PairParameters
-from pairflow.errors import SpecError
+from flows.provenance import EXTENDS, extended_by
+from pairflow.errors import SpecError, StoreError
 from pairflow.spec import parse
 from storage import Restoration, VerifyReport
 
@@ -75,11 +76,13 @@ def _as_they_were_made(done: Restoration) -> PairParameters:
             f"the pairs at {done.url} were made by a model (checkpoint SHA-256 {header.spec.get('model_sha256')}) that "
             "has to be named to make shards again: run their `pairflow pair --coupling redi --model REF` once more"
         )
+    extends = extended_by(header.spec)
     return parse(
         PairParameters,
         {
             "dataset": header.dataset.get("spec"),
-            "coupling": header.spec,
+            "coupling": {name: value for name, value in header.spec.items() if name != EXTENDS},
+            "extend": None if extends is None else _found(extends, storage.store_of(done.url)),
             "engine": header.engine.partition("/")[0],
             "store": storage.store_of(done.url),
             "format": header.format,
@@ -87,3 +90,18 @@ def _as_they_were_made(done: Restoration) -> PairParameters:
             "expected_fingerprint": header.fingerprint,
         },
     )
+
+
+def _found(fingerprint: str, store: str) -> str:
+    """URL of the pairs that others extend, in the same store.
+
+    Raises:
+        StoreError: they are not there, or only in part.
+    """
+    url = storage.find_pairs(store, fingerprint)
+    if url is None:
+        raise StoreError(
+            f"these pairs extend those of the fingerprint {fingerprint}, which are not in {store} any more: what was "
+            "taken over cannot be made again; couple the data in full with `pairflow pair`, without --extend"
+        )
+    return url

@@ -42,6 +42,7 @@ from storage.repair import Restoration, restore_pairs
 from storage.store import (
     begin_pairs,
     find_manifest,
+    find_pairs,
     has_manifest,
     missing_shards,
     pairs_url,
@@ -77,6 +78,7 @@ __all__ = [
     "export_pairs",
     "find_garbage",
     "find_manifest",
+    "find_pairs",
     "has_manifest",
     "missing_shards",
     "open_folder",

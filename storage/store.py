@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import get_args
 
 import numpy.typing as npt
 
@@ -28,6 +29,17 @@ def pairs_url(store_url: Url, fingerprint: str, format: PairsFormat) -> str:
     if format not in ("zarr", "parquet"):
         raise SpecError(f"format must be zarr or parquet, got {format!r}")
     return join(store_url, "pairs", f"{check_fingerprint(fingerprint)}.{format}")
+
+
+def find_pairs(store_url: Url, fingerprint: str) -> str | None:
+    """URL of a committed coupling in a store, in whichever format; None if there is none.
+
+    Raises:
+        StoreError: the store cannot be read.
+        SpecError: the fingerprint is none.
+    """
+    urls = (pairs_url(store_url, fingerprint, format) for format in get_args(PairsFormat))
+    return next((url for url in urls if has_manifest(url)), None)
 
 
 def store_of(url: Url) -> str:

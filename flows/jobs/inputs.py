@@ -67,10 +67,13 @@ def load(spec: DatasetSpec, settings: Settings) -> Data:
     return Data(spec, datasets.load(spec, data_dir=settings.data_dir, progress=ProgressLines))
 
 
-def pairs_fingerprint(spec: CouplingSpec, train: TokenDataset, engine: str) -> tuple[str, str]:
-    """(fingerprint, engine version) of the coupling of a training part."""
+def pairs_fingerprint(
+    spec: CouplingSpec, train: TokenDataset, engine: str, earlier: storage.Pairs | None = None
+) -> tuple[str, str]:
+    """(fingerprint, engine version) of the coupling of a training part, which may extend earlier pairs."""
     version = coupling.engine_version(coupling.resolve_engine(engine, spec))
-    return fingerprint(spec, dataset=train.digest, engine=version), version
+    extends = {} if earlier is None else {"extends": earlier.manifest.content_sha256}
+    return fingerprint(spec, dataset=train.digest, engine=version, **extends), version
 
 
 def find_pairs(
@@ -107,14 +110,13 @@ def find_redi_pairs(spec: RediSpec, base: FoundModel, data: Data, settings: Sett
 
 
 def _in_store(wanted: str, data: Data, settings: Settings, remedy: str) -> storage.Pairs:
-    urls = [storage.pairs_url(settings.store, wanted, format) for format in ("zarr", "parquet")]
-    for url in urls:
-        if storage.find_manifest(url) is not None:
-            return storage.open_pairs(url)
-    raise StoreError(
-        f"no finished pairs of {data.spec.name} with these settings in {settings.store} (looked for "
-        f"{' and '.join(urls)}); {remedy}"
-    )
+    url = storage.find_pairs(settings.store, wanted)
+    if url is None:
+        raise StoreError(
+            f"no finished pairs of {data.spec.name} with these settings in {settings.store} (looked for "
+            f"pairs/{wanted}.zarr and .parquet); {remedy}"
+        )
+    return storage.open_pairs(url)
 
 
 def _check_data(pairs: storage.Pairs, data: Data) -> None:

@@ -20,6 +20,7 @@ from flows.jobs.sources import ClosedForm, Redi, Resources
 from flows.jobs.turns import turn
 from flows.lineage import Lineage, StageRun
 from flows.parameters import PairParameters
+from flows.provenance import extended_by
 from flows.results import PairResult
 from flows.settings import Settings
 from pairflow.errors import ShardCorruptError, StoreError
@@ -87,10 +88,18 @@ def _make_or_find(
     specs: dict[str, Spec] = {"dataset": parameters.dataset, **source.specs}
     name = f"pair {parameters.dataset.name} {source.name}"
     with lineage.run(parameters.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
-        base = source.base
+        base, earlier = source.base, source.earlier
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=data.train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
         stage.tell({"Pairs": descriptions.pairs(fingerprint, url, None)})
+        if earlier is not None:
+            extends = earlier.pairs.manifest
+            stage.tag(
+                extends_fingerprint=extends.fingerprint,
+                extends_url=earlier.pairs.url,
+                extends_dataset_digest=str(extends.dataset["digest"]),
+            )
+            stage.tell({"Extends": descriptions.pairs(extends.fingerprint, earlier.pairs.url, None)})
         if base is not None:
             stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
             if base.mlflow_model_id is not None:
@@ -109,7 +118,7 @@ def _source(parameters: PairParameters, data: inputs.Data, settings: Settings) -
     """Where the pairs come from."""
     if parameters.redi is not None and parameters.base_model is not None:
         return Redi.of(parameters.redi, models.resolve(parameters.base_model, settings), data)
-    return ClosedForm.of(parameters.closed_form, parameters.engine, data)
+    return ClosedForm.of(parameters.closed_form, parameters.engine, data, parameters.extend)
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,8 @@ class _Work:
             "seconds": seconds,
             "rows_per_second": rows / seconds,
         }
+        if (earlier := self.source.earlier) is not None:
+            summary["rows_taken_over"] = len(earlier.donors) - earlier.num_new
         if made:
             summary |= functools.reduce(operator.add, made).figures(self.source.scanning_steps)
         return storage.commit_pairs(self.url, header, summary, progress=False)
@@ -218,6 +229,7 @@ def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started
         dataset_digest=str(manifest.dataset["digest"]),
         engine=manifest.engine,
         skipped=skipped,
+        extends=extended_by(manifest.spec),
         seconds=time.perf_counter() - started,
         rows_per_second=figures.get("rows_per_second", 0.0),  # lost with a damaged manifest
         pairing_seconds=inputs.pairing_seconds(manifest),

@@ -10,11 +10,8 @@ from storage import Manifest
 
 def find(fingerprint: str, settings: Settings) -> Manifest | None:
     """The manifest of pairs in the store, in either format; None where they are no more."""
-    for format in ("zarr", "parquet"):
-        manifest = storage.find_manifest(storage.pairs_url(settings.store, fingerprint, format))
-        if manifest is not None:
-            return manifest
-    return None
+    url = storage.find_pairs(settings.store, fingerprint)
+    return None if url is None else storage.find_manifest(url)
 
 
 def facts(manifest: Manifest) -> dict[str, float]:

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 import storage
 from flows.jobs import parts
-from pairflow.coupling import couple_counted
+from flows.jobs.extension import Earlier, TakenOver
+from pairflow.coupling import Coupled, couple_counted
 from pairflow.datasets import TokenDataset
 from pairflow.errors import JobFailedError, PairFlowError, SpecError
 from pairflow.spec import CouplingSpec
@@ -89,6 +90,7 @@ def couple_shards(
     num_workers: int | None,
     support_parts: int,
     on_shard: Callable[[ShardStatistics], None],
+    earlier: Earlier | None = None,
 ) -> None:
     """Couples and writes shards, each against the whole training part.
 
@@ -109,11 +111,16 @@ def couple_shards(
         num_workers: tasks at a time.
         support_parts: parts of the support, each with the CPUs and GPUs of a task; 1: a copy a node.
         on_shard: called in this process for each shard that is written.
+        earlier: pairs that are taken over where they have the row; the others are walked.
 
     Raises:
         PairFlowError: what a task raised.
         JobFailedError: a worker died again and again.
     """
+
+    def taken_over(shard: ShardPlan) -> TakenOver | None:
+        return None if earlier is None else earlier.part(shard)
+
     if support_parts > 1 and spec.kind == "closed_form":
         in_flight = num_workers or _IN_FLIGHT_IN_PARTS
         remote = parts.start(
@@ -128,14 +135,15 @@ def couple_shards(
 
         def submit(shard: ShardPlan) -> ray.ObjectRef:
             target = train.tokens[np.arange(shard.start, shard.stop) % len(train)]
-            return in_parts.remote(target, len(train), remote, url, header, shard, spec)
+            return in_parts.remote(target, len(train), remote, url, header, shard, spec, taken_over(shard))
     else:
         in_flight = num_workers or 2 * room(cpus_per_task, gpus_per_task)
         support = ray.put(np.asfortranarray(train.tokens))
         whole = _couple_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES)
 
         def submit(shard: ShardPlan) -> ray.ObjectRef:
-            return whole.remote(support, url, header, shard, spec, engine, max(1, int(cpus_per_task)))
+            num_threads = max(1, int(cpus_per_task))
+            return whole.remote(support, url, header, shard, spec, engine, num_threads, taken_over(shard))
 
     make_shards(url, shards, submit, in_flight, on_shard)
 
@@ -210,27 +218,29 @@ def _couple_shard(
     spec: CouplingSpec,
     engine: str,
     num_threads: int,
+    taken_over: TakenOver | None,
 ) -> ShardStatistics:
     """Couples pairs `shard.start` to `shard.stop` and writes them.
 
     Pair n is row n mod M of `support` [M, D] with its source number n div M, so that the first M pairs of several
     sources a target are those of a coupling with one.
     """
-    pairs = np.arange(shard.start, shard.stop, dtype=np.int64)
-    sample_id = pairs % len(support)
+    replicas, sample_id = np.divmod(np.arange(shard.start, shard.stop, dtype=np.int64), len(support))
     target = np.ascontiguousarray(support[sample_id])
-    coupled = couple_counted(
-        target,
-        support,
-        vocab_size=header.vocab_size,
-        spec=spec,
-        sample_ids=sample_id,
-        replicas=pairs // len(support),
-        engine=engine,
-        num_threads=num_threads,
-    )
-    storage.write_shard(url, header, shard.index, coupled.source, target, sample_id)
-    return ShardStatistics.of(target, coupled.source, int(coupled.num_scans.sum()))
+
+    def walk(rows: np.ndarray | slice) -> Coupled:
+        return couple_counted(
+            target[rows],
+            support,
+            vocab_size=header.vocab_size,
+            spec=spec,
+            sample_ids=sample_id[rows],
+            replicas=replicas[rows],
+            engine=engine,
+            num_threads=num_threads,
+        )
+
+    return _write(url, header, shard, target, sample_id, _coupled(target, walk, taken_over))
 
 
 @ray.remote
@@ -242,18 +252,33 @@ def _couple_shard_in_parts(
     header: PairsHeader,
     shard: ShardPlan,
     spec: CouplingSpec,
+    taken_over: TakenOver | None,
 ) -> ShardStatistics:
     """As `_couple_shard`, of targets that are already chosen from M = `num_rows`, against actors."""
-    pairs = np.arange(shard.start, shard.stop, dtype=np.int64)
-    sample_id = pairs % num_rows
-    coupled = parts.couple(
-        target,
-        support,
-        f"shard {shard.index}",
-        vocab_size=header.vocab_size,
-        spec=spec,
-        sample_ids=sample_id,
-        replicas=pairs // num_rows,
-    )
+    replicas, sample_id = np.divmod(np.arange(shard.start, shard.stop, dtype=np.int64), num_rows)
+
+    def walk(rows: np.ndarray | slice) -> Coupled:
+        return parts.couple(
+            target[rows],
+            support,
+            f"shard {shard.index}",
+            vocab_size=header.vocab_size,
+            spec=spec,
+            sample_ids=sample_id[rows],
+            replicas=replicas[rows],
+        )
+
+    return _write(url, header, shard, target, sample_id, _coupled(target, walk, taken_over))
+
+
+def _coupled(
+    target: np.ndarray, walk: Callable[[np.ndarray | slice], Coupled], taken_over: TakenOver | None
+) -> Coupled:
+    return walk(slice(None)) if taken_over is None else taken_over.couple(target, walk)
+
+
+def _write(
+    url: str, header: PairsHeader, shard: ShardPlan, target: np.ndarray, sample_id: np.ndarray, coupled: Coupled
+) -> ShardStatistics:
     storage.write_shard(url, header, shard.index, coupled.source, target, sample_id)
     return ShardStatistics.of(target, coupled.source, int(coupled.num_scans.sum()))

@@ -7,9 +7,11 @@ from typing import Self
 from pydantic import JsonValue
 
 from flows.jobs import inputs
+from flows.jobs.extension import Earlier
 from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
 from flows.models import FoundModel
+from flows.provenance import EXTENDS
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
 from pairflow.distillation.dcd import check_teacher
@@ -35,6 +37,7 @@ class ClosedForm:
     Attributes:
         fingerprint: of the pairs.
         engine: resolved name.
+        earlier: pairs of earlier data that these extend, if any.
     """
 
     spec: CouplingSpec
@@ -42,18 +45,28 @@ class ClosedForm:
     engine: str
     engine_version: str
     fingerprint: str
+    earlier: Earlier | None
     base: FoundModel | None = None
 
     @classmethod
-    def of(cls, spec: CouplingSpec, engine: str, data: inputs.Data) -> Self:
-        """Of a training part, by an engine's name or 'auto'."""
+    def of(cls, spec: CouplingSpec, engine: str, data: inputs.Data, extend: str | None) -> Self:
+        """Of a training part, by an engine's name or 'auto', and the URL of what is to be extended.
+
+        Raises:
+            StoreError: there is nothing whole to extend there.
+            SpecError: it was coupled otherwise.
+        """
         resolved = resolve_engine(engine, spec)
         fingerprint, version = inputs.pairs_fingerprint(spec, data.train, resolved)
-        return cls(spec, data, resolved, version, fingerprint)
+        if extend is None:
+            return cls(spec, data, resolved, version, fingerprint, None)
+        earlier = Earlier.of(extend, data.train, spec, version)
+        fingerprint, _ = inputs.pairs_fingerprint(spec, data.train, resolved, earlier.pairs)
+        return cls(spec, data, resolved, version, fingerprint, earlier)
 
     @property
     def name(self) -> str:
-        return f"T{self.spec.num_steps}"
+        return f"T{self.spec.num_steps}{'' if self.earlier is None else ' extended'}"
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -62,7 +75,8 @@ class ClosedForm:
     @property
     def document(self) -> dict[str, JsonValue]:
         """For the manifest."""
-        return self.spec.model_dump(mode="json")
+        extends = {} if self.earlier is None else {EXTENDS: self.earlier.document}
+        return {**self.spec.model_dump(mode="json"), **extends}
 
     @property
     def num_rows(self) -> int:
@@ -89,13 +103,14 @@ class ClosedForm:
             header,
             self.data.train,
             shards,
-            self.spec,
+            self.spec if self.earlier is None else self.earlier.spec_of_new(self.spec),
             engine=self.engine,
             cpus_per_task=resources.cpus_per_task,
             gpus_per_task=resources.gpus_per_task or float(self.engine == "cuda"),
             num_workers=resources.num_workers,
             support_parts=resources.support_parts,
             on_shard=resources.on_shard,
+            earlier=self.earlier,
         )
 
 
@@ -116,6 +131,7 @@ class Redi:
     engine_version: str = inputs.REDI_ENGINE
     sources_per_target: int = 1
     scanning_steps: int | None = None
+    earlier: None = None
     shard_size: int = SHARD_SIZE
 
     @classmethod

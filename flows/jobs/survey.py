@@ -2,14 +2,16 @@
 
 import sys
 
+import storage
 from flows import models
 from flows.jobs import contestants, inputs
+from flows.jobs.extension import check_alike
 from flows.jobs.protocol import JobContext, main
 from flows.results import Survey
 from flows.retrain_parameters import SurveyParameters
 from flows.settings import Settings
 from pairflow.checkpoint import read_state
-from pairflow.errors import SpecError
+from pairflow.errors import PairFlowError, SpecError
 
 
 def run(parameters: SurveyParameters, context: JobContext) -> Survey:
@@ -22,9 +24,14 @@ def run(parameters: SurveyParameters, context: JobContext) -> Survey:
     """
     settings = Settings.read()
     data = inputs.load(parameters.dataset, settings)
-    engine = misfit = None
+    engine = misfit = cannot_extend = None
     if parameters.coupling is not None:
         _, engine = inputs.pairs_fingerprint(parameters.coupling, data.train, parameters.engine)
+        if parameters.extend is not None:
+            try:
+                check_alike(storage.open_pairs(parameters.extend), data.train, parameters.coupling, engine)
+            except PairFlowError as error:
+                cannot_extend = str(error)
     if parameters.champion is not None:
         champion = models.resolve(parameters.champion, settings)
         try:
@@ -38,6 +45,7 @@ def run(parameters: SurveyParameters, context: JobContext) -> Survey:
         num_held_out=0 if data.test is None else len(data.test),
         engine=engine,
         misfit=misfit,
+        cannot_extend=cannot_extend,
     )
 
 

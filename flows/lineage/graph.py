@@ -151,10 +151,12 @@ class Graph:
                 self._link(self.run(run.info.run_id), pairs)
 
     def _add_sources(self, run: Run, node_id: str) -> None:
-        """The data, and the model that a run started from or drew with."""
+        """The data, pairs that were extended, and the model that a run started from or drew with."""
         tags = run.data.tags
         if (digest := tags.get("pairflow.dataset_digest")) is not None:
             self._link(self.dataset(digest), node_id)
+        if (earlier := tags.get("pairflow.extends_fingerprint")) is not None:
+            self._link(self.pairs(earlier, tags.get("pairflow.extends_url")), node_id)
         base = tags.get("pairflow.base_model_id") or self._by_sha256.get(tags.get("pairflow.base_sha256", ""))
         if base is not None:
             self._link(self.model(base), node_id)

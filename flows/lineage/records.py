@@ -76,11 +76,17 @@ class Records:
                 self.run(model.source_run_id)
 
     def _elsewhere(self, experiments: list[str]) -> set[str]:
-        """Datasets whose models were made from these, or from whose models these were made."""
+        """Datasets whose models or pairs were made from these, or from whose models or pairs these were made."""
         digests = {model.tags.get("pairflow.dataset_digest") for model in self.models.values() if model is not None}
         made = {model.tags.get("pairflow.checkpoint_sha256") for model in self.models.values() if model is not None}
         for run in all_runs(self.client, experiments, "tags.`pairflow.base_sha256` LIKE '%'"):
             if run.data.tags["pairflow.base_sha256"] in made:
+                digests.add(run.data.tags.get("pairflow.dataset_digest"))
+        runs = [run.data.tags for run in self.runs.values() if run is not None]
+        digests |= {tags.get("pairflow.extends_dataset_digest") for tags in runs}
+        pairs = {tags.get("pairflow.fingerprint") for tags in runs if tags.get("pairflow.stage") == "pair"}
+        for run in all_runs(self.client, experiments, "tags.`pairflow.extends_fingerprint` LIKE '%'"):
+            if run.data.tags["pairflow.extends_fingerprint"] in pairs:
                 digests.add(run.data.tags.get("pairflow.dataset_digest"))
         return {each for each in digests if each}
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+import storage
 from flows.locks import only_one
 from flows.results import RetrainResult
 
@@ -60,13 +61,17 @@ def story(served_environment: dict[str, str], folder: Path) -> dict[str, Retrain
         "model": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 8},
     }
     untrained = {**common, "method": "udlm", "training": _training(1)}
+    paired = {**common, "method": "pairflow", "coupling": {"num_steps": 2}, "training": _training(60)}
     steps = {
         "first": untrained,
         "again": untrained,
         "more data": {"file": str(folder / "b.npy"), "rows": _rows(20, 1)},
-        "better": {**common, "method": "pairflow", "coupling": {"num_steps": 2}, "training": _training(60)},
+        "better": paired,
         "worse": untrained,
         "worse again": untrained,
+        "and more": {"file": str(folder / "c.npy"), "rows": _rows(5, 2)},
+        "extended": {**paired, "extend": True},
+        "extended again": {**paired, "extend": True},
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.flows.retrain_story", json.dumps(list(steps.values()))],
@@ -95,6 +100,8 @@ def test_decisions(story: dict[str, RetrainResult]) -> None:
         "better": ("promoted", 2, 2),
         "worse": ("challenger", 3, 2),
         "worse again": ("skipped", None, 2),
+        "extended": ("challenger", 4, 2),
+        "extended again": ("skipped", None, 2),
     }
     assert "are those of version 1, the champion of pairflow-story" in story["again"].sentence
     assert story["better"].sentence.startswith(
@@ -135,6 +142,16 @@ def test_versions_say_what_they_are_and_why(client: MlflowClient, story: dict[st
     assert stages == ["evaluate", "evaluate", "pair", "train"]
 
 
+def test_an_extension_takes_the_champions_pairs_over(client: MlflowClient, story: dict[str, RetrainResult]) -> None:
+    tags = {number: client.get_model_version("pairflow-story", str(number)).tags for number in (1, 2, 3, 4)}
+    before, after = (storage.open_pairs(tags[number]["pairflow.pairs_url"]).manifest for number in (2, 4))
+    assert tags[4]["pairflow.extends"] == before.fingerprint
+    assert tags[2]["pairflow.extends"] == ""
+    assert "pairflow.pairs_url" not in tags[1].keys() | tags[3].keys()
+    assert after.spec["extends"] == {"fingerprint": before.fingerprint, "content_sha256": before.content_sha256}
+    assert 0 < int(str(after.summary["rows_taken_over"])) <= before.num_rows
+
+
 def test_prefect_tells_the_decision(prefect_url: str, story: dict[str, RetrainResult]) -> None:
     def post(path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # noqa: S310 - http
@@ -163,8 +180,9 @@ def _aliases(client: MlflowClient) -> dict[str, int]:
 def test_a_rollback_stays(cli: Cli, client: MlflowClient, folder: Path, story: dict[str, RetrainResult]) -> None:
     done = cli("rollback", "pairflow-story", "--reason", "it looked odd")
     assert done.code == 0, done.stderr
-    aliases = {"champion": 1, "previous": 2, "challenger": 3}
+    aliases = {"champion": 1, "previous": 2, "challenger": 4}
     assert _aliases(client) == aliases
+    (folder / "c.npy").unlink()  # the data is again what version 2 was made of
     settings = {
         **{f"training.{name}": value for name, value in _training(60).items() if name != "coupling"},
         **{"model.hidden_size": 16, "model.num_layers": 1, "model.num_heads": 2, "model.cond_size": 8},

@@ -20,9 +20,10 @@ pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 
 
-def _pairing(seed: int, num_steps: int) -> dict[str, object]:
-    """Forty-one shards."""
-    return {"dataset": {"name": "digits"}, "coupling": {"num_steps": num_steps, "seed": seed}, "shard_size": 40}
+def _pairing(seed: int, num_steps: int, sources_per_target: int = 1) -> dict[str, object]:
+    """Forty-one shards for each source of a target."""
+    coupling = {"num_steps": num_steps, "seed": seed, "sources_per_target": sources_per_target}
+    return {"dataset": {"name": "digits"}, "coupling": coupling, "shard_size": 40}
 
 
 class _Pairing:
@@ -64,7 +65,9 @@ class _Pairing:
 def silent(user: User) -> str:
     """A run whose process and worker were killed together, while its job really works."""
     store = str(user.home / "another store")
-    run_id = user.start("pair", _pairing(seed=11, num_steps=60_000) | {"num_workers": 1, "store": store})
+    # Half an hour's work of an idle core: nothing of it must end before it is stopped.
+    endless = _pairing(seed=11, num_steps=60_000, sources_per_target=30)
+    run_id = user.start("pair", endless | {"num_workers": 1, "store": store})
     user.wait_for(lambda: user.find_processes("ray::_couple_shard"), timeout_s=120)
     for each in (user.process("prefect worker start"), user.process("prefect.engine", **{_RUN_VARIABLE: run_id})):
         each.kill()
@@ -77,7 +80,7 @@ def silent(user: User) -> str:
 def test_a_silent_run_crashes_and_its_job_is_stopped(user: User, silent: str) -> None:
     state = user.wait_for_state(silent, "Crashed", timeout_s=300)["state"]
     assert "Nothing was heard" in state["message"]
-    user.wait_for(lambda: set(user.jobs(silent).values()) == {"STOPPED"}, timeout_s=120)
+    user.wait_for(lambda: set(user.jobs(silent).values()) == {"STOPPED"}, timeout_s=120, or_say=user.jobs)
     assert f"stopped Ray job pair-{silent}" in user.run("logs", "reconciler", "--lines", "1000").stdout
 
 
