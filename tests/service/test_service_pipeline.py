@@ -21,8 +21,9 @@ _TINY = {
 
 
 def _stages(user: User, names: str) -> list[Any]:
-    """Flow runs whose name begins so."""
-    return list(user.ask("flow_runs/filter", {"flow_runs": {"name": {"like_": names}}, "sort": "START_TIME_ASC"}))
+    """Flow runs whose name begins so, which a search of Prefect's finds anywhere in it ("retrain nci")."""
+    found = user.ask("flow_runs/filter", {"flow_runs": {"name": {"like_": names}}, "sort": "START_TIME_ASC"})
+    return [each for each in found if each["name"].startswith(names)]
 
 
 def _artifacts(user: User, flow_run_id: str) -> dict[str, Any]:
