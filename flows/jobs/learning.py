@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from flows import descriptions
 from flows.jobs import inputs, runs
 from flows.jobs.machine import in_use, use_threads
@@ -187,7 +185,8 @@ def _tags(work: Learning) -> dict[str, str]:
 
 def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> FitResult:
     """Trains with live curves in MLflow and progress on the job's output."""
-    num_steps, data, pairs = work.spec.num_steps, work.data, work.pairs
+    num_steps, data = work.spec.num_steps, work.data
+    pairs = None if work.pairs is None else work.pairs.read(("source", "target"))
 
     def on_step(metrics: StepMetrics) -> None:
         bar.reach(metrics.step)
@@ -203,8 +202,8 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> F
         stage.log({name: value for name, value in curves.items() if value is not None}, step=metrics.step)
 
     keywords: dict[str, Any] = {
-        "target": data.train.tokens if pairs is None else np.asarray(pairs.target),
-        "source": None if pairs is None else np.asarray(pairs.source),
+        "target": data.train.tokens if pairs is None else pairs["target"],
+        "source": None if pairs is None else pairs["source"],
         "vocab_size": data.train.vocab_size,
         "image_shape": data.train.image_shape,
         "checkpoint_dir": folder,

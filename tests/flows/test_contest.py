@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows.contest import DATA, JUDGED, RECIPE, SOURCE, Contest
+from flows.contest import DATA, EXTENDS, JUDGED, RECIPE, SOURCE, Contest
 from flows.decision import decide
 from flows.lineage.registry import Registry, Version
 from flows.parameters import recipe
@@ -15,7 +15,13 @@ from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec, DistillationSpec, ModelSpec, TrainingSpec, parse
 
 _SURVEY = Survey(
-    dataset_digest="d" * 64, source="/data/rows", num_rows=90, num_held_out=10, engine="cpu/1", misfit=None
+    dataset_digest="d" * 64,
+    source="/data/rows",
+    num_rows=90,
+    num_held_out=10,
+    engine="cpu/1",
+    misfit=None,
+    cannot_extend=None,
 )
 _TOKENS = DatasetSpec(name="tokens", path="/data/rows", vocab_size=5)
 
@@ -47,11 +53,11 @@ def _nothing_to_do(contest: Contest, **versions: Version) -> str | None:
 class TestNothingToDo:
     def test_without_a_champion_there_is(self) -> None:
         contest = _contest()
-        assert _nothing_to_do(contest, challenger=_version(1, contest.tags)) is None
+        assert _nothing_to_do(contest, challenger=_version(1, contest.tags_of(None))) is None
         assert contest.reason == "there is no champion yet"
 
     def test_the_champion_is_made_of_this(self) -> None:
-        champion = _version(3, _contest().tags)
+        champion = _version(3, _contest().tags_of(None))
         said = _nothing_to_do(_contest(champion))
         assert said is not None
         assert "90 training rows" in said
@@ -72,20 +78,22 @@ class TestNothingToDo:
         ],
     )
     def test_other_settings(self, fields: dict[str, Any], differs: bool) -> None:
-        contest = _contest(_version(3, _contest().tags), **fields)
+        contest = _contest(_version(3, _contest().tags_of(None)), **fields)
         assert (_nothing_to_do(contest) is None) is differs
         if differs:
             assert contest.reason == "settings differ from those of version 3, the champion"
 
     def test_a_refined_method_has_its_own_settings(self) -> None:
-        champion = _version(3, _contest(method="pairflow+dcd").tags)
+        champion = _version(3, _contest(method="pairflow+dcd").tags_of(None))
         other = _contest(champion, method="pairflow+dcd", distillation=DistillationSpec(num_steps=3))
         assert _nothing_to_do(other) is None
-        redi = _contest(_version(3, _contest(method="udlm+redi").tags), method="udlm+redi", redi={"num_pairs": 7})
+        redi = _contest(
+            _version(3, _contest(method="udlm+redi").tags_of(None)), method="udlm+redi", redi={"num_pairs": 7}
+        )
         assert _nothing_to_do(redi) is None
 
     def test_other_data_or_another_engine(self) -> None:
-        champion = _version(3, _contest().tags)
+        champion = _version(3, _contest().tags_of(None))
         data = _contest(champion, _SURVEY.model_copy(update={"dataset_digest": "e" * 64}))
         assert _nothing_to_do(data) is None
         assert data.reason.startswith("data differ")
@@ -93,21 +101,29 @@ class TestNothingToDo:
         assert _nothing_to_do(_contest(_version(3, {}))) is None
         assert _contest(_version(3, {})).reason.startswith("data and settings differ")
 
+    def test_extended_pairs_serve_until_exact_ones_are_wanted(self) -> None:
+        champion = _version(3, _contest().tags_of(None) | {EXTENDS: "f" * 64})
+        assert _nothing_to_do(_contest(champion, extend=True)) is not None
+        exact = _contest(champion)
+        assert _nothing_to_do(exact) is None
+        assert exact.reason == "the pairs of version 3, the champion, extend others, and exact ones are wanted"
+        assert _nothing_to_do(_contest(_version(3, _contest().tags_of(None)), extend=True)) is not None
+
     def test_a_rollback_is_not_undone(self) -> None:
         contest = _contest(_version(1, {}))
-        said = _nothing_to_do(contest, previous=_version(2, contest.tags))
+        said = _nothing_to_do(contest, previous=_version(2, contest.tags_of(None)))
         assert said is not None
         assert "`pairflow rollback pairflow-x` brings it back" in said
 
     def test_a_challenger_lost_against_this_champion_under_this_rule(self) -> None:
         contest = _contest(_version(1, {}))
-        challenger = _version(4, contest.tags)
+        challenger = _version(4, contest.tags_of(None))
         said = _nothing_to_do(contest, challenger=challenger)
         assert said is not None
         assert "version 4" in said
         assert _nothing_to_do(_contest(_version(2, {})), challenger=challenger) is None
         assert _nothing_to_do(_contest(_version(1, {}), margin=0.5), challenger=challenger) is None
-        assert contest.tags.keys() >= {DATA, RECIPE, SOURCE, JUDGED}
+        assert contest.tags_of(None).keys() >= {DATA, RECIPE, SOURCE, JUDGED}
 
 
 class TestSource:

@@ -1,4 +1,4 @@
-"""Retraining by the REST API, twice; what it decides is the subject of tests/flows/test_retrain.py."""
+"""Retraining by the REST API, three times; what it decides is the subject of tests/flows/test_retrain.py."""
 
 import json
 import urllib.error
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from .user import User
 
@@ -38,28 +39,39 @@ def test_refused_by_the_server(user: User, parameters: dict[str, Any], names: st
         assert names in json.load(answer)["detail"]
 
 
-def test_the_second_is_skipped_and_says_why(user: User, tmp_path: Path) -> None:
-    np.save(tmp_path / "rows.npy", np.random.default_rng(0).integers(5, size=(40, 6), dtype=np.uint8))
+def test_the_second_is_skipped_and_a_row_more_is_coupled(user: User, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(5, size=(41, 6), dtype=np.uint8)
+    np.save(tmp_path / "rows.npy", rows[:40])
     parameters = {
         "name": "by-rest",
         "dataset": {"name": "tokens", "path": str(tmp_path), "vocab_size": 5},
-        "method": "udlm",
+        "extend": True,
+        "coupling": {"num_steps": 2},
         "model": {"architecture": "dit", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 8},
         "training": {"num_steps": 1, "batch_size": 16, "warmup_steps": 0},
         "steps": 1,
         "trials": 2,
         "num_samples": 8,
     }
-    first, second = "", ""
-    for name in ("Completed", "Skipped"):
+
+    def retrain() -> Any:
         run_id = user.start("retrain", parameters)
         run = user.wait_for_state(run_id, "Completed", "Skipped", "Failed", "Crashed", timeout_s=400)
-        assert run["state_name"] == name, run["state"]
-        assert run["state_type"] == "COMPLETED"
+        assert run["state_type"] == "COMPLETED", run["state"]
         assert "retrain" in run["tags"]
-        first, second = second, run_id
-    assert set(user.jobs(first).values()) == {"SUCCEEDED"}
-    assert "champion" in user.flow_run(first)["state"]["message"]
-    assert user.flow_run(second)["state"]["message"]
-    artifacts = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [second]}}})
+        return run
+
+    first, second = retrain(), retrain()
+    np.save(tmp_path / "one more.npy", rows[40:])
+    third = retrain()
+    assert [each["state_name"] for each in (first, second, third)] == ["Completed", "Skipped", "Completed"]
+    assert set(user.jobs(first["id"]).values()) == {"SUCCEEDED"}
+    assert "first champion" in first["state"]["message"]
+    assert "are those of version 1, the champion" in second["state"]["message"]
+    assert "version 2" in third["state"]["message"].lower()
+    artifacts = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [second["id"]]}}})
     assert any((each["key"] or "").startswith("decision-") and "Skipped" in each["data"] for each in artifacts)
+    client = MlflowClient(user.mlflow)
+    one, two = (client.get_model_version("pairflow-by-rest", number).tags for number in ("1", "2"))
+    assert one["pairflow.extends"] == ""
+    assert two["pairflow.extends"] in one["pairflow.pairs_url"]
