@@ -23,7 +23,8 @@ def command_line(flow: str, parameters: Spec) -> str | None:
     words = ["pairflow", flow]
     try:
         for name, value in _options(parameters):
-            words += [f"--{name.replace('_', '-')}", _text(value)]
+            option = f"--{name.replace('_', '-')}"
+            words += [option] if value is True else [option, _text(value)]
     except _CannotSayError:
         return None
     return shlex.join(words)

@@ -7,6 +7,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows import artifacts, hooks
+from flows.command_lines import command_line
 from flows.comparison import Comparison
 from flows.contest import PAIRS, Contest
 from flows.decision import Decision, decide
@@ -86,7 +87,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             contest.fingerprint,
             name=f"retrain {parameters.registered_as}",
             specs=work.specs,
-            context=job_context(submission_id=None),
+            context=job_context(submission_id=None, command=command_line("retrain", parameters)),
         )
         with run as parent, nested_under(parent.run_id):
             pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings.jobs_at_once)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import cli, descriptions, learning_commands, provenance
+from flows import cli, descriptions, learning_commands, provenance, retrain_command
 from flows.command_lines import command_line
 from flows.jobs.protocol import JobContext, Speed
 from flows.parameters import (
@@ -21,7 +21,7 @@ from flows.parameters import (
     TrainParameters,
     with_overrides,
 )
-from flows.retrain_parameters import SurveyParameters
+from flows.retrain_parameters import RetrainParameters, SurveyParameters
 from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, SamplingSpec, Spec
 
 _NCI = DatasetSpec(name="nci", max_rows=50, holdout=0.25)
@@ -50,12 +50,15 @@ class TestCommandLine:
                 ),
             ),
             ("pair", PairParameters(dataset=_NCI, redi=RediSpec(num_pairs=5, seed=2), base_model="m-" + "0" * 32)),
+            ("pair", PairParameters(dataset=_NCI, extend="/store/pairs/x.zarr")),
             ("train", _changed(TrainParameters(dataset=DatasetSpec(name="digits"), method="mdlm", preset="laptop"))),
             ("train", TrainParameters(dataset=_NCI, pairs="/store/pairs/x.zarr")),
             ("distill", _changed(DistillParameters(dataset=_NCI, method="pairflow+redi", base_model="abcdef"))),
             ("evaluate", EvaluateParameters(dataset=_NCI, methods=("mdlm",), training_seeds=(0, 3))),
             ("pipeline", _changed(PipelineParameters(dataset=_NCI, shard_size=3))),
             ("study", _changed(StudyParameters(dataset=_NCI, training_seeds=(1, 2)), **{"distillation.num_steps": 3})),
+            ("retrain", _changed(RetrainParameters(dataset=_NCI, name="mine", margin=0.5, trials=3, extend=True))),
+            ("retrain", RetrainParameters(dataset=_NCI, method="udlm+dcd")),
         ],
     )
     def test_asks_for_the_same_again(
@@ -67,7 +70,7 @@ class TestCommandLine:
             asked.append((name, given))
             raise KeyboardInterrupt
 
-        for module in (cli, learning_commands):
+        for module in (cli, learning_commands, retrain_command):
             monkeypatch.setattr(module, "run_flow", run_flow)
         line = command_line(flow, parameters)
         assert line is not None
