@@ -4,11 +4,12 @@
 
 In a home of its own, on free ports, `pairflow up` is timed until it is ready, and its idle memory is read. Then 50 rows
 are coupled by the REST API, cold (nothing has run since `up`) and warm: that is milliseconds of work, so these runs are
-all fixed cost, and their first shard begins where it is written. Last, all of the dataset is coupled by the REST API,
-and by `couple()` in one process with as many threads as there are cores, in turns; both read the data. What the service
-takes longer, beyond the fixed cost, is given in per cent of `couple()`.
+all fixed cost, and their first shard begins where it is written. A long pairing is cancelled while it works. Last, all
+of the dataset is coupled by the REST API, and by `couple()` in one process with as many threads as there are cores, in
+turns; both read the data. What the service takes longer, beyond the fixed cost, is given in per cent of `couple()`.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 from machine import write_results
 from rich.console import Console
@@ -97,6 +99,33 @@ class Service:
             "completed": after["Completed"],
         }
 
+    def cancel(self) -> dict[str, float]:
+        """Cancels a pairing at work: seconds until nothing of its job runs, and until the run says Cancelled."""
+        earlier = self._records()
+        long = {"dataset": {"name": "digits"}, "coupling": {"num_steps": 60_000, "sources_per_target": 100}}
+        deployment = self.ask("deployments/name/pair/pair")["id"]
+        body = {"parameters": {"parameters": long | {"shard_size": 40}}}
+        run = self.ask(f"deployments/{deployment}/create_flow_run", body)["id"]
+        while len(self._records()) == len(earlier):
+            time.sleep(_POLL_S)
+        called = time.perf_counter()
+        self.ask(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+        while self._works():
+            time.sleep(0.1)
+        stopped = time.perf_counter() - called
+        while self.ask(f"flow_runs/{run}")["state"]["type"] != "CANCELLED":
+            time.sleep(_POLL_S)
+        return {"job_stopped": stopped, "cancelled": time.perf_counter() - called}
+
+    def _works(self) -> bool:
+        """Whether a job or one of its tasks runs."""
+        for each in processes_of(self.home):
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(each.cmdline())
+                if "-m flows.jobs." in line or "ray::_couple_shard" in line:
+                    return True
+        return False
+
     def _records(self) -> dict[str, float]:
         return {str(path): path.stat().st_mtime for path in self.home.glob("store/pairs/*/_records/[0-9]*.json")}
 
@@ -127,6 +156,7 @@ def main(
             time.sleep(idle_seconds)
             memory = service.memory()
             cold, *warm = (service.pair(tiny | {"coupling": {"seed": seed}}) for seed in range(1 + repeats))
+            cancelled = [service.cancel() for _ in range(repeats)]
             direct(data, {"num_steps": num_steps, "seed": 0})  # fills the file cache, and numba's
             turns = []
             for seed in range(1, repeats + 1):
@@ -142,6 +172,7 @@ def main(
         "idle_bytes": memory,
         "cold": cold,
         "warm": warm,
+        "cancelled": cancelled,
         "dataset": data,
         "num_steps": num_steps,
         "rows": turns[0][1]["rows"],
@@ -171,6 +202,10 @@ def _show(result: dict[str, Any]) -> None:
     for name, each in (("cold", result["cold"]), *(("warm", each) for each in result["warm"])):
         calls.add_row(name, *(f"{each[what]:.1f}" for what in ("running", "first_shard_written", "completed")))
     console.print(calls)
+    cancelled = Table("job stopped", "run cancelled", title="seconds after a pairing at work is cancelled")
+    for each in result["cancelled"]:
+        cancelled.add_row(*(f"{each[what]:.1f}" for what in ("job_stopped", "cancelled")))
+    console.print(cancelled)
     added = Table("rows", "by the service, s", "couple(), s", "added, s", "of it fixed, s", "beyond that")
     added.add_row(
         f"{result['rows']:,}",
