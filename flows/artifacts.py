@@ -81,8 +81,8 @@ def show_link(key: str, title: str, address: str) -> None:
 
 def mlflow_link(run_id: str | None) -> str | None:
     """A run of MLflow as a link where a server shows it, else its id."""
-    uri = Settings.read().tracking_uri
-    return f"[{run_id}]({uri}/#/runs/{run_id})" if run_id and uri.startswith("http") else run_id
+    pages = Settings.read().mlflow_pages
+    return f"[{run_id}]({pages}/#/runs/{run_id})" if run_id and pages else run_id
 
 
 def _cell(value: object) -> str:

@@ -107,8 +107,8 @@ def report(result: ComparisonResult, settings: Settings) -> None:
 
 def _where_mlflow(result: ComparisonResult, settings: Settings) -> None:
     page = f"#/experiments/{result.mlflow_experiment_id}/runs/{result.mlflow_run_id}"
-    if settings.tracking_uri.startswith("http"):
-        print(f"MLflow page:  {settings.tracking_uri.rstrip('/')}/{page}")
+    if settings.mlflow_pages is not None:
+        print(f"MLflow page:  {settings.mlflow_pages}/{page}")
         return
     quiet = "DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
     print("MLflow page:  start")

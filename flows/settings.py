@@ -60,6 +60,16 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "mlflow_uri"),
         description="MLflow tracking URI; default SQLite under <home>/mlflow (MLFLOW_TRACKING_URI).",
     )
+    mlflow_ui_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where a browser finds MLflow, for links to it; default its tracking URI, if that is a server's.",
+    )
+    ray_ui_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where a browser finds Ray's dashboard, for links to it; default RAY_ADDRESS.",
+    )
     num_workers: int | None = Field(
         None, ge=1, description="Shards coupled at once; default as many as the cluster's CPUs allow."
     )
@@ -149,6 +159,18 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
     @property
+    def mlflow_pages(self) -> str | None:
+        """Beginning of the addresses of MLflow's pages; None where no server shows them."""
+        url = self.mlflow_ui_url or self.tracking_uri
+        return url.rstrip("/") if url.startswith("http") else None
+
+    @property
+    def ray_pages(self) -> str | None:
+        """Beginning of the addresses of Ray's pages; None of a cluster that ends with its command."""
+        url = self.ray_ui_url or self.ray_address
+        return None if self.ray_address is None or url is None else url.rstrip("/")
+
+    @property
     def runs_dir(self) -> Path:
         """Checkpoints and results, a folder per training fingerprint."""
         return self.home / "runs"
@@ -180,7 +202,7 @@ class Settings(BaseSettings):
             "RAY_task_oom_retries": "3",
             **_QUIET,
         }
-        for name in ("num_workers", "threads_per_job", "gpus_per_job"):
+        for name in ("num_workers", "threads_per_job", "gpus_per_job", "mlflow_ui_url"):
             if (value := getattr(self, name)) is not None:
                 variables[f"PAIRFLOW_{name.upper()}"] = str(value)
         if self.data_dir is not None:

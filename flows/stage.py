@@ -150,10 +150,11 @@ def run_job(
         num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
         context = job_context(submission_id, command=command_line(name, parameters), cluster=cluster)
         job = ray_jobs.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
-        url = f"{job.client.get_address()}/#/jobs/{job.submission_id}"
+        pages = cluster.settings.ray_pages
+        url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
         logger.info("Ray job %s", url)
         # A cluster that ends with this command has no page to link to.
-        _job_url.set(None if cluster.settings.ray_address is None else url)
+        _job_url.set(None if pages is None else url)
         return ray_jobs.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=_stopped.get())
 
 
@@ -191,7 +192,7 @@ def job_context(submission_id: str | None, *, command: str | None = None, cluste
         command: that asks for the same again.
         cluster: that the job goes to; one that ends with this command has no page to link to.
     """
-    dashboard = None if cluster is None else cluster.settings.ray_address
+    dashboard = None if cluster is None else cluster.settings.ray_pages
     # An embedded server's address dies with this process: no link is better than a dead one.
     served = PREFECT_API_URL.value() is not None
     return JobContext(
@@ -199,7 +200,7 @@ def job_context(submission_id: str | None, *, command: str | None = None, cluste
         flow_run_id=str(flow_run.id),
         root_flow_run_id=str(flow_run.root_flow_run_id),
         flow_run_url=flow_run.ui_url if served else None,
-        ray_job_url=f"{dashboard.rstrip('/')}/#/jobs/{submission_id}" if dashboard and submission_id else None,
+        ray_job_url=f"{dashboard}/#/jobs/{submission_id}" if dashboard and submission_id else None,
         command=command,
         parent_mlflow_run_id=_parent_run.get(),
         num_sharing=_num_sharing.get(),

@@ -72,7 +72,7 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         trajectories=str(folder / "trajectories.png"),
         report=str(folder / "report.html"),
         report_address=report.address(
-            evaluation.settings.tracking_uri,
+            evaluation.settings.mlflow_pages,
             evaluation.lineage.experiment(parameters.dataset.name),
             models[0].mlflow_run_id,
             folder / "report.html",

@@ -71,7 +71,7 @@ def present(
     for label, manifest in couplings.values():
         if (path := pair_quality.picture(manifest, settings)) is not None:
             shown.append(Picture(f"The pairs that {label} was trained on", path, _COUPLING))
-    uri = settings.tracking_uri
+    pages = settings.mlflow_pages
     page = Page(
         dataset=data.spec.name,
         data=_about(data),
@@ -79,7 +79,7 @@ def present(
         pictures=shown,
         pairs=pairs,
         links={"Prefect flow run": context.flow_run_url or context.flow_run_id},
-        mlflow=(uri, experiment_id) if uri.startswith("http") else None,
+        mlflow=None if pages is None else (pages, experiment_id),
     )
     write(result, page, Path(result.report))
 

@@ -82,15 +82,15 @@ def write(result: EvaluateResult, page: Page, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def address(tracking_uri: str, experiment_id: str, run_id: str, path: Path) -> str:
+def address(pages: str | None, experiment_id: str, run_id: str, path: Path) -> str:
     """Where a reader opens a page that is logged with a run: in MLflow if a server shows it, else the file itself."""
-    if not tracking_uri.startswith("http"):
+    if pages is None:
         return path.as_uri()
-    return f"{_run_address(tracking_uri, experiment_id, run_id)}/artifacts/{path.name}"
+    return f"{_run_address(pages, experiment_id, run_id)}/artifacts/{path.name}"
 
 
 def _run_address(server: str, experiment_id: str, run_id: str) -> str:
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def roles(methods: Sequence[MethodScores]) -> dict[str, str]:

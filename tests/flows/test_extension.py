@@ -129,6 +129,16 @@ def test_a_rerun_finds_them_and_they_are_not_the_exact_ones(
     assert exact["content_sha256"] != extended["content_sha256"]
 
 
+def test_a_support_in_parts_makes_the_same(
+    cli: Cli, made: tuple[dict[str, Any], dict[str, Any]], dataset: list[object], tmp_path: Path
+) -> None:
+    earlier, extended = made
+    done = cli(*_arguments(dataset, tmp_path, "--extend", earlier["url"], "--json"), PAIRFLOW_SUPPORT_PARTS="2")
+    again = _json(done)
+    assert again["skipped"] is False
+    assert again["content_sha256"] == extended["content_sha256"]
+
+
 def test_lineage_tells_of_both(cli: Cli, made: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for each in made:
         done = cli("lineage", each["url"], "--json")

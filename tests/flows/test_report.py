@@ -202,7 +202,7 @@ def test_the_page_stands_alone_and_escapes_every_string(contest: EvaluateResult,
         settings={"steps": '"><img src=x onerror=alert(1)>'},
         pictures=[Picture(f'"{_HOSTILE}', tmp_path / "a.png", _HOSTILE), Picture("gone", tmp_path / "gone.png")],
         links={"Prefect flow run": "http://127.0.0.1:4200/runs?a=1&b='2'", "bad": "javascript:alert(1)"},
-        mlflow=("http://127.0.0.1:5000/", "1"),
+        mlflow=("http://127.0.0.1:5000", "1"),
     )
     write(contest, page, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -235,6 +235,6 @@ def test_the_page_stands_alone_and_escapes_every_string(contest: EvaluateResult,
 
 
 def test_the_page_is_opened_in_mlflow_where_a_server_shows_it(tmp_path: Path) -> None:
-    served = address("http://127.0.0.1:5000/", "1", "abc", tmp_path / "report.html")
+    served = address("http://127.0.0.1:5000", "1", "abc", tmp_path / "report.html")
     assert served == "http://127.0.0.1:5000/#/experiments/1/runs/abc/artifacts/report.html"
-    assert address("sqlite:///mlflow.db", "1", "abc", Path("/a b/report.html")) == "file:///a%20b/report.html"
+    assert address(None, "1", "abc", Path("/a b/report.html")) == "file:///a%20b/report.html"

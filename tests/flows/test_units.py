@@ -33,7 +33,7 @@ from flows.results import (
 )
 from flows.settings import Settings, prepare_environment
 from pairflow.datasets import load
-from pairflow.errors import DatasetError, JobFailedError, StoreError
+from pairflow.errors import DatasetError, JobFailedError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, TrainingSpec
 
 _CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
@@ -123,6 +123,23 @@ class TestSettings:
         assert settings.store == "s3://bucket/pairs"
         assert settings.tracking_uri == f"sqlite:///{tmp_path}/here/mlflow/mlflow.db"
         assert settings.job_environment()["PAIRFLOW_STORE"] == "s3://bucket/pairs"
+
+    def test_pages_are_where_a_browser_finds_them(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path)})
+        assert (Settings.read().mlflow_pages, Settings.read().ray_pages) == (None, None)
+        within = {"MLFLOW_TRACKING_URI": "http://mlflow:5000/", "RAY_ADDRESS": "http://ray:8265"}
+        monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path), **within})
+        assert (Settings.read().mlflow_pages, Settings.read().ray_pages) == ("http://mlflow:5000", "http://ray:8265")
+        outside = {"PAIRFLOW_MLFLOW_UI_URL": "https://a.example/ml/", "PAIRFLOW_RAY_UI_URL": "https://a.example/ray"}
+        monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path), **within, **outside})
+        settings = Settings.read()
+        assert settings.mlflow_pages == "https://a.example/ml"
+        assert settings.ray_pages == "https://a.example/ray"
+        assert settings.job_environment()["PAIRFLOW_MLFLOW_UI_URL"] == "https://a.example/ml/"
+        assert settings.job_environment()["MLFLOW_TRACKING_URI"] == "http://mlflow:5000/"
+        monkeypatch.setattr("os.environ", {"PAIRFLOW_MLFLOW_UI_URL": "javascript:alert(1)"})
+        with pytest.raises(SpecError, match="PAIRFLOW_MLFLOW_UI_URL"):
+            Settings.read()
 
     def test_environment_of_the_user_wins(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         environment = {"PREFECT_HOME": "/mine", "PREFECT_API_URL": "http://server/api"}
