@@ -4,8 +4,9 @@
 
 Targets are the dataset's training rows; sources are coupled rows of a random subset of the support, and compress as the
 whole coupling does. numpy saves and loads the same three arrays, raw. All take turns, `--repeats` times, and medians
-are compared: a noisy neighbour then slows both. "synced" numpy files are forced to the disk, as the store's all are.
-Reading is measured with the files in the page cache, and from the disk (their pages dropped before each turn).
+are compared: a noisy neighbour then slows both. All write new files to a disk that is idle. "synced" numpy files are
+forced to the disk, as the store's all are. Reading is measured with the files in the page cache, and from the disk
+(their pages dropped before each turn).
 """
 
 import os
@@ -149,8 +150,16 @@ def _throughput(
         "numpy synced": lambda: _save(root, arrays, synced=True),
         **{key: lambda each=each: _write(root, each, arrays) for key, each in headers.items()},
     }
-    # A store is empty when it is written; removing the turn before is not writing.
-    written = _seconds(writing, repeats, lambda key: shutil.rmtree(urls.get(key, root / "nothing"), ignore_errors=True))
+
+    def clear(key: str) -> None:
+        """Everybody writes new files, to a disk that is not busy with those of the turn before."""
+        shutil.rmtree(urls.get(key, root / "nothing"), ignore_errors=True)
+        if key not in urls:
+            for name in arrays:
+                (root / f"{name}.npy").unlink(missing_ok=True)
+        os.sync()
+
+    written = _seconds(writing, repeats, clear)
     committed = _seconds({key: lambda key=key: _commit(urls[key], headers[key]) for key in headers}, repeats)
 
     def read(url: str) -> None:
