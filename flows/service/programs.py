@@ -113,7 +113,9 @@ def _ray(settings: Settings, runtime: Path) -> Command:
 
 def _worker(settings: Settings, runtime: Path) -> Command:
     options = ("--pool", WORK_POOL, "--type", "process", "--name", "this-machine")
-    return Command(("-m", "prefect", "worker", "start", *options), {})
+    # Prefect's ten seconds between two looks for runs are most of what a short run takes.
+    every = os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "3")
+    return Command(("-m", "prefect", "worker", "start", *options), {"PREFECT_WORKER_QUERY_SECONDS": every})
 
 
 def _reconciler(settings: Settings, runtime: Path) -> Command:
