@@ -109,6 +109,18 @@ def pairs(fingerprint: str, url: str, made_by: str | None) -> str:
     return f"{words}, at {code_span(url)}"
 
 
+def model(model_id: str, run_id: str) -> str:
+    """The text of a logged model's page: where it comes from, and how to have samples of it."""
+    return (
+        f"Made by {run_link(run_id, 'this run')}, whose page says of what. Samples of it, in Python:\n\n```\n"
+        f'model = mlflow.pyfunc.load_model("models:/{model_id}")\n'
+        'model.predict({"n": 8, "steps": 4, "seed": 0})\n'
+        "```\n\nand in a shell:\n\n```\n"
+        f"pairflow sample --model {model_id} -n 8 --steps 4 --out samples.npy\n"
+        "```\n"
+    )
+
+
 def cost(pairing_seconds: float, training_seconds: float) -> str:
     """Pairing against training on the same machine, which is their ratio of energy as far as time tells it."""
     words = f"training {training_seconds:,.1f} s"

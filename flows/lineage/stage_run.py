@@ -134,6 +134,7 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
+        self._client.set_logged_model_tags(model_id, {"mlflow.note.content": descriptions.model(model_id, self.run_id)})
         with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
             folder = Path(scratch) / "model"
             package(

@@ -71,6 +71,8 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         assert [each.model_id for each in trained.outputs.model_outputs] == [training["mlflow_model_id"]]
 
         model = client.get_logged_model(training["mlflow_model_id"])
+        assert f'load_model("models:/{model.model_id}")' in model.tags["mlflow.note.content"]
+        assert f"(#/runs/{trained.info.run_id})" in model.tags["mlflow.note.content"]
         assert model.source_run_id == trained.info.run_id
         assert model.status == "READY"
         assert int(model.params["num_parameters"]) == training["num_parameters"] == _weights(training["checkpoint"])
