@@ -180,8 +180,10 @@ def test_partial_pairs_do_not_open(format, store):
     with pytest.raises(StoreError, match=r"cannot commit.*2 of 6"):
         storage.commit_pairs(url, header, {})
     assert storage.find_manifest(url) is None
+    assert storage.find_pairs(storage.store_of(url), header.fingerprint) is None
     assert formula.write_missing(url, header) == 4
     with pytest.raises(StoreError, match="nobody committed"):
         storage.open_pairs(url)
     storage.commit_pairs(url, header, {})
+    assert storage.find_pairs(storage.store_of(url), header.fingerprint) == url
     assert len(storage.open_pairs(url)) == 40
