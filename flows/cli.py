@@ -81,19 +81,14 @@ def pair(
     json: opt.Json = False,
 ) -> None:
     """Couple every training row with a source point, or draw a model's own pairs; prints the URL of the pairs."""
-    walk = {
-        "temperature": temperature,
-        "sources_per_target": sources_per_target,
-        "support_size": support_size,
-        "extend": extend,
-    }
-    own = {"num_pairs": num_pairs, "model": model}
-    if foreign := [name for name, value in (walk if coupling == "redi" else own).items() if value is not None]:
+    walk = {"temperature": temperature, "sources_per_target": sources_per_target, "support_size": support_size}
+    not_here = {**walk, "extend": extend} if coupling == "redi" else {"num_pairs": num_pairs, "model": model}
+    if foreign := [name for name, value in not_here.items() if value is not None]:
         raise SpecError(f"--{foreign[0].replace('_', '-')} is not for --coupling {coupling}; leave it out")
     if coupling == "redi" and model is None:
         raise SpecError("--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one")
     fields = {"num_steps": num_steps, "seed": seed, **(walk if coupling != "redi" else {"num_pairs": num_pairs})}
-    given = {name: value for name, value in fields.items() if value is not None and name != "extend"}
+    given = {name: value for name, value in fields.items() if value is not None}
     parameters = PairParameters(
         dataset=dataset,
         coupling=None if coupling == "redi" else parse(CouplingSpec, {"kind": coupling, **given}),

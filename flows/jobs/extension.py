@@ -45,8 +45,7 @@ class Earlier:
         """
         pairs = storage.open_pairs(url)
         check_alike(pairs, train, spec, engine_version)
-        num_rows = pairs.manifest.num_rows // pairs.manifest.sources_per_target
-        return cls(pairs, donors(pairs.target[:num_rows], train.tokens))
+        return cls(pairs, donors(pairs.target[: _num_targets(pairs)], train.tokens))
 
     @property
     def document(self) -> dict[str, JsonValue]:
@@ -73,9 +72,8 @@ class Earlier:
         """For the pairs of one shard; pair n is row n mod M with its source number n div M, then as today."""
         pairs = np.arange(shard.start, shard.stop, dtype=np.int64)
         replicas, rows = np.divmod(pairs, len(self.donors))
-        earlier_rows = self.pairs.manifest.num_rows // self.pairs.manifest.sources_per_target
         donors = self.donors[rows]
-        return TakenOver(self.pairs.url, np.where(donors < 0, -1, donors + replicas * earlier_rows))
+        return TakenOver(self.pairs.url, np.where(donors < 0, -1, donors + replicas * _num_targets(self.pairs)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +145,11 @@ def donors(earlier: np.ndarray, rows: np.ndarray) -> np.ndarray:
     there["donor"] = np.arange(len(there))
     found = wanted.merge(there, on=["row", "copy"], how="left")["donor"]
     return found.fillna(-1).to_numpy(np.int64)
+
+
+def _num_targets(pairs: storage.Pairs) -> int:
+    """M of the earlier data: pairs M and beyond are further sources of the same rows."""
+    return pairs.manifest.num_rows // pairs.manifest.sources_per_target
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,27 +1,18 @@
 """The registry: aliases that move in an order that no kill can spoil, and what is refused."""
 
 import json
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from flows import models
-from flows.jobs.protocol import JobContext
 from flows.lineage import Lineage, LineageError, Registry, Version, name_of
 from flows.lineage import trial as trials
 from flows.lineage.versions import Versions
 from flows.settings import Settings
-from pairflow.errors import CheckpointError
-from pairflow.spec import DatasetSpec
-
-from .conftest import Cli
-from .model_files import trained
 
 pytestmark = [
     # MLflow's own: of a SQLAlchemy that is newer than it, and of its own type hints.
@@ -265,66 +256,3 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(LineageError, match="did not do what the registry needs") as told:
                 ask("pairflow-nci", "champion")
             assert "secret" not in str(told.value)
-
-
-def _logged(lineage: Lineage, checkpoint: Path, fingerprint: str) -> tuple[str, Path]:
-    """(id of a new logged model, the folder of its files)."""
-    context = JobContext(submission_id=None, flow_run_id="1")
-    with lineage.run("digits", "train", fingerprint, name="train", specs={}, context=context) as run:
-        model_id = run.log_model("digits-udlm", checkpoint, params={}, tags={})
-    return model_id, Path(lineage.client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
-
-
-def test_models_that_are_damaged_or_gone_are_not_registered(lineage: Lineage, tmp_path: Path) -> None:
-    checkpoint, _ = trained(DatasetSpec(name="digits", max_rows=40), tmp_path)
-    settings = Settings(home=tmp_path / "home", mlflow_uri=lineage.client.tracking_uri)
-    damaged, files = _logged(lineage, checkpoint, "damaged")
-    tensors = files / "artifacts" / checkpoint.name / "tensors.safetensors"
-    content = bytearray(tensors.read_bytes())
-    content[8] ^= 1  # the first byte of the header, a brace
-    tensors.write_bytes(content)
-    registry = Registry(lineage)
-    with pytest.raises(LineageError, match=r"cannot be loaded back.*tensors\.safetensors is damaged"):
-        registry.register("digits", damaged, description="", tags={})
-    gone, files = _logged(lineage, checkpoint, "gone")
-    shutil.rmtree(files)
-    with pytest.raises(LineageError, match="cannot be loaded back"):
-        registry.register("digits", gone, description="", tags={})
-    with pytest.raises((LineageError, CheckpointError), match=gone):
-        models.resolve(gone, settings)
-    assert lineage.client.search_registered_models("name = 'pairflow-digits'") == []
-
-
-def test_models_of_an_older_layout_are_still_found(lineage: Lineage, tmp_path: Path) -> None:
-    """Releases before this one logged the checkpoint's files and nothing else."""
-    checkpoint, _ = trained(DatasetSpec(name="digits", max_rows=40), tmp_path)
-    client = lineage.client
-    model_id = str(client.create_logged_model(lineage.experiment("digits"), name="old").model_id)
-    client.log_model_artifacts(model_id, str(checkpoint))
-    client.finalize_logged_model(model_id, "READY")
-    settings = Settings(home=tmp_path / "home", mlflow_uri=client.tracking_uri)
-    found = models.resolve(model_id, settings)
-    assert (found.sha256, found.mlflow_model_id) == (models.FoundModel.at(checkpoint).sha256, model_id)
-
-
-def test_the_commands(bare_cli: Cli, lineage: Lineage, registry: Registry, tmp_path: Path) -> None:
-    checkpoint, _ = trained(DatasetSpec(name="digits", max_rows=40), tmp_path)
-    ids = [_logged(lineage, checkpoint, name)[0] for name in ("one", "two")]
-    first, second = (registry.register("digits", id_, description="", tags={}) for id_ in ids)
-    where = {"PAIRFLOW_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": lineage.client.tracking_uri}
-    registry.promote(first, "the first")
-    done = bare_cli("rollback", "digits", **where)
-    assert (done.code, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: pairflow-digits has no version before its champion")
-    done = bare_cli("register", ids[1], "--as", "champion", "--reason", "fewer **steps**", "--json", **where)
-    assert done.code == 0, done.stderr
-    answer = json.loads(done.last_line)
-    assert (answer["number"], answer["aliases"], answer["description"]) == (2, ["champion"], "fewer **steps**")
-    done = bare_cli("rollback", "pairflow-digits", "--reason", "it was not", "--json", **where)
-    assert done.code == 0, done.stderr
-    answer = json.loads(done.last_line)
-    assert (answer["champion"]["number"], answer["previous"]["number"]) == (first.number, second.number) == (1, 2)
-    assert registry.at("pairflow-digits", "champion").number == 1
-    done = bare_cli("register", str(checkpoint), **where)
-    assert done.code == 1
-    assert "has not an id in MLflow" in done.stderr
