@@ -12,9 +12,7 @@ forced to the disk, as the store's all are. Reading is measured with the files i
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,18 +21,12 @@ import typer
 from machine import write_results
 from rich.console import Console
 from rich.table import Table
+from store_pairs import Arrays, commit, header_of, seconds, some_pairs, write
+from store_reading import BATCH_SIZE, opening, reading
 
 import storage
-from pairflow import datasets
-from pairflow.coupling import couple
-from pairflow.spec import CouplingSpec, DatasetSpec, parse
-from storage.documents import render
-from storage.layout import describe, layout_of
-from storage.manifest import Manifest, StoredObject
 
-_BATCH_SIZE = 1024
 _SHARD_SIZES = [1000, 10_000, 50_000]
-Arrays = dict[str, np.ndarray]
 
 
 def main(
@@ -48,54 +40,16 @@ def main(
     """Prints tables and writes benchmarks/results/store.json."""
     root = Path(tempfile.mkdtemp(prefix="pairflow-store-", dir=folder))
     try:
-        arrays, vocab_size = _pairs(dataset, support_rows)
+        arrays, vocab_size = some_pairs(dataset, support_rows)
         # Written and read are several copies, so that what is done once a coupling weighs no more than it should.
         many = {name: np.concatenate([array] * copies) for name, array in arrays.items()}
         results = [_throughput(dataset, many, vocab_size, shard_size, repeats, root)]
-        results += _reading(dataset, arrays, vocab_size, shard_size, repeats, root)
-        results += _opening(repeats, root)
+        results += reading(dataset, arrays, vocab_size, shard_size, repeats, root)
+        results += opening(repeats, root)
     finally:
         shutil.rmtree(root)
     _show(results)
     print(write_results("store", results))
-
-
-def _pairs(name: str, support_rows: int) -> tuple[Arrays, int]:
-    """All training rows of a dataset as targets, with sources that look as coupled ones do."""
-    part = datasets.load(parse(DatasetSpec, {"name": name})).part("train")
-    target = np.ascontiguousarray(part.tokens)
-    source = couple(
-        target, target, vocab_size=part.vocab_size, spec=CouplingSpec(support_size=min(support_rows, len(part)))
-    )
-    return {"source": source, "target": target, "sample_id": np.arange(len(target))}, part.vocab_size
-
-
-def _header(name: str, arrays: Arrays, vocab_size: int, format: str, shard_size: int) -> storage.PairsHeader:
-    return storage.PairsHeader(
-        fingerprint=f"{shard_size:064x}",
-        format=format,
-        num_rows=len(arrays["target"]),
-        length=arrays["target"].shape[1],
-        vocab_size=vocab_size,
-        shard_size=shard_size,
-        spec={},
-        dataset={"name": name, "digest": name},
-        engine="cpu/1",
-    )
-
-
-def _write(root: Path, header: storage.PairsHeader, arrays: Arrays) -> None:
-    """The shards and their records, as many at a time as there are cores, which is what a coupling's workers do."""
-    url = storage.pairs_url(root, header.fingerprint, header.format)
-    storage.begin_pairs(url, header)
-
-    def write(shard: storage.ShardPlan) -> None:
-        columns = (arrays[name][shard.start : shard.stop] for name in ("source", "target", "sample_id"))
-        storage.write_shard(url, header, shard.index, *columns)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(write, header.plan()):
-            pass
 
 
 def _save(root: Path, arrays: Arrays, *, synced: bool) -> None:
@@ -105,24 +59,6 @@ def _save(root: Path, arrays: Arrays, *, synced: bool) -> None:
             if synced:
                 file.flush()
                 os.fsync(file.fileno())
-
-
-def _seconds(
-    turns: dict[str, Callable[[], object]], repeats: int, before: Callable[[str], object] = lambda _: None
-) -> dict[str, float]:
-    """Median wall seconds of each, taken in turns; the first turn, in which modules load, is not counted.
-
-    `before` is called with the name of what comes next, outside the clock.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in turns}
-    for turn in range(repeats + 1):
-        for name, work in turns.items():
-            before(name)
-            started = time.perf_counter()
-            work()
-            if turn:
-                taken[name].append(time.perf_counter() - started)
-    return {name: float(np.median(each)) for name, each in taken.items()}
 
 
 def _drop_pages(files: Iterable[Path]) -> None:
@@ -139,7 +75,7 @@ def _throughput(
     name: str, arrays: Arrays, vocab_size: int, shard_sizes: list[int], repeats: int, root: Path
 ) -> dict[str, Any]:
     headers = {
-        f"{format} {size:,}": _header(name, arrays, vocab_size, format, size)
+        f"{format} {size:,}": header_of(name, arrays, vocab_size, format, size)
         for format in ("zarr", "parquet")
         for size in shard_sizes
     }
@@ -148,7 +84,7 @@ def _throughput(
     writing: dict[str, Callable[[], object]] = {
         "numpy": lambda: _save(root, arrays, synced=False),
         "numpy synced": lambda: _save(root, arrays, synced=True),
-        **{key: lambda each=each: _write(root, each, arrays) for key, each in headers.items()},
+        **{key: lambda each=each: write(root, each, arrays) for key, each in headers.items()},
     }
 
     def clear(key: str) -> None:
@@ -159,20 +95,20 @@ def _throughput(
                 (root / f"{name}.npy").unlink(missing_ok=True)
         os.sync()
 
-    written = _seconds(writing, repeats, clear)
-    committed = _seconds({key: lambda key=key: _commit(urls[key], headers[key]) for key in headers}, repeats)
+    written = seconds(writing, repeats, clear)
+    committed = seconds({key: lambda key=key: commit(urls[key], headers[key]) for key in headers}, repeats)
 
     def read(url: str) -> None:
         storage.open_pairs(url).read()
 
-    reading: dict[str, Callable[[], object]] = {
+    loading: dict[str, Callable[[], object]] = {
         "numpy": lambda: [np.load(root / f"{each}.npy") for each in arrays],
         **{key: lambda url=url: read(url) for key, url in urls.items()},
     }
-    taken = _seconds(reading, repeats)
+    taken = seconds(loading, repeats)
     numpy_files = [root / f"{each}.npy" for each in arrays]
-    from_disk = _seconds(
-        reading, repeats, lambda key: _drop_pages(Path(urls[key]).rglob("*") if key in urls else numpy_files)
+    from_disk = seconds(
+        loading, repeats, lambda key: _drop_pages(Path(urls[key]).rglob("*") if key in urls else numpy_files)
     )
     rows = []
     for key in ("numpy", "numpy synced", *headers):
@@ -188,11 +124,6 @@ def _throughput(
             row |= {"commit_s": committed[key], **_sizes(urls[key], headers[key], arrays)}
         rows.append(row)
     return {"what": "throughput", "dataset": name, "raw_bytes": raw_bytes, "rows": rows}
-
-
-def _commit(url: str, header: storage.PairsHeader) -> None:
-    (Path(url) / "_manifest.json").unlink(missing_ok=True)
-    storage.commit_pairs(url, header, {}, progress=False)
 
 
 def _sizes(url: str, header: storage.PairsHeader, arrays: Arrays) -> dict[str, float]:
@@ -213,87 +144,6 @@ def _sizes(url: str, header: storage.PairsHeader, arrays: Arrays) -> dict[str, f
                     column.total_compressed_size for column in columns if column.path_in_schema.startswith("target")
                 )
     return sizes | {"targets_size_vs_raw": stored_targets / arrays["target"].nbytes}
-
-
-def _reading(
-    name: str, arrays: Arrays, vocab_size: int, shard_sizes: list[int], repeats: int, root: Path
-) -> list[dict[str, Any]]:
-    """Random access, and the reader's batches; each with the processor time that it takes as well."""
-    rng = np.random.default_rng(0)
-    found = []
-    for format in ("zarr", "parquet"):
-        for size in shard_sizes:
-            header = _header(name, arrays, vocab_size, format, size)
-            url = storage.pairs_url(root / "reader", header.fingerprint, header.format)
-            _write(root / "reader", header, arrays)
-            _commit(url, header)
-            shard = header.shard(min(1, header.num_shards - 1))
-            rows = rng.integers(shard.start, shard.stop, _BATCH_SIZE)
-
-            accesses: list[float] = []
-
-            def access(url: str = url, rows: np.ndarray = rows, accesses: list[float] = accesses) -> None:
-                pairs = storage.open_pairs(url)  # nothing is kept from the turn before
-                opened = time.perf_counter()
-                pairs.source[rows], pairs.target[rows]
-                accesses.append(time.perf_counter() - opened)
-
-            _seconds({"access": access}, repeats)
-            row: dict[str, Any] = {"what": "reader", "store": f"{format} {size:,}"}
-            row["random_access_ms"] = float(np.median(accesses)) * 1e3
-            pairs = storage.open_pairs(url)
-            for placement, options in (("resident", {}), ("streamed", {"resident_bytes": 0, "window_bytes": 2 << 20})):
-                reader = storage.PairReader(pairs, batch_size=_BATCH_SIZE, **options)
-                walls, cpus = [], []
-                for epoch in range(repeats + 1):
-                    wall, cpu = time.perf_counter(), time.process_time()
-                    seen = sum(len(batch) for batch in reader)
-                    assert seen == len(pairs)
-                    if epoch:
-                        walls.append(seen / (time.perf_counter() - wall))
-                        cpus.append(seen / (time.process_time() - cpu))
-                row[f"{placement}_pairs_per_s"] = float(np.median(walls))
-                row[f"{placement}_pairs_per_core_s"] = float(np.median(cpus))
-            found.append(row)
-    return found
-
-
-def _opening(repeats: int, root: Path, num_shards: int = 10_000) -> list[dict[str, Any]]:
-    """Opening a coupling of many shards: its manifest is real, its shards are not read and are not there."""
-    found = []
-    for format in ("zarr", "parquet"):
-        arrays = {"target": np.zeros((num_shards, 32), np.uint8)}
-        header = _header("none", arrays, 43, format, 1)
-        layout = layout_of(header)
-        records = tuple(
-            storage.ShardRecord(
-                fingerprint=header.fingerprint,
-                index=index,
-                start=index,
-                stop=index + 1,
-                objects=tuple(
-                    StoredObject(name=name, num_bytes=100, sha256="ab" * 32) for name in layout.objects(header, index)
-                ),
-                content_sha256="ab" * 32,
-            )
-            for index in range(num_shards)
-        )
-        files = layout.metadata(header)
-        manifest = Manifest(
-            **header.model_dump(),
-            arrays={},
-            shards=records,
-            metadata=tuple(describe(name, data) for name, data in files.items()),
-            content_sha256="ab" * 32,
-            summary={},
-            created_by="benchmark",
-        )
-        place = storage.open_folder(root / f"opening.{format}")
-        for name, data in {**files, "_manifest.json": render(manifest)}.items():
-            place.write(name, data)
-        seconds = _seconds({"open": lambda url=place.url: storage.open_pairs(url)}, repeats)["open"]
-        found.append({"what": "opening", "format": format, "num_shards": num_shards, "seconds": seconds})
-    return found
 
 
 def _show(results: list[dict[str, Any]]) -> None:
@@ -321,7 +171,7 @@ def _show(results: list[dict[str, Any]]) -> None:
         "streamed_pairs_per_s": "streamed pairs/s",
         "streamed_pairs_per_core_s": "a core",
     }
-    table = Table("what", *columns.values(), title=f"reader, batches of {_BATCH_SIZE:,}")
+    table = Table("what", *columns.values(), title=f"reader, batches of {BATCH_SIZE:,}")
     for row in results:
         if row["what"] == "reader":
             table.add_row(row["store"], *(f"{row[key]:,.3g}" if key in row else "" for key in columns))
