@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from flows.local_ray import LocalCluster
 from flows.settings import Settings, prefect_environment
@@ -138,6 +139,23 @@ def pipeline_result(cli: Cli) -> dict[str, Any]:
     assert done.code == 0, done.stderr
     document: dict[str, Any] = json.loads(done.last_line)
     return document
+
+
+@pytest.fixture(scope="session")
+def history(home: Path, pipeline_result: dict[str, Any]) -> MlflowClient:
+    """MLflow, as that pipeline left it."""
+    return MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
+
+
+@pytest.fixture
+def in_this_process(bare_environment: dict[str, str]) -> Iterator[None]:
+    """A newcomer's, with this home; the command sets it up for itself in this process, which must not stay so."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(bare_environment | {"COLUMNS": "300"})
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
