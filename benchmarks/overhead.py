@@ -67,7 +67,7 @@ class Service:
     def command(self, *arguments: str) -> float:
         """Runs `pairflow ...`; seconds."""
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "flows.cli", *arguments], env=self.environment, check=True)
+        subprocess.run([sys.executable, "-m", "flows.command.app", *arguments], env=self.environment, check=True)
         return time.perf_counter() - started
 
     def memory(self) -> int:

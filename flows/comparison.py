@@ -6,11 +6,10 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from flows import artifacts, comparison_page
 from flows.distill import distill
 from flows.evaluate import evaluate, show_comparison
-from flows.lineage import Lineage
-from flows.methods import METHODS, MethodName, bases, in_order
+from flows.lineage.tracking import Lineage
+from flows.pages import artifacts, comparison_page
 from flows.pair import pair
 from flows.parameters import (
     DistillParameters,
@@ -21,8 +20,9 @@ from flows.parameters import (
     recipe,
     with_seed,
 )
+from flows.recipes.methods import METHODS, MethodName, bases, in_order
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
-from flows.stage import job_context, nested_under, shared_cluster, side_by_side
+from flows.stages.stage import job_context, nested_under, shared_cluster, side_by_side
 from flows.train import train
 from pairflow.spec import Spec, fingerprint
 

@@ -3,10 +3,10 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import hooks
 from flows.parameters import DistillParameters, validated
 from flows.results import TrainResult
-from flows.stage import describe_run, run_job
+from flows.stages import hooks
+from flows.stages.stage import describe_run, run_job
 from flows.train import show_model
 
 

@@ -3,12 +3,13 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts, hooks
-from flows.methods import in_words
+from flows.pages import artifacts
+from flows.pages.tables import comparison_rows
 from flows.parameters import EvaluateParameters, validated
+from flows.recipes.methods import in_words
 from flows.results import EvaluateResult
-from flows.stage import describe_run, links, run_job
-from flows.tables import comparison_rows
+from flows.stages import hooks
+from flows.stages.stage import describe_run, links, run_job
 
 
 def _run_name() -> str:

@@ -3,10 +3,11 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts, hooks
+from flows.pages import artifacts
 from flows.parameters import PairParameters, validated
 from flows.results import PairResult
-from flows.stage import describe_run, links, run_job, short_count
+from flows.stages import hooks
+from flows.stages.stage import describe_run, links, run_job, short_count
 
 
 def _run_name() -> str:

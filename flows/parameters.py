@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from flows import forms
-from flows.methods import METHODS, BaseName, MethodName, RefinedName
+from flows.recipes import forms
+from flows.recipes.methods import METHODS, BaseName, MethodName, RefinedName
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
 from pairflow.spec import (
@@ -28,7 +28,7 @@ from pairflow.spec import (
     parse,
 )
 
-Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: see flows/models.py
+Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: see flows/lineage/models.py
 
 # What the method decides, so that no setting beside it can say something else.
 _OF_THE_METHOD = tuple(

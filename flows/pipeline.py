@@ -3,12 +3,12 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import hooks
-from flows.command_lines import command_line
 from flows.comparison import compare
 from flows.parameters import PipelineParameters, StudyParameters, validated
 from flows.results import ComparisonResult
-from flows.stage import describe_run
+from flows.stages import hooks
+from flows.stages.command_line import command_line
+from flows.stages.stage import describe_run
 
 
 def _run_name() -> str:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from flows.methods import MethodName
+from flows.recipes.methods import MethodName
 from pairflow.spec import Spec
 
 NUM_SAMPLES = "num_samples"

@@ -6,20 +6,22 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows import artifacts, hooks
-from flows.command_lines import command_line
 from flows.comparison import Comparison
-from flows.contest import PAIRS, Contest
-from flows.decision import Decision, decide
+from flows.contest.contest import PAIRS, Contest
+from flows.contest.decision import Decision, decide
 from flows.evaluate import show_comparison
-from flows.lineage import Lineage, StageRun
+from flows.home.locks import only_one
+from flows.home.settings import Settings
 from flows.lineage.registry import CHAMPION, Registry, Version, name_of
-from flows.locks import only_one
+from flows.lineage.stage_run import StageRun
+from flows.lineage.tracking import Lineage
+from flows.pages import artifacts
 from flows.parameters import validated
 from flows.results import EvaluateResult, PairResult, RetrainResult, Survey, TrainResult
 from flows.retrain_parameters import RetrainParameters, SurveyParameters
-from flows.settings import Settings
-from flows.stage import describe_run, job_context, nested_under, run_job, shared_cluster
+from flows.stages import hooks
+from flows.stages.command_line import command_line
+from flows.stages.stage import describe_run, job_context, nested_under, run_job, shared_cluster
 from pairflow.errors import JobFailedError
 
 SKIPPED = "Skipped"

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from flows.methods import MethodName
 from flows.parameters import FlowParameters, Reference, Refinements, Sharded, StudyParameters, TrainedFromPreset
+from flows.recipes.methods import MethodName
 from pairflow.presets import preset
 from pairflow.spec import CouplingSpec
 

@@ -3,13 +3,13 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import hooks
-from flows.command_lines import command_line
 from flows.comparison import compare
-from flows.methods import in_words
 from flows.parameters import StudyParameters, validated
+from flows.recipes.methods import in_words
 from flows.results import ComparisonResult
-from flows.stage import describe_run
+from flows.stages import hooks
+from flows.stages.command_line import command_line
+from flows.stages.stage import describe_run
 
 
 def _run_name() -> str:

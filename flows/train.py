@@ -3,11 +3,12 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows import artifacts, hooks
-from flows.methods import METHODS
+from flows.pages import artifacts
 from flows.parameters import TrainParameters, validated
+from flows.recipes.methods import METHODS
 from flows.results import TrainResult
-from flows.stage import describe_run, links, run_job
+from flows.stages import hooks
+from flows.stages.stage import describe_run, links, run_job
 
 
 def _run_name() -> str:

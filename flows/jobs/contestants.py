@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flows import methods
-from flows.jobs import inputs, runs
-from flows.methods import METHODS, Method, MethodName
-from flows.models import FoundModel, resolve
+from flows.home import kept_results
+from flows.home.settings import Settings
+from flows.jobs import inputs
+from flows.lineage.models import FoundModel, resolve
+from flows.recipes import methods
+from flows.recipes.methods import METHODS, Method, MethodName
 from flows.results import TrainResult
-from flows.settings import Settings
 from pairflow.checkpoint import read_state
 from pairflow.data_card import DataCard
 from pairflow.errors import CheckpointError, SpecError
@@ -72,7 +73,7 @@ def by_reference(
     """The models that references stand for, each reference once.
 
     Args:
-        references: see `flows.models.resolve`.
+        references: see `flows.lineage.models.resolve`.
         data: that they are measured on.
         settings: where to look.
         logged_tags: MLflow model id -> that model's tags.
@@ -135,7 +136,7 @@ def _described(
     reference: str, model: FoundModel, state: Mapping[str, Any], logged_tags: Callable[[str], Mapping[str, str]]
 ) -> Contestant:
     """What is known of a model: from the training that left it here, from MLflow, or from the checkpoint alone."""
-    trained = runs.read(model.checkpoint.parent.parent / "result.json", TrainResult)
+    trained = kept_results.read(model.checkpoint.parent.parent / "result.json", TrainResult)
     if trained is not None and trained.checkpoint_sha256 == model.sha256:
         found = Contestant.of(trained)
     else:

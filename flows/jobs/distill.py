@@ -3,15 +3,16 @@
 import functools
 import sys
 
-from flows import methods, models
+from flows.cluster.protocol import JobContext, main
+from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.learning import Learning, learn
-from flows.jobs.protocol import JobContext, main
-from flows.methods import METHODS, Method
-from flows.models import FoundModel
+from flows.lineage import models
+from flows.lineage.models import FoundModel
 from flows.parameters import DistillParameters, recipe
+from flows.recipes import methods
+from flows.recipes.methods import METHODS, Method
 from flows.results import TrainResult
-from flows.settings import Settings
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.distillation.dcd import check_teacher, distill
 from pairflow.errors import SpecError

@@ -8,15 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flows import methods
-from flows.jobs import contestants, finished, inputs, pair_quality, presentation, report, runs
+from flows.cluster.protocol import JobContext, ProgressLines, main
+from flows.home import kept_results
+from flows.home.settings import Settings
+from flows.jobs import contestants, finished, inputs, presentation
 from flows.jobs.contestants import Contestant
 from flows.jobs.machine import use_threads
-from flows.jobs.protocol import JobContext, ProgressLines, main
 from flows.jobs.scoring import score
-from flows.lineage import Lineage, StageRun
-from flows.methods import METHODS, MethodName
+from flows.lineage.stage_run import StageRun
+from flows.lineage.tracking import Lineage
+from flows.pages import report
+from flows.pages.figures import pair_quality
 from flows.parameters import EvaluateParameters, recipe, with_seed
+from flows.recipes import methods
+from flows.recipes.methods import METHODS, MethodName
 from flows.results import (
     EvaluateResult,
     Headline,
@@ -26,7 +31,6 @@ from flows.results import (
     mean_and_deviation,
     over_seeds,
 )
-from flows.settings import Settings
 from pairflow import metrics
 from pairflow.checkpoint import load_model
 from pairflow.presets import Preset
@@ -148,7 +152,7 @@ class _Evaluation:
         folder = self._folder(known_as)
         name = self.parameters.dataset.name
         shown = {"label": contestant.label, "reference": contestant.reference}
-        found = runs.read(folder / "scores.json", ModelScores)
+        found = kept_results.read(folder / "scores.json", ModelScores)
         if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
             # The same weights may have been scored under another name.
             return found.model_copy(update=shown), True
@@ -175,7 +179,7 @@ class _Evaluation:
                 figures["samples_per_second"] = step.samples_per_second
                 # The step of a curve in MLflow is the number of sampling steps.
                 stage.log(figures, step=step.num_steps, model_id=model_id, data=data)
-        runs.write(folder / "scores.json", scores)
+        kept_results.write(folder / "scores.json", scores)
         return scores, False
 
     def report(self, result: EvaluateResult) -> None:
@@ -190,7 +194,7 @@ class _Evaluation:
         )
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
-        runs.write(Path(result.table), result)
+        kept_results.write(Path(result.table), result)
 
     def attach(self, result: EvaluateResult, run_id: str) -> None:
         """Logs the page and its pictures with an MLflow run."""

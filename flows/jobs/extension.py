@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import JsonValue
 
 import storage
-from flows.provenance import EXTENDS
+from flows.lineage.provenance import EXTENDS
 from pairflow.coupling import Coupled
 from pairflow.datasets import TokenDataset
 from pairflow.errors import SpecError, StoreError

@@ -1,11 +1,12 @@
 """Finds the models that trainings and distillations of these settings have left."""
 
-from flows.jobs import inputs, runs
-from flows.methods import METHODS, Method
-from flows.models import FoundModel
+from flows.home import kept_results
+from flows.home.settings import Settings
+from flows.jobs import inputs
+from flows.lineage.models import FoundModel
 from flows.parameters import DistillParameters, EvaluateParameters
+from flows.recipes.methods import METHODS, Method
 from flows.results import TrainResult
-from flows.settings import Settings
 from pairflow.errors import CheckpointError
 from pairflow.presets import Preset
 
@@ -44,7 +45,7 @@ def chain(
 
 def _read(method: Method, command: str, known_as: str, data: inputs.Data, settings: Settings) -> TrainResult:
     folder = settings.runs_dir / known_as
-    found = runs.read(folder / "result.json", TrainResult)
+    found = kept_results.read(folder / "result.json", TrainResult)
     if found is None:
         raise CheckpointError(
             f"no finished {method.label} model of {data.spec.name} with these settings: {folder} is not there; make it "

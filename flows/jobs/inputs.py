@@ -6,12 +6,12 @@ from functools import cached_property
 from pydantic import JsonValue
 
 import storage
-from flows.jobs.protocol import ProgressLines
-from flows.methods import Method
-from flows.models import FoundModel
+from flows.cluster.protocol import ProgressLines
+from flows.home.settings import Settings
+from flows.lineage.models import FoundModel
+from flows.lineage.provenance import Input
 from flows.parameters import DistillParameters, EvaluateParameters, TrainParameters, recipe
-from flows.provenance import Input
-from flows.settings import Settings
+from flows.recipes.methods import Method
 from pairflow import coupling, datasets
 from pairflow.datasets import TokenDataset
 from pairflow.errors import SpecError, StoreError

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flows import descriptions
-from flows.jobs import inputs, runs
+from flows.cluster.protocol import JobContext, ProgressLines
+from flows.home import kept_results
+from flows.home.settings import Settings
+from flows.jobs import inputs
 from flows.jobs.machine import in_use, use_threads
-from flows.jobs.protocol import JobContext, ProgressLines
 from flows.jobs.replicas import fit_together
-from flows.lineage import Lineage, StageRun
-from flows.methods import Method
-from flows.models import FoundModel
+from flows.lineage import page_text
+from flows.lineage.models import FoundModel
+from flows.lineage.stage_run import StageRun
+from flows.lineage.tracking import Lineage
+from flows.recipes.methods import Method
 from flows.results import TrainResult
-from flows.settings import Settings
 from pairflow import checkpoint
 from pairflow.data_card import DataCard
 from pairflow.models import count_parameters
@@ -76,7 +78,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     data, method = work.data, work.method
     folder = settings.runs_dir / work.fingerprint
     lineage = Lineage(settings)
-    found = runs.read(folder / "result.json", TrainResult)
+    found = kept_results.read(folder / "result.json", TrainResult)
     if found is not None and lineage.finished(data.spec.name, work.stage, work.fingerprint) is not None:
         _logger.info("nothing to do: this model is trained, its checkpoint is %s", found.checkpoint)
         return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
@@ -138,7 +140,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
         mlflow_run_id=stage.run_id,
         mlflow_model_id=model_id,
     )
-    runs.write(folder / "result.json", result)
+    kept_results.write(folder / "result.json", result)
     return result
 
 
@@ -149,7 +151,7 @@ def _link(work: Learning, stage: StageRun) -> None:
     stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
     stage.tag(**_tags(work))
     if base is not None:
-        stage.tell({"Started from": f"the checkpoint {descriptions.code_span(str(base.checkpoint))}"})
+        stage.tell({"Started from": f"the checkpoint {page_text.code_span(str(base.checkpoint))}"})
 
 
 def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Lineage) -> None:
@@ -160,11 +162,11 @@ def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Line
         manifest = work.pairs.manifest
         pairing_seconds = inputs.pairing_seconds(manifest)
         made_by = lineage.finished(work.data.spec.name, "pair", manifest.fingerprint)
-        facts["Pairs"] = descriptions.pairs(manifest.fingerprint, work.pairs.url, made_by)
+        facts["Pairs"] = page_text.pairs(manifest.fingerprint, work.pairs.url, made_by)
     stage.log({"pairing_seconds": pairing_seconds}, step=fitted.steps)
     if fitted.seconds:
         stage.log({"pairing_to_training_seconds": pairing_seconds / fitted.seconds}, step=fitted.steps)
-    stage.tell(facts | {"Time": descriptions.cost(pairing_seconds, fitted.seconds)})
+    stage.tell(facts | {"Time": page_text.cost(pairing_seconds, fitted.seconds)})
 
 
 def _tags(work: Learning) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 
-from flows.settings import Settings
+from flows.home.settings import Settings
 
 
 def use_threads(num_threads: int | None, num_sharing: int = 1) -> None:

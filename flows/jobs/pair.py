@@ -12,17 +12,19 @@ import ray
 from pydantic import JsonValue
 
 import storage
-from flows import descriptions, models
-from flows.jobs import inputs, pair_quality
-from flows.jobs.protocol import JobContext, ProgressLines, Speed, main
+from flows.cluster.protocol import JobContext, ProgressLines, Speed, main
+from flows.home.settings import Settings
+from flows.jobs import inputs
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import ClosedForm, Redi, Resources
 from flows.jobs.turns import turn
-from flows.lineage import Lineage, StageRun
+from flows.lineage import models, page_text
+from flows.lineage.provenance import extended_by
+from flows.lineage.stage_run import StageRun
+from flows.lineage.tracking import Lineage
+from flows.pages.figures import pair_quality
 from flows.parameters import PairParameters
-from flows.provenance import extended_by
 from flows.results import PairResult
-from flows.settings import Settings
 from pairflow.errors import ShardCorruptError, StoreError
 from pairflow.spec import Spec
 from storage import Manifest, PairsHeader, ShardPlan
@@ -91,7 +93,7 @@ def _make_or_find(
         base, earlier = source.base, source.earlier
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=data.train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
-        stage.tell({"Pairs": descriptions.pairs(fingerprint, url, None)})
+        stage.tell({"Pairs": page_text.pairs(fingerprint, url, None)})
         if earlier is not None:
             extends = earlier.pairs.manifest
             stage.tag(
@@ -99,7 +101,7 @@ def _make_or_find(
                 extends_url=earlier.pairs.url,
                 extends_dataset_digest=str(extends.dataset["digest"]),
             )
-            stage.tell({"Extends": descriptions.pairs(extends.fingerprint, earlier.pairs.url, None)})
+            stage.tell({"Extends": page_text.pairs(extends.fingerprint, earlier.pairs.url, None)})
         if base is not None:
             stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
             if base.mlflow_model_id is not None:

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from flows.jobs import pair_quality, pictures, trajectories
-from flows.jobs.curves import comparison
+from flows.cluster.protocol import JobContext
+from flows.home.settings import Settings
 from flows.jobs.inputs import Data
-from flows.jobs.protocol import JobContext
-from flows.jobs.report import Page, Picture, roles, write
-from flows.jobs.scoring import Scored, Trajectory
+from flows.jobs.scoring import Scored
+from flows.pages.figures import pair_quality, pictures, trajectories
+from flows.pages.figures.curves import comparison
+from flows.pages.figures.trajectories import Trajectory
+from flows.pages.report import Page, Picture, roles, write
 from flows.results import EvaluateResult
-from flows.settings import Settings
 from pairflow.spec import EvaluationSpec
 from storage import Manifest
 

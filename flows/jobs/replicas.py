@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from flows.settings import Settings
+from flows.home.settings import Settings
 from pairflow.errors import JobFailedError, PairFlowError, SpecError
 from pairflow.training import FitResult, StepMetrics
 

@@ -3,51 +3,18 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 
+from flows.pages.figures.trajectories import STATES_SHOWN, Trajectory
 from flows.results import Score, StepScores, mean_and_deviation
 from pairflow.checkpoint import LoadedModel
 from pairflow.metrics import Evaluator
 from pairflow.sampling import Paths, network_calls, sample
 from pairflow.spec import EvaluationSpec
 
-_STATES_SHOWN = 10  # at most, of a trajectory: as many as a picture has room for
 _SEEDS_PER_TRIAL = 2**32  # trials draw from seeds far apart, so that they share no draws with a neighbouring seed
 _MAX_SEED = 2**63
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A few samples on their way from source to result.
-
-    Attributes:
-        num_steps: T.
-        steps: after how many steps each state is, [S], ascending; 0 is the source, T + 1 what a greedy end makes of T.
-        tokens: [S, N, D] int32; tokens of the absorbing process are K where they are masked.
-    """
-
-    num_steps: int
-    steps: np.ndarray
-    tokens: np.ndarray
-
-    @classmethod
-    def of(cls, num_steps: int, states: Sequence[np.ndarray]) -> Self:
-        """All states of a path, or a few of many, evenly chosen; the first and the last are always there."""
-        chosen = np.unique(np.linspace(0, len(states) - 1, min(len(states), _STATES_SHOWN)).round().astype(int))
-        return cls(num_steps, chosen, np.stack([states[each] for each in chosen]))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """What `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
-            return cls(int(archive["num_steps"]), archive["steps"], archive["tokens"])
-
-    def save(self, path: Path) -> None:
-        """Writes an .npz."""
-        np.savez_compressed(path, num_steps=self.num_steps, steps=self.steps, tokens=self.tokens)
 
 
 @dataclass(frozen=True)
@@ -89,7 +56,7 @@ def score(
         on_calls: told the network calls (times samples) that are done; a cached one counts as done.
     """
     steps, samples = [], {}
-    followed = max((each for each in spec.steps if each <= _STATES_SHOWN - 2), default=min(spec.steps))
+    followed = max((each for each in spec.steps if each <= STATES_SHOWN - 2), default=min(spec.steps))
     states: list[np.ndarray] = []
     for num_steps in spec.steps:
         calls = network_calls(num_steps, spec.final_step)

@@ -10,8 +10,8 @@ from flows.jobs import inputs
 from flows.jobs.extension import Earlier
 from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
-from flows.models import FoundModel
-from flows.provenance import EXTENDS
+from flows.lineage.models import FoundModel
+from flows.lineage.provenance import EXTENDS
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
 from pairflow.distillation.dcd import check_teacher

@@ -3,13 +3,13 @@
 import sys
 
 import storage
-from flows import models
+from flows.cluster.protocol import JobContext, main
+from flows.home.settings import Settings
 from flows.jobs import contestants, inputs
 from flows.jobs.extension import check_alike
-from flows.jobs.protocol import JobContext, main
+from flows.lineage import models
 from flows.results import Survey
 from flows.retrain_parameters import SurveyParameters
-from flows.settings import Settings
 from pairflow.checkpoint import read_state
 from pairflow.errors import PairFlowError, SpecError
 

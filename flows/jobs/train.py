@@ -3,13 +3,13 @@
 import functools
 import sys
 
-from flows import methods
+from flows.cluster.protocol import JobContext, main
+from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.jobs.learning import Learning, learn
-from flows.jobs.protocol import JobContext, main
 from flows.parameters import TrainParameters, recipe
+from flows.recipes import methods
 from flows.results import TrainResult
-from flows.settings import Settings
 from pairflow.spec import Spec
 from pairflow.training import fit
 

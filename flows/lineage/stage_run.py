@@ -8,12 +8,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
-from flows import descriptions
+from flows.lineage import page_text
 from flows.lineage.errors import LineageError
 from flows.lineage.outbox import Outbox
+from flows.lineage.provenance import Input
 from flows.lineage.waiting import first_line
 from flows.lineage.writer import DIGEST_LENGTH, RunWriter
-from flows.provenance import Input
 
 
 class StageRun:
@@ -72,9 +72,7 @@ class StageRun:
         """
         self._facts |= facts
         self._first = first or self._first
-        self._outbox.put(
-            {"do": "tags", "tags": {"mlflow.note.content": descriptions.describe(self._facts, self._first)}}
-        )
+        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": page_text.describe(self._facts, self._first)}})
 
     def use(self, *inputs: Input, model_id: str | None = None) -> None:
         """Links what this run used, and says it on the run's page."""
@@ -89,7 +87,7 @@ class StageRun:
             for each in inputs
         ]
         self._outbox.put({"do": "inputs", "inputs": used, "model_id": model_id})
-        self.tell(descriptions.used(inputs, model_id))
+        self.tell(page_text.used(inputs, model_id))
 
     def log(
         self, metrics: Mapping[str, float], *, step: int = 0, model_id: str | None = None, data: Input | None = None
@@ -134,7 +132,7 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
-        self._client.set_logged_model_tags(model_id, {"mlflow.note.content": descriptions.model(model_id, self.run_id)})
+        self._client.set_logged_model_tags(model_id, {"mlflow.note.content": page_text.model(model_id, self.run_id)})
         with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
             folder = Path(scratch) / "model"
             package(

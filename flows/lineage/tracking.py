@@ -12,18 +12,18 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
-from flows import descriptions
-from flows.jobs.protocol import JobContext
+from flows.cluster.protocol import JobContext
+from flows.home.settings import Settings
+from flows.lineage import page_text
 from flows.lineage.errors import LineageError
 from flows.lineage.leftovers import Sent, send_leftovers
 from flows.lineage.machine_metrics import watching
 from flows.lineage.outbox import Operation, Outbox
+from flows.lineage.provenance import Input, code_version, flatten, hardware
 from flows.lineage.search import experiment_id_of, find_run
 from flows.lineage.stage_run import StageRun
 from flows.lineage.waiting import be_quick, first_line, insist, without_password
 from flows.lineage.writer import BEGUN_BY, RunWriter, inputs_of
-from flows.provenance import Input, code_version, flatten, hardware
-from flows.settings import Settings
 from pairflow.spec import Spec, canonical_json
 
 T = TypeVar("T")
@@ -167,13 +167,13 @@ class Lineage:
         Raises:
             LineageError: the work is done, but MLflow does not answer or refuses; the same again finds what was done.
         """
-        facts = descriptions.origin(context)
+        facts = page_text.origin(context)
         code, machine = code_version(), hardware()
-        facts |= {"Code": descriptions.code(code), "Machine": descriptions.machine(machine)}
+        facts |= {"Code": page_text.code(code), "Machine": page_text.machine(machine)}
         begun_by = f"{stage}-{fingerprint[:12]}-{time.time_ns()}"
         tags = {
             "mlflow.runName": name,
-            "mlflow.note.content": descriptions.describe(facts),
+            "mlflow.note.content": page_text.describe(facts),
             "mlflow.source.name": f"pairflow {stage}",
             "mlflow.source.type": "LOCAL",
             "pairflow.stage": stage,

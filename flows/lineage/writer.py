@@ -13,9 +13,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, M
 from mlflow.exceptions import MlflowException
 
 from flows.lineage.outbox import Operation, StartAgain
+from flows.lineage.provenance import Input
 from flows.lineage.search import Artifacts, all_runs, experiment_id_of, find_run
 from flows.lineage.waiting import first_line, passes
-from flows.provenance import Input
 
 _METRICS_AT_ONCE, _PAIRS_AT_ONCE = 1000, 100  # MLflow's limits of a request
 _STARTS = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
-from flows.service.addresses import service_folder
+from flows.home.addresses import service_folder
 from pairflow.errors import SpecError
 
 PASSWORD_VARIABLE = "PGPASSWORD"  # noqa: S105 - a name

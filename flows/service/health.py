@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
-from flows.local_ray import access_token, token_headers
+from flows.home.settings import Settings
+from flows.home.token import access_token, token_headers
 from flows.service.programs import WORK_POOL, ProgramName, urls
-from flows.settings import Settings
 
 _TIMEOUT_S = 5
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.service.addresses import service_folder
+from flows.home.addresses import service_folder
 from flows.service.database import PASSWORD_VARIABLE, Database
 from flows.service.supervision import ServiceError
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from flows.local_ray import RAY_START, access_token, cluster_environment, head_command
-from flows.service.addresses import Servers
+from flows.cluster.local import RAY_START, head_command
+from flows.home.addresses import Servers
+from flows.home.settings import HEARTBEATS, Settings, prefect_environment
+from flows.home.token import access_token, cluster_environment
 from flows.service.database import PASSWORD_VARIABLE, Database
 from flows.service.remains import OWNER_VARIABLE, end, processes_of
-from flows.settings import HEARTBEATS, Settings, prefect_environment
 from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"

@@ -12,10 +12,10 @@ import time
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from flows import ray_jobs
-from flows.ray_cluster import Cluster
-from flows.service import stages
-from flows.settings import Settings
+from flows.cluster import submission
+from flows.cluster.connection import Cluster
+from flows.home.settings import Settings
+from flows.service import nested_runs
 
 _SECONDS_BETWEEN_ROUNDS = 10.0
 _STOP_TIMEOUT_S = 8.0
@@ -27,13 +27,13 @@ def reconcile(prefect: SyncPrefectClient, cluster: Cluster) -> list[str]:
     Raises:
         JobFailedError: Ray cannot be reached.
     """
-    done = stages.end_those_without_parent(prefect)
-    for submission_id, metadata in ray_jobs.alive_jobs(cluster.client).items():
+    done = nested_runs.end_those_without_parent(prefect)
+    for submission_id, metadata in submission.alive_jobs(cluster.client).items():
         # A run that this Prefect does not know belongs to another one, and its job is none of our business.
-        runs = [stages.read(prefect, metadata.get(name)) for name in ("flow_run_id", "root_flow_run_id")]
-        ended = next((run for run in runs if run is not None and stages.has_ended(run)), None)
+        runs = [nested_runs.read(prefect, metadata.get(name)) for name in ("flow_run_id", "root_flow_run_id")]
+        ended = next((run for run in runs if run is not None and nested_runs.has_ended(run)), None)
         # One that waits for a GPU cannot end before it gets it, and must not keep the others waiting.
-        if ended is not None and ray_jobs.stop(cluster.client, submission_id, timeout_s=_STOP_TIMEOUT_S):
+        if ended is not None and submission.stop(cluster.client, submission_id, timeout_s=_STOP_TIMEOUT_S):
             done.append(f"stopped Ray job {submission_id}: its run '{ended.name}' has ended as {ended.state_name}")
     return done
 

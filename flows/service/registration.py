@@ -1,6 +1,6 @@
 """What Prefect's server is told at every `pairflow up`: work pool, queues, deployments, and who ends silent runs.
 
-Telling it again changes nothing. `flows.settings.prepare_environment`, or the like, comes before the import.
+Telling it again changes nothing. `flows.home.settings.prepare_environment`, or the like, comes before the import.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
+from flows.home.settings import HEARTBEATS, Settings
 from flows.service.programs import WORK_POOL
-from flows.settings import HEARTBEATS, Settings
 from pairflow.errors import SpecError
 from pairflow.spec import OWN_DATA, DatasetName
 

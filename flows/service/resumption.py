@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from flows.service import stages
+from flows.service import nested_runs
 from flows.service.programs import WORK_POOL
 
 MOST_RESUMPTIONS = 3
@@ -44,7 +44,7 @@ def end_interrupted(prefect: SyncPrefectClient, since: datetime) -> list[FlowRun
         # An `up` that was itself killed between the two steps left the second one to this one.
         elif run.state.timestamp >= since or run.state.message == _DIED:
             interrupted.append(run)
-    stages.end_those_without_parent(prefect)
+    nested_runs.end_those_without_parent(prefect)
     return interrupted
 
 

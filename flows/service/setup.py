@@ -8,7 +8,7 @@ import sys
 
 import fsspec
 
-from flows.settings import Settings
+from flows.home.settings import Settings
 from pairflow.errors import PairFlowError, StoreError
 
 

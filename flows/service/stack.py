@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import psutil
 
+from flows.home.addresses import announce, withdraw
+from flows.home.settings import Settings, make_home
 from flows.service import health
-from flows.service.addresses import announce, withdraw
 from flows.service.database import Database, remember
 from flows.service.programs import (
     PROGRAM_NAMES,
@@ -20,7 +21,6 @@ from flows.service.programs import (
     shared_environment,
 )
 from flows.service.supervision import ServiceError, Supervisor
-from flows.settings import Settings, make_home
 
 _READY_TIMEOUT_S = 600  # a program that gives up is noticed at once; a busy machine may be slow
 _FIELDS: dict[ProgramName, str] = {

@@ -20,7 +20,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 
-from flows.service.addresses import service_folder
+from flows.home.addresses import service_folder
 from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName
 from flows.service.remains import end, processes_of
 from pairflow.errors import PairFlowError

@@ -12,7 +12,7 @@ from prefect.settings.legacy import _get_valid_setting_names
 from prefect.settings.models.root import Settings as PrefectSettings
 from ray.scripts.scripts import cli as ray
 
-from flows.settings import Settings
+from flows.home.settings import Settings
 
 
 def _ours() -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from flows.cli import app
+from flows.command.app import app
 
 from . import programs
 

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from flows.local_ray import LocalCluster
-from flows.settings import Settings, prefect_environment
+from flows.cluster.local import LocalCluster
+from flows.home.settings import Settings, prefect_environment
 
 # What the developer may have set, and what must not leak into a test.
 _OWN_VARIABLES = ("PAIRFLOW_", "PREFECT_", "RAY_", "MLFLOW_")
@@ -121,7 +121,7 @@ def bare_cli(bare_environment: dict[str, str]) -> Cli:
 def _cli(environment: dict[str, str]) -> Cli:
     def run(*arguments: object, **variables: str) -> Finished:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            [sys.executable, "-m", "flows.command.app", *map(str, arguments)],
             env=environment | variables,
             capture_output=True,
             text=True,

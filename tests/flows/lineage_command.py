@@ -6,7 +6,7 @@ from typing import Any
 from click.testing import Result
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.command.app import app
 
 Document = dict[str, Any]
 

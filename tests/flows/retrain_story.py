@@ -15,13 +15,13 @@ import numpy as np
 
 
 def _run_here(name: str, parameters: Any, result_type: Any, **options: Any) -> Any:
-    from flows.stage import job_context
+    from flows.stages.stage import job_context
 
     return importlib.import_module(f"flows.jobs.{name}").run(parameters, job_context(submission_id=None))
 
 
 def main(steps: list[dict[str, Any]]) -> None:
-    from flows.settings import Settings, prepare_environment
+    from flows.home.settings import Settings, prepare_environment
 
     prepare_environment(Settings.read())
     from flows import evaluate, retrain, train

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from flows.contest import DATA, EXTENDS, JUDGED, RECIPE, SOURCE, Contest
-from flows.decision import decide
+from flows.contest.contest import DATA, EXTENDS, JUDGED, RECIPE, SOURCE, Contest
+from flows.contest.decision import decide
 from flows.lineage.registry import Registry, Version
 from flows.parameters import recipe
 from flows.results import EvaluateResult, Headline, ModelScores, Score, StepScores, Survey, over_seeds

@@ -8,8 +8,8 @@ from statistics import fmean
 import pytest
 from pydantic import ValidationError
 
+from flows.cluster.protocol import JobContext
 from flows.jobs import evaluate
-from flows.jobs.protocol import JobContext
 from flows.parameters import EvaluateParameters
 from flows.results import EvaluateResult
 from pairflow.errors import CheckpointError, SpecError

@@ -15,7 +15,7 @@ from .conftest import Cli
 _HOLDS_A_CLUSTER = """
 import sys, time
 from pathlib import Path
-from flows.local_ray import LocalCluster
+from flows.cluster.local import LocalCluster
 with LocalCluster(Path(sys.argv[1]), object_store_mb=100, num_cpus=1) as cluster:
     cluster.wait()
     print(cluster.address, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 import storage
-from flows.local_ray import LocalCluster
+from flows.cluster.local import LocalCluster
 from pairflow.coupling import couple
 from pairflow.datasets import load
 from pairflow.spec import CouplingSpec, DatasetSpec
@@ -46,7 +46,7 @@ def test_same_pairs_after_kills_and_nothing_finished_is_made_again(
     served_environment: dict[str, str], ray_cluster: LocalCluster, tmp_path: Path
 ) -> None:
     def start() -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "flows.cli", *_ARGUMENTS, "--store", str(tmp_path)]
+        command = [sys.executable, "-m", "flows.command.app", *_ARGUMENTS, "--store", str(tmp_path)]
         return subprocess.Popen(
             command, env=served_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

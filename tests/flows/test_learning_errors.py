@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import storage
+from flows.cluster.protocol import JobContext
 from flows.jobs import distill, evaluate, pair, train
-from flows.jobs.protocol import JobContext
 from flows.parameters import DistillParameters, EvaluateParameters, PairParameters, TrainParameters
 from pairflow.errors import CheckpointError, PairFlowError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, DistillationSpec, RediSpec

@@ -7,9 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 import storage
-from flows.lineage import Lineage
+from flows.home.settings import Settings
 from flows.lineage.registry import Registry
-from flows.settings import Settings
+from flows.lineage.tracking import Lineage
 
 from .lineage_command import Document, document_of, paired, run_lineage
 

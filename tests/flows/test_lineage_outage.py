@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from flows.cluster.protocol import JobContext
 from flows.jobs import train
-from flows.jobs.protocol import JobContext
-from flows.lineage import LineageError, StageRun
+from flows.lineage.errors import LineageError
+from flows.lineage.stage_run import StageRun
 from flows.parameters import TrainParameters
 from flows.results import TrainResult
 from pairflow.checkpoint import read_state
@@ -184,9 +185,9 @@ def test_server_is_away_when_the_training_ends(
 
 _KILLED = """
 import os, sys
-from flows.jobs.protocol import JobContext
-from flows.lineage import Lineage
-from flows.settings import Settings
+from flows.cluster.protocol import JobContext
+from flows.lineage.tracking import Lineage
+from flows.home.settings import Settings
 from pairflow.spec import DatasetSpec
 
 context = JobContext(submission_id=None, flow_run_id="1")

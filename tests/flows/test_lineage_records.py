@@ -6,8 +6,8 @@ from typing import Any
 from mlflow.entities import Experiment, Run, RunData, RunInfo, RunTag
 from mlflow.store.entities import PagedList
 
-from flows.lineage.graph import Graph
-from flows.lineage.records import Records
+from flows.lineage.tracing.graph import Graph
+from flows.lineage.tracing.records import Records
 
 
 class _ManyRuns:

@@ -20,10 +20,11 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from flows.jobs.protocol import JobContext
-from flows.lineage import Lineage, Registry
-from flows.sample import sample_to_file
-from flows.settings import Settings
+from flows.cluster.protocol import JobContext
+from flows.command.sample import sample_to_file
+from flows.home.settings import Settings
+from flows.lineage.registry import Registry
+from flows.lineage.tracking import Lineage
 from pairflow.spec import DatasetSpec, SamplingSpec
 
 from .model_files import trained

@@ -14,7 +14,7 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 import storage
-from flows.local_ray import LocalCluster
+from flows.cluster.local import LocalCluster
 from pairflow.coupling import couple
 from pairflow.datasets import load
 from pairflow.spec import CouplingSpec, DatasetSpec
@@ -141,7 +141,7 @@ def test_ctrl_c_stops_the_job(served_environment: dict[str, str], ray_cluster: L
     client = JobSubmissionClient(ray_cluster.address, headers=ray_cluster.headers)
     before = {job.submission_id for job in client.list_jobs()}
     running = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *command],
+        [sys.executable, "-m", "flows.command.app", *command],
         env=served_environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

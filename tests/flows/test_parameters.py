@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from flows import methods, options
-from flows.methods import METHODS
+from flows.command import options
 from flows.parameters import (
     DistillParameters,
     PairParameters,
@@ -16,6 +15,8 @@ from flows.parameters import (
     with_overrides,
     with_seed,
 )
+from flows.recipes import methods
+from flows.recipes.methods import METHODS
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec
 

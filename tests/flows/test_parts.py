@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 import storage
+from flows.cluster.local import LocalCluster
 from flows.jobs import parts
-from flows.local_ray import LocalCluster
 from pairflow.coupling import couple, couple_counted
 from pairflow.datasets import load
 from pairflow.errors import SpecError
@@ -119,7 +119,7 @@ def _couple_while_killing(
     killer.start()
     options = ["--max-rows", "900", "--num-steps", "60", "--seed", "5", "--shard-size", "50", "--store", str(store)]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "pair", "--dataset", "digits", *options, "--json"],
+        [sys.executable, "-m", "flows.command.app", "pair", "--dataset", "digits", *options, "--json"],
         env=environment | _PARTS,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from flows.local_ray import LocalCluster
+from flows.cluster.local import LocalCluster
 from flows.service.setup import make_store
 
 from .conftest import Cli, Finished
@@ -67,7 +67,7 @@ def bucket(
         with LocalCluster(home, object_store_mb=200, num_cpus=2) as cluster:
             cluster.wait()
             done = subprocess.run(
-                [sys.executable, "-m", "flows.cli", *map(str, _PIPELINE)],
+                [sys.executable, "-m", "flows.command.app", *map(str, _PIPELINE)],
                 env=served_environment | keys | cluster.environment | {"PAIRFLOW_STORE": "s3://pairs/store"},
                 capture_output=True,
                 text=True,

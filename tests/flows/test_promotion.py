@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flows.promotion import in_words, judge
+from flows.contest.promotion import in_words, judge
 from pairflow.errors import SpecError
 
 

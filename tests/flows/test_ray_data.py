@@ -9,7 +9,7 @@ import numpy as np
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 import storage
-from flows.local_ray import LocalCluster
+from flows.cluster.local import LocalCluster
 
 _SCRIPT = """
 import json, sys

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from flows import models
-from flows.jobs.protocol import JobContext
-from flows.lineage import Lineage, LineageError, Registry
+from flows.cluster.protocol import JobContext
+from flows.home.settings import Settings
+from flows.lineage import models
 from flows.lineage import trial as trials
-from flows.settings import Settings
+from flows.lineage.errors import LineageError
+from flows.lineage.registry import Registry
+from flows.lineage.tracking import Lineage
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetSpec
 

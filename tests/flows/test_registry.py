@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from flows.lineage import Lineage, LineageError, Registry, Version, name_of
+from flows.home.settings import Settings
 from flows.lineage import trial as trials
-from flows.lineage.versions import Versions
-from flows.settings import Settings
+from flows.lineage.errors import LineageError
+from flows.lineage.registry import Registry
+from flows.lineage.tracking import Lineage
+from flows.lineage.versions import Version, Versions, name_of
 
 pytestmark = [
     # MLflow's own: of a SQLAlchemy that is newer than it, and of its own type hints.

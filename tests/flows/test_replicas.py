@@ -11,10 +11,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from flows.cluster.local import LocalCluster
 from flows.jobs import replicas
-from flows.local_ray import LocalCluster
-from flows.methods import METHODS
 from flows.parameters import TrainParameters, recipe, with_overrides
+from flows.recipes.methods import METHODS
 from pairflow.datasets import load
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec
@@ -79,7 +79,7 @@ def test_two_workers_train_as_one_although_one_is_killed(
     served_environment: dict[str, str], ray_cluster: LocalCluster, tmp_path: Path
 ) -> None:
     environment = served_environment | {"PAIRFLOW_HOME": str(tmp_path), "PAIRFLOW_TRAIN_WORKERS": "2"}
-    command = [sys.executable, "-m", "flows.cli", *_COMMAND]
+    command = [sys.executable, "-m", "flows.command.app", *_COMMAND]
     running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     _kill_a_worker(ray_cluster, tmp_path / "runs", running)
     stdout, stderr = running.communicate(timeout=240)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flows.jobs.curves import comparison, curve_styles
-from flows.jobs.report import Page, Picture, address, roles, write
 from flows.jobs.scoring import over_trials
+from flows.pages.figures.curves import comparison, curve_styles
+from flows.pages.report import Page, Picture, address, roles, write
+from flows.pages.tables import ABSENT, comparison_rows, score_tables
 from flows.results import (
     EvaluateResult,
     Headline,
@@ -21,7 +22,6 @@ from flows.results import (
     mean_and_deviation,
     over_seeds,
 )
-from flows.tables import ABSENT, comparison_rows, score_tables
 
 _HOSTILE = "<script>alert('x')</script>"
 _VALID = Headline(name="num_valid", label="valid molecules", higher_is_better=True)

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 import storage
-from flows.locks import only_one
+from flows.home.locks import only_one
 from flows.results import RetrainResult
 
 from .conftest import Cli
@@ -212,7 +212,7 @@ def test_one_at_a_time(cli: Cli, home: Path, folder: Path, story: dict[str, Retr
 class TestLock:
     def test_a_killed_holder_leaves_nothing(self, tmp_path: Path) -> None:
         code = (
-            "import sys; from pathlib import Path; from flows.locks import only_one\n"
+            "import sys; from pathlib import Path; from flows.home.locks import only_one\n"
             "with only_one(Path(sys.argv[1]), 'x', 'the other') as held:\n"
             "    print(held, flush=True)\n    sys.stdin.read()\n"
         )

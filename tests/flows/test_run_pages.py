@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import cli, descriptions, learning_commands, provenance, retrain_command
-from flows.command_lines import command_line
-from flows.jobs.protocol import JobContext, Speed
+from flows.cluster.protocol import JobContext, Speed
+from flows.command import app, models, retrain
+from flows.lineage import page_text, provenance
 from flows.parameters import (
     DistillParameters,
     EvaluateParameters,
@@ -22,6 +22,7 @@ from flows.parameters import (
     with_overrides,
 )
 from flows.retrain_parameters import RetrainParameters, SurveyParameters
+from flows.stages.command_line import command_line
 from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, SamplingSpec, Spec
 
 _NCI = DatasetSpec(name="nci", max_rows=50, holdout=0.25)
@@ -70,13 +71,13 @@ class TestCommandLine:
             asked.append((name, given))
             raise KeyboardInterrupt
 
-        for module in (cli, learning_commands, retrain_command):
+        for module in (app, models, retrain):
             monkeypatch.setattr(module, "run_flow", run_flow)
         line = command_line(flow, parameters)
         assert line is not None
         program, *words = shlex.split(line)
         assert program == "pairflow"
-        CliRunner().invoke(cli.app, words)
+        CliRunner().invoke(app.app, words)
         ((name, given),) = asked
         assert name == flow
         assert _meaning(given) == _meaning(parameters)
@@ -165,7 +166,7 @@ class TestPages:
             parent_mlflow_run_id="p" * 32,
             command="pairflow train --dataset nci",
         )
-        text = descriptions.describe(descriptions.origin(context) | {"Data": "nci", "Empty": ""}, "first")
+        text = page_text.describe(page_text.origin(context) | {"Data": "nci", "Empty": ""}, "first")
         assert text == (
             "first\n\n- **Data:** nci\n"
             f"- **Part of:** [the comparison](#/runs/{'p' * 32})\n"
@@ -177,19 +178,19 @@ class TestPages:
         command = "pairflow train --dataset nci --pairs '/a b/--c' " + " ".join(
             f"--set g.f{n}='{n}  x'" for n in range(9)
         )
-        text = descriptions.describe({"Command": command})
+        text = page_text.describe({"Command": command})
         (shown,) = [part for part in text.split("```") if "pairflow" in part]
         assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command)
         assert max(map(len, shown.splitlines())) < 60
 
     @pytest.mark.parametrize(("text", "shown"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```")])
     def test_odd_text_stays_text(self, text: str, shown: str) -> None:
-        assert descriptions.code_span(text) == shown
+        assert page_text.code_span(text) == shown
 
     def test_cost(self) -> None:
-        assert descriptions.cost(5, 20) == "pairing 5.0 s, training 20.0 s: a ratio of 0.25"
-        assert descriptions.cost(0, 20) == "training 20.0 s"
-        assert descriptions.table([{"a|b": 1, "c": "x|y"}]) == "| a|b | c |\n| --- | --- |\n| 1 | x\\|y |"
+        assert page_text.cost(5, 20) == "pairing 5.0 s, training 20.0 s: a ratio of 0.25"
+        assert page_text.cost(0, 20) == "training 20.0 s"
+        assert page_text.table([{"a|b": 1, "c": "x|y"}]) == "| a|b | c |\n| --- | --- |\n| 1 | x\\|y |"
 
 
 def test_speed_of_late() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows import models
-from flows.sample import sample_to_file
-from flows.settings import Settings
+from flows.command.sample import sample_to_file
+from flows.home.settings import Settings
+from flows.lineage import models
 from pairflow.checkpoint import load_model
 from pairflow.errors import CheckpointError, SpecError
 from pairflow.sampling import sample

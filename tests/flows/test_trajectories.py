@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.jobs import pictures, sheet, trajectories
 from flows.jobs.scoring import Trajectory
+from flows.pages.figures import pictures, sheet, trajectories
 from pairflow.datasets.base import DatasetReport, TokenDataset
 from pairflow.datasets.vocabulary import Vocabulary
 

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from flows import listings, stage
-from flows.jobs import pictures
-from flows.jobs.curves import comparison
-from flows.jobs.protocol import JobContext, JobFolder, Progress, ProgressLines, check_store, main, parse_line
-from flows.methods import METHODS, MethodName
+from flows.cluster.protocol import JobContext, JobFolder, Progress, ProgressLines, check_store, main, parse_line
+from flows.home.settings import Settings, prepare_environment
+from flows.pages import terminal
+from flows.pages.figures import pictures
+from flows.pages.figures.curves import comparison
 from flows.parameters import (
     PairParameters,
 )
+from flows.recipes.methods import METHODS, MethodName
 from flows.results import (
     NUM_SAMPLES,
     EvaluateResult,
@@ -31,7 +32,7 @@ from flows.results import (
     StepScores,
     over_seeds,
 )
-from flows.settings import Settings, prepare_environment
+from flows.stages import stage
 from pairflow.datasets import load
 from pairflow.errors import DatasetError, JobFailedError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, TrainingSpec
@@ -43,7 +44,7 @@ _CONTEXT = JobContext(submission_id="pair-1", flow_run_id="1")
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['pairflow', *sys.argv[1:]]\n"
-        "from flows.cli import main\n"
+        "from flows.command.app import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'prefect', 'ray', 'torch', 'mlflow', 'numba', 'matplotlib', 'zarr', 'pyarrow', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -205,7 +206,7 @@ class TestReport:
             skipped=False,
             seconds=1,
         )
-        listings.scores(result)
+        terminal.scores(result)
         said = capsys.readouterr().out
         assert "valid molecules of 64 samples by number of sampling steps (higher is better)" in " ".join(said.split())
         for shown in ("UDLM", "PairFlow + DCD", "12 ± 0.5", "28 ± 0.5", "f.png", "g.png", "2, 3, 5", "30 ± 2"):

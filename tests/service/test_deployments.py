@@ -12,10 +12,10 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 
 from flows import retrain
+from flows.home.settings import Settings
 from flows.retrain_parameters import RetrainParameters
 from flows.service import registration
 from flows.service.registration import deployments
-from flows.settings import Settings
 from pairflow.errors import SpecError
 
 _SNAPSHOT = Path(__file__).with_name("deployments.json")

@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.home.addresses import Servers, announce, running_servers, service_folder, withdraw
+from flows.home.settings import Settings, prepare_environment
 from flows.service import health
-from flows.service.addresses import Servers, announce, running_servers, service_folder, withdraw
 from flows.service.remains import OWNER_VARIABLE, end, processes_of
 from flows.service.supervision import ServiceError, Supervisor
-from flows.settings import Settings, prepare_environment
 
 
 def _servers(**changes: object) -> Servers:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.jobs.protocol import JOB_URL_VARIABLE
+from flows.cluster.protocol import JOB_URL_VARIABLE
 
 from .user import User
 

@@ -19,7 +19,7 @@ def test_down_leaves_nothing(user: User) -> None:
 
 def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
     up = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "up"],
+        [sys.executable, "-m", "flows.command.app", "up"],
         env=user.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

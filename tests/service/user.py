@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from flows.jobs.protocol import JOB_URL_VARIABLE
+from flows.cluster.protocol import JOB_URL_VARIABLE
 from flows.service.remains import processes_of
 
 
@@ -31,7 +31,7 @@ class User:
     def run(self, *arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
         """`pairflow ...` in a terminal of this user."""
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            [sys.executable, "-m", "flows.command.app", *map(str, arguments)],
             env=self.environment | variables,
             capture_output=True,
             text=True,

@@ -1,0 +1,112 @@
+"""The Ray cluster that jobs go to: a given one, or one on this machine for as long as it is needed."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from flows.cluster.local import LocalCluster
+from flows.home.addresses import running_servers
+from flows.home.settings import Settings
+from pairflow.errors import JobFailedError, SpecError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+# What the client raises for a head that is gone: those of `requests` are no ConnectionError, but an OSError.
+UNREACHABLE = (RuntimeError, OSError)
+_RESTART_S = 120.0
+
+
+class Cluster:
+    """The Ray cluster of `settings`, or one on this machine for as long as this context lasts.
+
+    A local cluster is started on entering and waited for when the first job is submitted, so that its seven seconds
+    pass while other things start. It ends with the context; a cluster of somebody else is left alone.
+
+    Raises:
+        SpecError: RAY_ADDRESS is no dashboard address.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        address = settings.ray_address
+        if address is not None and not address.startswith(("http://", "https://")):
+            raise SpecError(
+                f"RAY_ADDRESS must be a dashboard address such as http://127.0.0.1:8265 (jobs are submitted over "
+                f"HTTP), got {address!r}; unset it to have a local cluster started"
+            )
+        self.settings = settings
+        self._job_settings: Settings | None = None
+        self._local: LocalCluster | None = None
+        self._client: JobSubmissionClient | None = None
+
+    def __enter__(self) -> Self:
+        if self.settings.ray_address is None:
+            self._local = LocalCluster(self.settings.home, object_store_mb=self.settings.object_store_mb)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._local is not None:
+            self._local.stop()
+
+    @property
+    def client(self) -> "JobSubmissionClient":
+        """The job server's client.
+
+        Raises:
+            JobFailedError: the cluster cannot be reached, or does not start.
+        """
+        if self._client is None:
+            if self._local is not None:
+                from ray.job_submission import JobSubmissionClient
+
+                self._local.wait()
+                self._client = JobSubmissionClient(self._local.address, headers=self._local.headers)
+            else:
+                self._client = self._connect()
+        return self._client
+
+    def _connect(self) -> "JobSubmissionClient":
+        from ray.job_submission import JobSubmissionClient
+
+        address = self.settings.ray_address
+        servers = running_servers(self.settings.home)
+        # A head of `pairflow up` that was killed is started again; nobody says so of another cluster's.
+        patience = _RESTART_S if servers is not None and servers.ray_url == address else 0.0
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return JobSubmissionClient(address)
+            except UNREACHABLE as error:
+                if time.monotonic() > deadline:
+                    raise JobFailedError(
+                        f"cannot reach the Ray cluster at {address}: {error}; correct RAY_ADDRESS, or unset it to have "
+                        "a local cluster started"
+                    ) from None
+                time.sleep(1)
+
+    @property
+    def job_settings(self) -> Settings:
+        """Settings as jobs get them: a job takes one GPU, if nobody says how many, and the cluster has any.
+
+        Raises:
+            JobFailedError: the cluster cannot be reached.
+        """
+        if self._job_settings is None:
+            gpus = self.settings.gpus_per_job
+            if gpus is None:
+                gpus = min(1.0, self._num_gpus())
+            self._job_settings = self.settings.model_copy(update={"gpus_per_job": gpus})
+        return self._job_settings
+
+    def _num_gpus(self) -> float:
+        """GPUs of the nodes that are there now."""
+        try:
+            # The client has no public call for this; its own one brings the token along.
+            answer = self.client._do_request("GET", "/api/v0/nodes", params={"detail": "1"})
+            answer.raise_for_status()
+            nodes = answer.json()["data"]["result"]["result"]
+        except UNREACHABLE as error:
+            raise JobFailedError(f"the Ray cluster does not say which GPUs it has: {error}") from None
+        return float(sum(each["resources_total"].get("GPU", 0) for each in nodes if each["state"] == "ALIVE"))

@@ -1,0 +1,178 @@
+"""`pairflow lineage`: what something came from and what came of it, as MLflow, the store and the disk tell it."""
+
+import json as json_module
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from flows.command import options as opt
+from flows.home.settings import Settings, absolute_url, prepare_environment
+from pairflow.errors import SpecError, StoreError
+
+if TYPE_CHECKING:
+    from flows.lineage.tracing.chain import Chain, ChainNode
+
+# Facts that a line shows, by their label there; all of them are in the JSON.
+_SHOWN = {
+    "method": "method",
+    "training_seed": "seed",
+    "digest": "digest",
+    "fingerprint": "fingerprint",
+    "rows": "rows",
+    "engine": "engine",
+    "aliases": "aliases",
+}
+_NOTHING: tuple[Any, ...] = (None, "", [])
+_LENGTH = {"digest": 12, "fingerprint": 12}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command("lineage")(lineage)
+
+
+def lineage(
+    reference: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REF",
+            help="An MLflow model id m-…, a run's id, pairflow-NAME@ALIAS or pairflow-NAME/VERSION, the URL or "
+            "fingerprint of pairs, a dataset's name or digest, a training's fingerprint, or a checkpoint's folder.",
+        ),
+    ] = None,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="First send what earlier runs could not send to an MLflow that was away.")
+    ] = False,
+    json: opt.Json = False,
+) -> None:
+    """Show what REF came from, and what came of it; exit code 1 if a link is broken, and which."""
+    if reference is None and not sync:
+        raise SpecError("REF is missing: give a model, run, dataset or pairs to trace, or --sync")
+    settings = Settings.read()
+    if not _has_history(settings):
+        raise StoreError(
+            f"nothing was ever run here: there is no {settings.tracking_uri}; set PAIRFLOW_HOME or MLFLOW_TRACKING_URI"
+        )
+    prepare_environment(settings)
+    from flows.lineage.tracing.trace import trace
+    from flows.lineage.tracking import Lineage
+
+    known = Lineage(settings)
+    if sync:
+        done = known.send_unsent()
+        for path in done.refused:
+            print(f"warning: MLflow refuses what is kept in {path}", file=sys.stderr)
+        print(f"{len(done.sent)} earlier runs sent what was left to {known.uri}", file=sys.stderr)
+    if reference is None:
+        return
+    chain = trace(_absolute(reference), known)
+    if json:
+        print(json_module.dumps(as_document(reference, chain)))
+    else:
+        console = Console(highlight=False)
+        for start in chain.starts:
+            console.print(_tree(chain, start))
+    for node, fault in chain.broken:
+        print(f"broken: {node.name} ({node.id}): {fault}", file=sys.stderr)
+    if chain.broken:
+        raise typer.Exit(1)
+
+
+def _has_history(settings: Settings) -> bool:
+    """False where MLflow's database is a file that is not there, and asking would make it."""
+    uri = settings.tracking_uri
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+
+
+def as_document(reference: str, chain: "Chain") -> dict[str, Any]:
+    """A chain as JSON: nodes, links between their ids, and what is broken."""
+    return {
+        "ref": reference,
+        "ok": not chain.broken,
+        "starts": list(chain.starts),
+        "nodes": [asdict(node) for node in chain.nodes.values()],
+        "links": [{"from": source, "to": target} for source, target in chain.links],
+        "broken": [{"id": node.id, "kind": node.kind, "fault": fault} for node, fault in chain.broken],
+    }
+
+
+def _absolute(reference: str) -> str:
+    """A path made absolute; anything else as it is."""
+    is_path = Path(reference).expanduser().exists() or "/pairs/" in reference
+    return absolute_url(reference) if is_path else reference
+
+
+def _tree(chain: "Chain", start: str) -> Tree:
+    tree = Tree(_line(chain.nodes[start]))
+    for title, neighbours in (("came from", chain.before), ("came of it", chain.after)):
+        if neighbours[start]:
+            nearest = _nearest(start, neighbours)
+            _grow(tree.add(f"[bold]{title}[/bold]"), chain, start, nearest, {start})
+    return tree
+
+
+def _nearest(start: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The neighbours of all that is reached from a node, without those that are also reached by way of another."""
+    beyond: dict[str, set[str]] = {}
+    waiting = [start]
+    while waiting:
+        here = waiting[-1]
+        beyond.setdefault(here, set())  # so that tags which somebody made lead in a circle end here
+        if unknown := [other for other in neighbours[here] if other not in beyond]:
+            waiting += unknown
+            continue
+        waiting.pop()
+        beyond[here] = set(neighbours[here]).union(*(beyond[other] for other in neighbours[here]))
+    return {
+        here: [
+            other
+            for other in neighbours[here]
+            if not any(other in beyond[another] for another in neighbours[here] if another != other)
+        ]
+        for here in beyond
+    }
+
+
+def _grow(branch: Tree, chain: "Chain", node_id: str, neighbours: Mapping[str, Sequence[str]], seen: set[str]) -> None:
+    """Adds what is on one side of a node; what stands above already is not spread out again."""
+    for other in neighbours[node_id]:
+        if other in seen:
+            more = " [dim](see above)[/dim]" if neighbours[other] else ""
+            branch.add(_short(chain.nodes[other]) + more)
+            continue
+        seen.add(other)
+        _grow(branch.add(_line(chain.nodes[other])), chain, other, neighbours, seen)
+
+
+def _line(node: "ChainNode") -> str:
+    """A node in a line: what it is, its id, its state, what is known, what is wrong."""
+    facts = node.facts
+    known = [node.state] if node.state not in ("", "FINISHED", "READY", "complete") else []
+    known += [
+        f"{label} {_text(name, facts[name])}" for name, label in _SHOWN.items() if facts.get(name) not in _NOTHING
+    ]
+    if (kept := facts.get("rows_kept")) is not None:
+        known.append(f"{kept:,} of {facts.get('rows_read', kept):,} rows kept")
+    if (seconds := facts.get("seconds")) is not None:
+        known.append(f"{seconds:,.0f} s")
+    if ratio := facts.get("metrics", {}).get("pairing_to_training_seconds"):
+        known.append(f"pairing/training {ratio:.3g}")
+    known += [*facts.get("urls", ()), *([facts["source"]] if "source" in facts else [])]
+    faults = "".join(f"\n[red]✗ {escape(fault)}[/red]" for fault in node.faults)
+    return f"{_short(node)}  {escape(', '.join(known))}{faults}"
+
+
+def _short(node: "ChainNode") -> str:
+    own_id = node.id.partition(":")[2] if node.kind in ("run", "model") else ""
+    return f"[bold]{escape(node.name)}[/bold]{'  ' if own_id else ''}{own_id}"
+
+
+def _text(name: str, value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)[: _LENGTH.get(name)]

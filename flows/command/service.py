@@ -1,0 +1,136 @@
+"""`pairflow up`, `status`, `down` and `logs`: the servers on this machine."""
+
+import json as json_module
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.command import options as opt
+from flows.home.settings import Settings
+from flows.service import database as databases
+from flows.service import health, stack
+from flows.service.programs import ProgramName, urls
+from flows.service.supervision import Supervisor
+
+LogName = Literal[ProgramName, "supervisor"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command("up")(up)
+    app.command("status")(status)
+    app.command("down")(down)
+    app.command("logs")(logs)
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the servers running; `pairflow down` ends them.")
+    ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="postgresql://USER@HOST/NAME",
+            help="Keep the histories of Prefect and MLflow in PostgreSQL, in NAME_prefect and NAME_mlflow, which are "
+            "made; the password comes from PGPASSWORD or ~/.pgpass. The next `up` does so again.",
+        ),
+    ] = None,
+) -> None:
+    """Start Prefect, MLflow, Ray and a worker on this machine, and register the flows; Ctrl-C ends all of it.
+
+    Flow runs are then started in Prefect's UI, or by `pairflow pair` and its like in another terminal. Where the
+    servers run already, this says so.
+    """
+    settings = Settings.read()
+    supervisor = Supervisor(settings.home)
+    variable = None if settings.database_url is None else settings.database_url.get_secret_value()
+    wanted = databases.chosen(settings.home, database, variable)
+    if supervisor.pid() is not None:
+        databases.refuse_another(settings.home, wanted)
+        stack.attach(settings, supervisor, _say)
+        _show_urls(settings)
+        return
+    if wanted is not None and databases.remembered(settings.home) is None and (settings.home / "prefect").is_dir():
+        _say(f"the histories are now those of {wanted}; what SQLite holds under {settings.home} stays there, unseen")
+    started = time.monotonic()
+    try:
+        stack.start(settings, supervisor, _say, wanted)
+        _say(f"ready after {time.monotonic() - started:.0f} s")
+        _show_urls(settings)
+        if detach:
+            print("`pairflow status` shows how they are, `pairflow down` ends them.")
+            return
+        print("Ctrl-C ends all of it.", flush=True)
+        stack.wait(supervisor)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
+        _say("ending; runs in progress stop their Ray jobs")
+        stack.stop(settings, supervisor)
+        _say("all ended; `pairflow up` finds everything again")
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def status(json: opt.Json = False) -> None:
+    """Show how the servers are; exit code 1 if one is not well, or none runs."""
+    settings = Settings.read()
+    supervisor = Supervisor(settings.home)
+    running = supervisor.pid() is not None
+    states = supervisor.states() if running else []
+    well = {each.name: each.state == "RUNNING" and health.is_healthy(each.name, settings) for each in states}
+    at = urls(settings)
+    if json:
+        rows = [asdict(each) | {"healthy": well[each.name], "url": at.get(each.name)} for each in states]
+        kept = databases.remembered(settings.home)
+        about = {"home": str(settings.home), "running": running, "database": str(kept) if kept else "sqlite"}
+        print(json_module.dumps(about | {"programs": rows}))
+    elif not running:
+        print(f"nothing runs for {settings.home}; `pairflow up` starts it")
+    else:
+        table = Table("program", "state", "healthy", "for", "pid", "URL", title=f"PairFlow in {settings.home}")
+        for each in states:
+            since = f"{each.seconds // 60} min" if each.seconds >= 120 else f"{each.seconds} s"
+            shown = ("yes" if well[each.name] else "no", since, str(each.pid), at.get(each.name, ""))
+            table.add_row(each.name, each.state, *shown)
+        Console().print(table)
+    if not running or not all(well.values()):
+        raise typer.Exit(1)
+
+
+def down() -> None:
+    """End the servers and all their processes; what they keep stays."""
+    settings = Settings.read()
+    supervisor = Supervisor(settings.home)
+    found = stack.stop(settings, supervisor)
+    print("all ended; `pairflow up` finds everything again" if found else f"nothing runs for {settings.home}")
+
+
+def logs(
+    name: Annotated[LogName, typer.Argument(help="Whose log.")],
+    lines: Annotated[int, typer.Option(min=1, help="How many of its last lines.")] = 100,
+) -> None:
+    """Print the end of a program's log."""
+    supervisor = Supervisor(Settings.read().home)
+    for line in supervisor.log_lines(name, lines):
+        print(line)
+    if not supervisor.log_path(name).is_file():
+        print(f"there is no log at {supervisor.log_path(name)}; `pairflow up` starts what writes it", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _show_urls(settings: Settings) -> None:
+    at = urls(settings)
+    print(f"Prefect  {at['prefect']}  start and follow runs")
+    print(f"MLflow   {at['mlflow']}  what came from what")
+    print(f"Ray      {at['ray']}  jobs and logs; its token is in {settings.home / 'ray' / 'token'}")
+    if (kept := databases.remembered(settings.home)) is not None:
+        print(f"Database {kept}  both histories, in {kept.prefect_name} and {kept.mlflow_name}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,139 @@
+"""A retraining as a contest for the place of champion: what it is about, and when there is nothing to contest."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from flows.lineage.registry import CHALLENGER, PREVIOUS, Registry, Version
+from flows.recipes.methods import METHODS
+from flows.results import PairResult, Survey
+from flows.retrain_parameters import RetrainParameters
+from pairflow.errors import SpecError
+from pairflow.presets import Preset
+from pairflow.spec import OWN_DATA, fingerprint
+
+# Tags of a registered version, by which the next retraining knows it again.
+DATA, RECIPE, SOURCE, JUDGED = (f"pairflow.{name}" for name in ("dataset_digest", "recipe", "source", "judged"))
+ROWS = "pairflow.training_rows"
+PAIRS, EXTENDS = "pairflow.pairs_url", "pairflow.extends"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What one retraining is about.
+
+    Attributes:
+        parameters: of the flow.
+        preset: their recipe.
+        name: of the registered model.
+        survey: of the data.
+        champion: the version in use, if there is one.
+    """
+
+    parameters: RetrainParameters
+    preset: Preset
+    name: str
+    survey: Survey
+    champion: Version | None
+
+    @cached_property
+    def recipe(self) -> str:
+        """Fingerprint of all that decides about a model but the data."""
+        method, preset = METHODS[self.parameters.method], self.preset
+        parts = {"method": method.name, "model": fingerprint(preset.model)}
+        if self.survey.engine is not None:
+            parts |= {"coupling": fingerprint(preset.coupling), "engine": self.survey.engine}
+        if method.refinement == "dcd":
+            parts["distillation"] = fingerprint(preset.distillation)
+        elif method.refinement == "redi":
+            parts |= {"redi": fingerprint(preset.redi), "redi_training": fingerprint(preset.redi_training)}
+        return fingerprint(method.training(preset.training), **parts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the decision: the candidate, the champion, and the rule."""
+        rule = self.parameters
+        return fingerprint(
+            self.preset.evaluation,
+            data=self.survey.dataset_digest,
+            recipe=self.recipe,
+            champion="" if self.champion is None else str(self.champion.number),
+            rule=f"{rule.margin!r}, {rule.confidence!r}",
+        )
+
+    def tags_of(self, pairs: PairResult | None) -> dict[str, str]:
+        """For the candidate's version, made of these pairs."""
+        survey = self.survey
+        made_of = {} if pairs is None else {PAIRS: pairs.url, EXTENDS: pairs.extends or ""}
+        return {
+            **made_of,
+            DATA: survey.dataset_digest,
+            RECIPE: self.recipe,
+            SOURCE: survey.source,
+            JUDGED: self.fingerprint,
+            ROWS: str(survey.num_rows),
+            "pairflow.method": self.parameters.method,
+        }
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is a champion, and it can be measured on this data."""
+        return self.champion is not None and self.survey.misfit is None
+
+    @property
+    def reason(self) -> str:
+        """Why a model is wanted."""
+        if self.champion is None:
+            return "there is no champion yet"
+        tags = self.champion.tags
+        changed = [what for what, tag in (("data", DATA), ("settings", RECIPE)) if tags.get(tag) != self._made_of[tag]]
+        if not changed:
+            return (
+                f"the pairs of version {self.champion.number}, the champion, extend others, and exact ones are wanted"
+            )
+        return f"{' and '.join(changed)} differ from those of version {self.champion.number}, the champion"
+
+    def nothing_to_do(self, registry: Registry) -> str | None:
+        """Why no model is wanted: there is one of this data and these settings, and it was judged; else None."""
+        data = f"the data ({self.survey.dataset_digest[:12]}, {self.survey.num_rows:,} training rows) and the settings"
+        champion = self.champion
+        if champion is None:
+            return None
+        if self._made(champion):
+            return f"{data} are those of version {champion.number}, the champion of {self.name}"
+        previous = registry.find(self.name, PREVIOUS)
+        if previous is not None and self._made(previous):
+            return (
+                f"{data} are those of version {previous.number} of {self.name}, which version {champion.number} has "
+                f"replaced as champion; `pairflow rollback {self.name}` brings it back"
+            )
+        challenger = registry.find(self.name, CHALLENGER)
+        if challenger is not None and self._made(challenger) and challenger.tags.get(JUDGED) == self.fingerprint:
+            return (
+                f"{data} are those of version {challenger.number} of {self.name}, which is a challenger to version "
+                f"{champion.number}, the champion, and nothing has changed since"
+            )
+        return None
+
+    def check_source(self) -> None:
+        """Data of your own in another place is another model's, unless its name says otherwise.
+
+        Raises:
+            SpecError: the champion was made of another file or folder, and no name was given.
+        """
+        if self.champion is None or self.parameters.name is not None or self.parameters.dataset.name not in OWN_DATA:
+            return
+        before = self.champion.tags.get(SOURCE, self.survey.source)
+        if before != self.survey.source:
+            raise SpecError(
+                f"the champion of {self.name} was made of {before}, and this is {self.survey.source}: give this data a "
+                f"name of its own (--name NAME), or --name {self.parameters.registered_as} to go on with that model"
+            )
+
+    @property
+    def _made_of(self) -> dict[str, str]:
+        return {DATA: self.survey.dataset_digest, RECIPE: self.recipe}
+
+    def _made(self, version: Version) -> bool:
+        """Whether a version was made of this data with these settings, and of pairs as exact as is asked for."""
+        exact_enough = self.parameters.extend or not version.tags.get(EXTENDS)
+        return exact_enough and self._made_of.items() <= dict(version.tags).items()

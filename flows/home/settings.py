@@ -1,0 +1,259 @@
+"""Where things run and where they lie: operational settings, read from the environment when asked for.
+
+Nothing in here ever changes a fingerprint or the content of a result.
+"""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flows.home.addresses import running_servers
+from flows.home.token import access_token, cluster_environment
+from pairflow.errors import SpecError
+
+# Names as each release reads them; DO_NOT_TRACK must be exactly "true", because MLflow does not understand "1".
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# The first start of the embedded server migrates its database: 14 s when idle, several times that when busy.
+_EMBEDDED_PREFECT = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+# Seconds; the automation of flows/service/registration.py ends a run that has been silent for more than two of them.
+HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+
+
+class Settings(BaseSettings):
+    """Operational settings; `Settings.read()` takes them from the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PAIRFLOW_", frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".pairflow",
+        description="Everything local: store, checkpoints, Prefect's and MLflow's databases (PAIRFLOW_HOME).",
+    )
+    store_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PAIRFLOW_STORE", "store_url"),
+        description="fsspec URL of the pair store; default <home>/store (PAIRFLOW_STORE).",
+    )
+    data_dir: Path | None = Field(None, description="Folder with local copies of datasets (PAIRFLOW_DATA_DIR).")
+    ray_address: str | None = Field(
+        None,
+        validation_alias=AliasChoices("RAY_ADDRESS", "ray_address"),
+        description="Dashboard address (http://host:8265) of a Ray cluster; default: one is started.",
+    )
+    mlflow_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "mlflow_uri"),
+        description="MLflow tracking URI; default SQLite under <home>/mlflow (MLFLOW_TRACKING_URI).",
+    )
+    mlflow_ui_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where a browser finds MLflow, for links to it; default its tracking URI, if that is a server's.",
+    )
+    ray_ui_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where a browser finds Ray's dashboard, for links to it; default RAY_ADDRESS.",
+    )
+    num_workers: int | None = Field(
+        None, ge=1, description="Shards coupled at once; default as many as the cluster's CPUs allow."
+    )
+    cpus_per_task: float = Field(1, gt=0, description="CPUs that Ray reserves for one shard.")
+    gpus_per_task: float = Field(
+        0, ge=0, description="GPUs that Ray reserves for one shard; default 1 for the cuda engine, else none."
+    )
+    support_parts: int = Field(
+        1,
+        ge=1,
+        description="Parts, each in a process with the CPUs and GPUs of a shard, that a support larger than a node is "
+        "split into; default 1, a copy a node. Never changes the pairs.",
+    )
+    threads_per_job: int | None = Field(
+        None, ge=1, description="CPU threads of a training or evaluation job; default all cores it may run on."
+    )
+    jobs_at_once: int = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1),
+        ge=1,
+        description="Trainings that a comparison runs at the same time; default one a core, up to 4.",
+    )
+    gpus_per_job: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs that Ray reserves for a training or evaluation job, or for each of its workers; other jobs "
+        "wait. Default 1 where the cluster has GPUs; 0.5 lets two small models share one.",
+    )
+    train_workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that train one model together, with one CPU each and the GPUs of a job; they must see "
+        "PAIRFLOW_HOME. The model differs by rounding alone.",
+    )
+    mlflow_patience: float = Field(
+        600, ge=0, description="Seconds that the end of a stage waits for an MLflow that does not answer."
+    )
+    object_store_mb: int = Field(
+        1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."
+    )
+    prefect_port: int = Field(4200, ge=1024, le=65_535, description="Port of Prefect's server under `pairflow up`.")
+    mlflow_port: int = Field(5000, ge=1024, le=65_535, description="Port of MLflow's server under `pairflow up`.")
+    ray_port: int = Field(8265, ge=1024, le=65_535, description="Port of Ray's dashboard under `pairflow up`.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://USER@HOST/NAME: where `pairflow up` keeps the histories of Prefect and MLflow; "
+        "default SQLite under <home>. Better without the password: PGPASSWORD or ~/.pgpass (PAIRFLOW_DATABASE_URL).",
+    )
+    max_runs: int = Field(
+        4, ge=1, description="Flow runs that the worker of `pairflow up` has in hand at once; others wait."
+    )
+
+    retrain_datasets: str = Field(
+        "",
+        pattern=r"^[a-z0-9-]*( *, *[a-z0-9-]+)*$",
+        description="Datasets, separated by commas, that `pairflow up` has retrained on schedule; default none.",
+    )
+    retrain_cron: str | None = Field(None, description="When, as cron in UTC; default Sundays at 03:00.")
+
+    @classmethod
+    def read(cls) -> Self:
+        """Settings from the environment as it is now; servers that it does not name are those of `pairflow up`, if any.
+
+        Raises:
+            SpecError: a setting that does not fit, by the name of its environment variable.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            lines = [f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
+            raise SpecError("; ".join(lines) + "; correct the environment variable") from None
+        home = settings.home.expanduser().absolute()
+        update: dict[str, object] = {"home": home}
+        if (servers := running_servers(home)) is not None:
+            update |= servers.ports
+            update["ray_address"] = settings.ray_address or servers.ray_url
+            update["mlflow_uri"] = settings.mlflow_uri or servers.mlflow_url
+        return settings.model_copy(update=update)
+
+    @property
+    def store(self) -> str:
+        """fsspec URL (or absolute path) of the pair store."""
+        return absolute_url(self.store_url or str(self.home / "store"))
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking URI."""
+        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def mlflow_pages(self) -> str | None:
+        """Beginning of the addresses of MLflow's pages; None where no server shows them."""
+        url = self.mlflow_ui_url or self.tracking_uri
+        return url.rstrip("/") if url.startswith("http") else None
+
+    @property
+    def ray_pages(self) -> str | None:
+        """Beginning of the addresses of Ray's pages; None of a cluster that ends with its command."""
+        url = self.ray_ui_url or self.ray_address
+        return None if self.ray_address is None or url is None else url.rstrip("/")
+
+    @property
+    def runs_dir(self) -> Path:
+        """Checkpoints and results, a folder per training fingerprint."""
+        return self.home / "runs"
+
+    @property
+    def evaluations_dir(self) -> Path:
+        """Scores and samples of one model, a folder per evaluation fingerprint."""
+        return self.home / "evaluations"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Tables and pictures, a folder per evaluation fingerprint."""
+        return self.home / "reports"
+
+    def job_environment(self) -> dict[str, str]:
+        """Environment variables with which a job's process reads these same settings."""
+        variables = {
+            "PAIRFLOW_HOME": str(self.home),
+            "PAIRFLOW_STORE": self.store,
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "PAIRFLOW_CPUS_PER_TASK": str(self.cpus_per_task),
+            "PAIRFLOW_GPUS_PER_TASK": str(self.gpus_per_task),
+            "PAIRFLOW_TRAIN_WORKERS": str(self.train_workers),
+            "PAIRFLOW_SUPPORT_PARTS": str(self.support_parts),
+            "PAIRFLOW_MLFLOW_PATIENCE": str(self.mlflow_patience),
+            # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.
+            "RAY_task_oom_retries": "3",
+            **_QUIET,
+        }
+        for name in ("num_workers", "threads_per_job", "gpus_per_job", "mlflow_ui_url"):
+            if (value := getattr(self, name)) is not None:
+                variables[f"PAIRFLOW_{name.upper()}"] = str(value)
+        if self.data_dir is not None:
+            variables["PAIRFLOW_DATA_DIR"] = str(self.data_dir.expanduser().absolute())
+        return variables
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables that give Prefect's pages and client this home's history, and keep it quiet."""
+    return {"PREFECT_HOME": str(settings.home / "prefect"), **_EMBEDDED_PREFECT, **_QUIET}
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Sets this process up for the servers of `pairflow up`, or else for embedded ones.
+
+    Call it before prefect, mlflow or ray are imported: they read their environment then. What the user has set stays
+    as it is: with PREFECT_API_URL, for instance, runs go to that server and none is embedded.
+
+    Raises:
+        SpecError: PAIRFLOW_HOME cannot be made.
+    """
+    make_home(settings)
+    variables = {**prefect_environment(settings), "MLFLOW_TRACKING_URI": settings.tracking_uri}
+    if (servers := running_servers(settings.home)) is not None:
+        # A run that is started here and killed ends as those of the worker do: by its missing heartbeats.
+        variables |= {"PREFECT_API_URL": servers.prefect_api_url, **HEARTBEATS}
+        if settings.ray_address == servers.ray_url:
+            variables |= cluster_environment(access_token(settings.home))
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def make_home(settings: Settings) -> None:
+    """Makes PAIRFLOW_HOME.
+
+    Raises:
+        SpecError: it cannot be made.
+    """
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            f"PAIRFLOW_HOME: the folder {settings.home} cannot be made: {error}; name one that can be written"
+        ) from error
+
+
+def absolute_url(url: str) -> str:
+    """`url` with a plain path made absolute, because jobs run in another working directory."""
+    return url if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _variable(field: str) -> str:
+    known = {"store_url": "PAIRFLOW_STORE", "ray_address": "RAY_ADDRESS", "mlflow_uri": "MLFLOW_TRACKING_URI"}
+    return known.get(field, field if field.isupper() else f"PAIRFLOW_{field.upper()}")

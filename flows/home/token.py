@@ -1,0 +1,36 @@
+"""The token that lets this home's processes, and nobody else, into a Ray cluster on this machine."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def token_headers(token_path: Path) -> dict[str, str]:
+    """HTTP headers with which a cluster lets in whoever can read its token."""
+    return {"Authorization": f"Bearer {token_path.read_text(encoding='ascii').strip()}"}
+
+
+def cluster_environment(token_path: Path) -> dict[str, str]:
+    """What servers, workers and clients of a local cluster need in their environment."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        # Despite its name this is what keeps every listener of a one-machine cluster on 127.0.0.1.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+    }
+
+
+def access_token(home: Path) -> Path:
+    """The file with this home's Ray token, made with mode 0600 if there is none."""
+    path = home / "ray" / "token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    return path

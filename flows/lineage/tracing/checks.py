@@ -1,0 +1,112 @@
+"""Whether what a chain names is there: pairs in their store, checkpoints, files of logged models."""
+
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import storage
+from flows.lineage.tracing.chain import Chain, ChainNode
+from pairflow.errors import ManifestVersionError, PairFlowError, ShardCorruptError, StoreError
+from storage import Manifest
+
+_SOME = 3  # faults of one coupling that are spelt out
+
+
+def check(chain: Chain) -> None:
+    """Adds to the nodes what is wrong with what they name. Paths of other machines are not looked for."""
+    hosts = {
+        neighbour: node.facts.get("machine.host")
+        for node in chain.nodes.values()
+        if node.kind == "run"
+        for neighbour in (node.id, *chain.after[node.id])
+    }
+    for node in chain.nodes.values():
+        if node.kind == "pairs":
+            _check_pairs(node, hosts.get(node.id))
+        elif node.kind == "model" and node.state != "missing":
+            _check_artifacts(node)
+        elif "checkpoint" in node.facts:
+            path = Path(node.facts["checkpoint"])
+            if not (path / "state.json").is_file() and _is_here(hosts.get(node.id)):
+                node.faults.append(f"its checkpoint {path} is not there")
+
+
+def _is_here(host: str | None) -> bool:
+    return host in (None, socket.gethostname())
+
+
+def _check_pairs(node: ChainNode, host: str | None) -> None:
+    states = []
+    for url in node.facts["urls"]:
+        if "://" not in url and not Path(url).exists() and not _is_here(host):
+            states.append("not seen")
+            node.facts["host"] = host
+            continue
+        try:
+            state, faults, facts = _state_of(url)
+        except StoreError as error:
+            state, faults, facts = "not seen", [f"{url}: {error}"], {}
+        states.append(state)
+        node.faults += faults
+        node.facts |= facts
+    node.state = (
+        "complete"
+        if all(each == "complete" for each in states)
+        else next((each for each in states if each != "complete"), "not seen")
+    )
+
+
+def _state_of(url: str) -> tuple[str, list[str], dict[str, Any]]:
+    """State, faults and facts of pairs in a store.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    try:
+        manifest = storage.find_manifest(url)
+    except (ShardCorruptError, ManifestVersionError) as error:
+        return "damaged", [str(error)], {}
+    if manifest is None:
+        return _partial(url)
+    faults = [
+        f"{'a file' if each.index is None else f'shard {each.index}'} of {url}: {each.path}: {each.reason}"
+        for each in storage.absent_files(url, manifest)
+    ]
+    more = len(faults) - _SOME
+    if more > 0:
+        faults = [*faults[:_SOME], f"{more} more files of {url} are missing; `pairflow verify` names them"]
+    return ("damaged" if faults else "complete"), faults, _facts(manifest)
+
+
+def _partial(url: str) -> tuple[str, list[str], dict[str, Any]]:
+    try:
+        header = storage.read_header(url)
+        missing = storage.missing_shards(url, header)
+    except PairFlowError:
+        return "missing", [f"there are no pairs at {url}; `pairflow pair` makes them again"], {}
+    done = header.num_shards - len(missing)
+    fault = f"the pairs at {url} are partial, {done} of {header.num_shards} shards; `pairflow pair` goes on with them"
+    return "partial", [fault], {}
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "rows": manifest.num_rows,
+        "num_shards": len(manifest.shards),
+        "engine": manifest.engine,
+        "content_sha256": manifest.content_sha256,
+        "spec": manifest.spec,
+    }
+
+
+def _check_artifacts(node: ChainNode) -> None:
+    """A model's files, where MLflow keeps them on a disk that is seen from here."""
+    place = urlparse(str(node.facts.get("artifacts", "")))
+    if place.scheme not in ("", "file"):
+        return
+    folder = Path(unquote(place.path))
+    if len(folder.parents) > 2 and folder.parents[2].is_dir() and not (folder.is_dir() and any(folder.iterdir())):
+        node.faults.append(f"its files in {folder} are not there")
+    if node.state != "READY":
+        node.faults.append(f"MLflow says that it is {node.state}, and not READY")

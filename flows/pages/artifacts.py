@@ -1,0 +1,91 @@
+"""What a flow run shows on its page in Prefect: progress while it runs, tables and text at the end."""
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.cluster.protocol import Progress
+from flows.home.settings import Settings
+
+_SECONDS_BETWEEN_UPDATES = 2.0
+
+
+class ProgressArtifact:
+    """One progress artifact per piece of work, brought up to date every two seconds."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, UUID] = {}
+        self._updated = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Shows how far a job is."""
+        now = time.monotonic()
+        percent = round(100 * progress.done / max(progress.total, 1), 1)
+        if progress.description not in self._ids:
+            artifact_id = create_progress_artifact(progress=percent, description=progress.description)
+            self._ids[progress.description] = UUID(str(artifact_id))
+        elif progress.done < progress.total and now - self._updated < _SECONDS_BETWEEN_UPDATES:
+            return
+        else:
+            update_progress_artifact(
+                artifact_id=self._ids[progress.description], progress=percent, description=str(progress)
+            )
+        self._updated = now
+
+
+def show_facts(key: str, title: str, facts: Mapping[str, object], *, note: str = "") -> None:
+    """A two-column table as markdown, without what is None; one key over many runs becomes a timeline."""
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
+    text = f"## {title}\n\n{note}\n\n| | |\n| --- | --- |\n{rows}\n"
+    create_markdown_artifact(markdown=text, key=key, description=title)
+
+
+def show_text(key: str, title: str, markdown: str) -> None:
+    """Markdown as it is; one key over many runs becomes a timeline."""
+    create_markdown_artifact(markdown=markdown, key=key, description=title)
+
+
+def show_table(key: str, title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """A table, its floats rounded to what a reader can use."""
+    table = [{name: _cell(value) for name, value in row.items()} for row in rows]
+    create_table_artifact(table=table, key=key, description=title)
+
+
+def show_pictures(key: str, title: str, pictures: Mapping[str, str]) -> None:
+    """Pictures within the page itself, by title and path; a path that this machine does not see is named instead."""
+    parts = [f"## {title}"]
+    for name, path in pictures.items():
+        file = Path(path)
+        if file.is_file():
+            data = base64.b64encode(file.read_bytes()).decode("ascii")
+            parts.append(f"### {name}\n\n![{name}](data:image/png;base64,{data})")
+        else:
+            parts.append(f"### {name}\n\n`{path}` on the machine that made it")
+    create_markdown_artifact(markdown="\n\n".join(parts), key=key, description=title)
+
+
+def show_link(key: str, title: str, address: str) -> None:
+    """A link to what Prefect cannot hold, such as a page."""
+    create_link_artifact(link=address, link_text=address, key=key, description=title)
+
+
+def mlflow_link(run_id: str | None) -> str | None:
+    """A run of MLflow as a link where a server shows it, else its id."""
+    pages = Settings.read().mlflow_pages
+    return f"[{run_id}]({pages}/#/runs/{run_id})" if run_id and pages else run_id
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).replace("|", "\\|")

@@ -1,0 +1,184 @@
+"""What the commands print for people (rich tables) and for scripts (one JSON object)."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.home.settings import Settings, prefect_environment
+from flows.pages.tables import NETWORK_CALLS, comparison_rows
+from flows.results import ComparisonResult, EvaluateResult
+from pairflow.spec import OWN_DATA
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from storage import Manifest
+
+# Datasets that are not packaged: any of these files, as published or as copied, means that nothing is downloaded.
+_FILES = {
+    "qm9": ("qm9.csv*", "dsgdb9nsd.xyz.tar.bz2"),
+    "zinc-250k": ("zinc250k_*.smi*", "250k_rndm_zinc_drugs_clean_3.csv*"),
+    "mnist-binary": ("train-images-idx3-ubyte*",),
+    "cifar-10": ("cifar-10-binary.tar.gz", "cifar10_train*.bin*"),
+}
+
+
+def datasets(settings: Settings, *, as_json: bool) -> None:
+    """The registry, with what is at hand on this machine."""
+    from pairflow.datasets import names
+
+    rows = [
+        {
+            "name": info.name,
+            "kind": info.kind,
+            "length": info.length,
+            "vocab_size": info.vocab_size,
+            "description": info.description,
+            "origin": info.origin,
+            "available": _availability(info.name, settings),
+        }
+        for info in names()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("dataset", "kind", "D", "K", "what", "at hand")
+    for row in rows:
+        shown = [row["name"], row["kind"], row["length"] or "data's", row["vocab_size"] or "data's"]
+        table.add_row(*map(str, shown), str(row["description"]), str(row["available"]))
+    Console().print(table)
+
+
+def _availability(name: str, settings: Settings) -> str:
+    if name in OWN_DATA:
+        return "your file"
+    if name not in _FILES:
+        return "yes, packaged"
+    for folder in (settings.data_dir, settings.home / "downloads"):
+        if folder is not None and any(any(folder.glob(pattern)) for pattern in _FILES[name]):
+            return f"yes, {folder}"
+    return "download on first use"
+
+
+def scores(result: EvaluateResult) -> None:
+    """The methods by number of sampling steps, and what each cost."""
+    first = result.methods[0]
+    better = "higher" if first.headline.higher_is_better else "lower"
+    title = f"{first.headline_text} by number of sampling steps ({better} is better)"
+    rows = comparison_rows(result)
+    columns = list(rows[0])
+    first_cost = columns.index(NETWORK_CALLS)
+    # Two tables: a terminal is not wide enough for one.
+    _table(title, rows, columns[:first_cost])
+    _table("What each took: calls by steps, wall seconds", rows, ["method", *columns[first_cost:]])
+    for name, value in first.facts.items():
+        print(f"{name.replace('_', ' ')}: {value:.4g}")
+    print(f"comparison figure: {result.figure}")
+    print(f"sample grid:       {result.grid}")
+    print(f"report:            {result.report}")
+    print(f"table (JSON):      {result.table}")
+
+
+def _table(title: str, rows: list[dict[str, object]], columns: list[str]) -> None:
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in columns))
+    Console().print(table)
+
+
+def report(result: ComparisonResult, settings: Settings) -> None:
+    """The end of a pipeline or study: the comparison, and where to look further."""
+    scores(result.evaluation)
+    if result.pairs is not None:
+        print(f"pairs:             {result.pairs.url}")
+    print(f"MLflow run:        {result.mlflow_run_id}")
+    print()
+    _where_mlflow(result, settings)
+    _where_prefect(result, settings)
+
+
+def _where_mlflow(result: ComparisonResult, settings: Settings) -> None:
+    page = f"#/experiments/{result.mlflow_experiment_id}/runs/{result.mlflow_run_id}"
+    if settings.mlflow_pages is not None:
+        print(f"MLflow page:  {settings.mlflow_pages}/{page}")
+        return
+    quiet = "DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
+    print("MLflow page:  start")
+    print(f"  {quiet} {_program('mlflow')} server --backend-store-uri {settings.tracking_uri} --port 5000")
+    print(f"and open  http://127.0.0.1:5000/{page}")
+
+
+def _where_prefect(result: ComparisonResult, settings: Settings) -> None:
+    page = f"runs/flow-run/{result.prefect_run_id}"
+    if os.environ.get("PREFECT_API_URL"):
+        print(f"Prefect page: {os.environ['PREFECT_API_URL'].rstrip('/').removesuffix('/api')}/{page}")
+        return
+    shown = (
+        "PREFECT_HOME",
+        "PREFECT_SERVER_ANALYTICS_ENABLED",
+        "PREFECT_SERVER_UI_V2_ENABLED",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT",
+        "DO_NOT_TRACK",
+    )
+    environment = prefect_environment(settings) | {name: os.environ[name] for name in shown if name in os.environ}
+    print("Prefect page: start")
+    print(f"  {' '.join(f'{name}={environment[name]}' for name in shown)} {_program('prefect')} server start")
+    print(f"and open  http://127.0.0.1:4200/{page}")
+
+
+def _program(name: str) -> str:
+    """A program of this environment, which need not be on PATH."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def pairs(url: str, *, num_rows: int, as_json: bool) -> None:
+    """The manifest's summary, and the first pairs; molecules as text."""
+    import storage
+
+    opened = storage.open_pairs(url)
+    manifest = opened.manifest
+    rows = min(num_rows, manifest.num_rows)
+    source, target = opened.source[:rows], opened.target[:rows]
+    if as_json:
+        document = {**manifest.model_dump(mode="json"), "url": opened.url}
+        document["pairs"] = [
+            {"source": x0.tolist(), "target": x1.tolist()} for x0, x1 in zip(source, target, strict=True)
+        ]
+        print(json.dumps(document))
+        return
+    for name in ("fingerprint", "format", "num_rows", "length", "vocab_size", "shard_size", "engine", "content_sha256"):
+        print(f"{name}: {getattr(manifest, name)}")
+    for group in ("dataset", "spec", "summary"):
+        print(f"{group}: {json.dumps(getattr(manifest, group))}")
+    if not rows:
+        return
+    table = Table("row", "differ", show_lines=True)
+    table.add_column("source (t = 0), then target (t = 1)", overflow="fold")
+    for row, x0, x1 in zip(opened.sample_id[:rows], source, target, strict=True):
+        shown = Text(f"{_words(x0, manifest)}\n{_text(x1, manifest)}")  # as it is: [O-] is no markup
+        table.add_row(str(row), str(int((x0 != x1).sum())), shown)
+    Console().print(table)
+
+
+def _text(target: "np.ndarray", manifest: "Manifest") -> str:
+    """A data row as people read it: a molecule's text, or its tokens."""
+    if manifest.vocab is None or manifest.dataset.get("kind") != "molecules":
+        return _words(target, manifest)
+    from pairflow.datasets import Vocabulary
+
+    return Vocabulary(manifest.vocab).decode(target[None])[0]
+
+
+def _words(tokens: "np.ndarray", manifest: "Manifest") -> str:
+    """Any row, all of its tokens: joined if they have words, else as numbers."""
+    if manifest.vocab is None:
+        return " ".join(map(str, tokens))
+    return "".join(manifest.vocab[token] for token in tokens)
