@@ -22,7 +22,8 @@ from flows.parameters import (
 )
 from flows.recipes.methods import METHODS, MethodName, bases, in_order
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
-from flows.stages.stage import job_context, nested_under, shared_cluster, side_by_side
+from flows.stages.side_by_side import side_by_side
+from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from flows.train import train
 from pairflow.spec import Spec, fingerprint
 

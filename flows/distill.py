@@ -6,7 +6,8 @@ from prefect.runtime import flow_run
 from flows.parameters import DistillParameters, validated
 from flows.results import TrainResult
 from flows.stages import hooks
-from flows.stages.stage import describe_run, run_job
+from flows.stages.flow_run import describe_run
+from flows.stages.run_job import run_job
 from flows.train import show_model
 
 
@@ -25,6 +26,6 @@ def distill(parameters: DistillParameters) -> TrainResult:
     """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
     parameters = validated(DistillParameters, parameters)
     describe_run(tags=("distillation", parameters.dataset.name, parameters.method))
-    result = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
-    show_model(result, parameters.dataset.name)
-    return result
+    ran = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
+    show_model(ran, parameters.dataset.name)
+    return ran.result

@@ -9,7 +9,8 @@ from flows.parameters import EvaluateParameters, validated
 from flows.recipes.methods import in_words
 from flows.results import EvaluateResult
 from flows.stages import hooks
-from flows.stages.stage import describe_run, links, run_job
+from flows.stages.flow_run import describe_run
+from flows.stages.run_job import run_job
 
 
 def _run_name() -> str:
@@ -29,7 +30,8 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     """Compare trained models by the number of sampling steps; scores that are there already are used again."""
     parameters = validated(EvaluateParameters, parameters)
     describe_run(tags=("evaluation", parameters.dataset.name))
-    result = run_job("evaluate", parameters, EvaluateResult, store=parameters.store, on_gpu=True)
+    ran = run_job("evaluate", parameters, EvaluateResult, store=parameters.store, on_gpu=True)
+    result = ran.result
     if result.skipped:
         get_run_logger().info("nothing to do: these models are evaluated already, in %s", result.table)
     show_comparison(result, parameters.dataset.name)
@@ -40,7 +42,7 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
         {
             **{name: f"`{getattr(result, name)}`" for name in ("report", "table", "figure", "grid")},
             **{name: artifacts.mlflow_link(run_id) for name, run_id in runs.items()},
-            "Ray job": links(None)["Ray job"],
+            "Ray job": ran.page,
         },
         note="In the reports already." if result.skipped else "",
     )

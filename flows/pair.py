@@ -7,7 +7,8 @@ from flows.pages import artifacts
 from flows.parameters import PairParameters, validated
 from flows.results import PairResult
 from flows.stages import hooks
-from flows.stages.stage import describe_run, links, run_job, short_count
+from flows.stages.flow_run import describe_run, short_count
+from flows.stages.run_job import run_job
 
 
 def _run_name() -> str:
@@ -31,7 +32,8 @@ def pair(parameters: PairParameters) -> PairResult:
     """
     parameters = validated(PairParameters, parameters)
     describe_run(tags=("coupling", parameters.dataset.name))
-    result = run_job("pair", parameters, PairResult, store=parameters.store)
+    ran = run_job("pair", parameters, PairResult, store=parameters.store)
+    result = ran.result
     # How many rows there are is known only now: to count them is to read the data.
     describe_run(name=f"{_run_name()} · {short_count(result.rows)} rows")
     logger = get_run_logger()
@@ -53,7 +55,8 @@ def pair(parameters: PairParameters) -> PairResult:
             "fingerprint": result.fingerprint,
             "dataset digest": result.dataset_digest,
             "content SHA-256": result.content_sha256,
-            **links(result.mlflow_run_id),
+            "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
+            "Ray job": ran.page,
         },
         # Not in the table, where so long a word would be cut off.
         note=f"{'In the store already' if result.skipped else 'Stored'} at `{result.url}`",

@@ -8,7 +8,7 @@ from flows.parameters import PipelineParameters, StudyParameters, validated
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.stage import describe_run
+from flows.stages.flow_run import describe_run
 
 
 def _run_name() -> str:

@@ -21,7 +21,9 @@ from flows.results import EvaluateResult, PairResult, RetrainResult, Survey, Tra
 from flows.retrain_parameters import RetrainParameters, SurveyParameters
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.stage import describe_run, job_context, nested_under, run_job, shared_cluster
+from flows.stages.flow_run import describe_run
+from flows.stages.run_job import run_job
+from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from pairflow.errors import JobFailedError
 
 SKIPPED = "Skipped"
@@ -77,7 +79,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             champion=None if champion is None else f"{name}@{CHAMPION}",
             extend=None if champion is None or not parameters.extend else champion.tags.get(PAIRS),
         )
-        survey = run_job("survey", request, Survey, store=parameters.store)
+        survey = run_job("survey", request, Survey, store=parameters.store).result
         contest = Contest(parameters, work.preset, name, survey, champion)
         contest.check_source()
         if (known := contest.nothing_to_do(registry)) is not None:

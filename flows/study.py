@@ -9,7 +9,7 @@ from flows.recipes.methods import in_words
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.stage import describe_run
+from flows.stages.flow_run import describe_run
 
 
 def _run_name() -> str:

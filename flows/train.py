@@ -8,7 +8,8 @@ from flows.parameters import TrainParameters, validated
 from flows.recipes.methods import METHODS
 from flows.results import TrainResult
 from flows.stages import hooks
-from flows.stages.stage import describe_run, links, run_job
+from flows.stages.flow_run import describe_run
+from flows.stages.run_job import Ran, run_job
 
 
 def _run_name() -> str:
@@ -26,13 +27,14 @@ def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
     describe_run(tags=("training", parameters.dataset.name, parameters.method))
-    result = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
-    show_model(result, parameters.dataset.name)
-    return result
+    ran = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
+    show_model(ran, parameters.dataset.name)
+    return ran.result
 
 
-def show_model(result: TrainResult, dataset: str) -> None:
+def show_model(ran: Ran[TrainResult], dataset: str) -> None:
     """Shows a model, trained or distilled, on the flow run's page."""
+    result = ran.result
     if result.skipped:
         get_run_logger().info("nothing to do: this model is trained already, at %s", result.checkpoint)
     facts = {
@@ -45,7 +47,8 @@ def show_model(result: TrainResult, dataset: str) -> None:
         "held-out NLL (nats a token)": result.validation_nll,
         "pairs": result.pairs_url,
         "fingerprint": result.fingerprint,
-        **links(result.mlflow_run_id),
+        "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
+        "Ray job": ran.page,
         "MLflow model": result.mlflow_model_id,
     }
     artifacts.show_facts(

@@ -15,7 +15,7 @@ import numpy as np
 
 
 def _run_here(name: str, parameters: Any, result_type: Any, **options: Any) -> Any:
-    from flows.stages.stage import job_context
+    from flows.stages.surroundings import job_context
 
     return importlib.import_module(f"flows.jobs.{name}").run(parameters, job_context(submission_id=None))
 

@@ -32,7 +32,8 @@ from flows.results import (
     StepScores,
     over_seeds,
 )
-from flows.stages import stage
+from flows.stages.side_by_side import side_by_side
+from flows.stages.surroundings import here
 from pairflow.datasets import load
 from pairflow.errors import DatasetError, JobFailedError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, TrainingSpec
@@ -252,10 +253,10 @@ def test_side_by_side_keeps_order_and_shares_cores() -> None:
 
     def run(name: str) -> tuple[str, int]:
         both_here.wait()
-        return name, stage._num_sharing.get()
+        return name, here().num_sharing
 
-    assert stage.side_by_side(lambda: run("a"), lambda: run("b")) == (("a", 2), ("b", 2))
-    assert stage._num_sharing.get() == 1
+    assert side_by_side(lambda: run("a"), lambda: run("b")) == (("a", 2), ("b", 2))
+    assert here().num_sharing == 1
 
 
 def test_side_by_side_no_more_than_there_is_room_for() -> None:
@@ -266,17 +267,17 @@ def test_side_by_side_no_more_than_there_is_room_for() -> None:
         seen.append(running[0])
         time.sleep(0.1)
         running[0] -= 1
-        return name, stage._num_sharing.get()
+        return name, here().num_sharing
 
-    done = stage.side_by_side(*(functools.partial(run, name) for name in "abcde"), at_most=2)
+    done = side_by_side(*(functools.partial(run, name) for name in "abcde"), at_most=2)
     assert done == tuple((name, 2) for name in "abcde")
     assert max(seen) == 2
-    assert stage.side_by_side() == ()
+    assert side_by_side() == ()
 
 
 def test_side_by_side_stops_the_others_when_one_fails() -> None:
     def waits() -> bool:
-        stopped = stage._stopped.get()
+        stopped = here().stopped
         assert stopped is not None
         return stopped.wait(10)
 
@@ -285,5 +286,5 @@ def test_side_by_side_stops_the_others_when_one_fails() -> None:
 
     started = time.monotonic()
     with pytest.raises(JobFailedError, match="this one"):
-        stage.side_by_side(waits, fails)
+        side_by_side(waits, fails)
     assert time.monotonic() - started < 9

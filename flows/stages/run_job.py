@@ -1,0 +1,120 @@
+"""Run one Ray job from within a flow run, visibly: the one place that does."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from prefect import get_run_logger
+from prefect.runtime import flow_run
+from tqdm import tqdm
+
+from flows.cluster import submission
+from flows.cluster.protocol import Progress
+from flows.pages import artifacts
+from flows.stages.command_line import command_line
+from flows.stages.surroundings import here, job_context, shared_cluster
+from pairflow.spec import Spec
+
+R = TypeVar("R", bound=Spec)
+_SECONDS_BETWEEN_LOG_LINES = 30.0  # for those who see neither bar nor artifact
+
+
+@dataclass(frozen=True)
+class Ran(Generic[R]):
+    """A job that has ended well.
+
+    Attributes:
+        result: what it handed back.
+        page: a link to it on Ray's dashboard, in markdown; None where that is gone with its cluster.
+    """
+
+    result: R
+    page: str | None
+
+
+def run_job(
+    name: str,
+    parameters: Spec,
+    result_type: type[R],
+    *,
+    store: str | None,
+    on_gpu: bool = False,
+    by_workers: bool = False,
+) -> "Ran[R]":
+    """Runs `flows.jobs.<name>` for the current flow run: its log in ours, its progress as artifact and bar.
+
+    The submission id comes from the flow run and its attempt, and the job carries the flow run's id, so that a retry
+    finds a job that is still at work.
+
+    Args:
+        name: of the job.
+        parameters: its request.
+        result_type: of its result.
+        store: of the flow's parameters.
+        on_gpu: it uses the GPUs of a job.
+        by_workers: if there are several workers they use these GPUs, and not the job itself.
+
+    Raises:
+        JobFailedError: the job failed, with its own error.
+    """
+    logger = get_run_logger()
+    submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
+    artifact, bar = artifacts.ProgressArtifact(), _TerminalBar()
+
+    def on_log(level: int, message: str) -> None:
+        with bar.aside():
+            logger.log(level, message)
+
+    logged = time.monotonic()
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal logged
+        bar.show(progress)
+        artifact.show(progress)
+        if time.monotonic() - logged > _SECONDS_BETWEEN_LOG_LINES:
+            logged = time.monotonic()
+            on_log(logging.INFO, str(progress))
+
+    with shared_cluster(store) as cluster, contextlib.closing(bar):
+        alone = not (by_workers and cluster.settings.train_workers > 1)
+        num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
+        context = job_context(submission_id, command=command_line(name, parameters), cluster=cluster)
+        job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
+        pages = cluster.settings.ray_pages
+        url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
+        logger.info("Ray job %s", url)
+        result = submission.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=here().stopped)
+        # A cluster that ends with this command has no page to link to.
+        return Ran(result, None if pages is None else f"[{job.submission_id}]({url})")
+
+
+class _TerminalBar:
+    """A tqdm bar that follows a job's progress; silent where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._description = ""
+
+    def show(self, progress: Progress) -> None:
+        if self._bar is None or self._description != progress.description:
+            self.close()
+            self._description = progress.description
+            self._bar = tqdm(
+                total=progress.total, desc=progress.description, unit=progress.unit, disable=None, file=sys.stderr
+            )
+        self._bar.update(progress.done - self._bar.n)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Takes the bar off the screen while something else is written there."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,39 @@
+"""Several stages at the same time."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import TypeVar
+
+from flows.stages.surroundings import within
+
+R = TypeVar("R")
+
+
+def side_by_side(*runs: Callable[[], R], at_most: int | None = None) -> tuple[R, ...]:
+    """Calls stage flows at the same time, their jobs sharing a machine's cores evenly; their results in order.
+
+    When one fails, or Ctrl-C or a cancellation arrives, the jobs of the others are stopped: their checkpoints stay.
+
+    Args:
+        runs: what to call.
+        at_most: how many at a time; all by default.
+    """
+    if not runs:
+        return ()
+    num_sharing = min(len(runs), at_most or len(runs))
+    stopped = threading.Event()
+    with within(num_sharing=num_sharing, stopped=stopped), ThreadPoolExecutor(num_sharing) as pool:
+        # Each thread sees the flow run, the cluster and the MLflow parent of this one.
+        futures = [pool.submit(copy_context().run, run) for run in runs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()  # those that still run, as one failed or this thread was interrupted
+            for future in futures:
+                future.cancel()  # those that have not begun
+        for future in futures:
+            if future.done() and not future.cancelled() and (error := future.exception()) is not None:
+                raise error
+        return tuple(future.result() for future in futures)

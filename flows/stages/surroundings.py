@@ -1,0 +1,97 @@
+"""What stands around a stage: the cluster that its flow started, the MLflow run above it, the jobs beside it."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+
+from flows.cluster.connection import Cluster
+from flows.cluster.protocol import JobContext, check_store
+from flows.home.settings import Settings, absolute_url
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Of a stage, as the flow that called it set them.
+
+    Attributes:
+        cluster: that its job goes to; None if it has to find or start one.
+        parent_run: id of the MLflow run that its run belongs under.
+        num_sharing: jobs that share the machine with its own, itself included.
+        stopped: set when one beside it has failed.
+    """
+
+    cluster: Cluster | None = None
+    parent_run: str | None = None
+    num_sharing: int = 1
+    stopped: threading.Event | None = None
+
+
+_here: ContextVar[Surroundings] = ContextVar("surroundings", default=Surroundings())  # noqa: B039 - it is frozen
+
+
+def here() -> Surroundings:
+    """Those of the caller."""
+    return _here.get()
+
+
+@contextlib.contextmanager
+def within(**changes: Any) -> Iterator[None]:
+    """Changes the surroundings of every stage within this block."""
+    token = _here.set(replace(_here.get(), **changes))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def nested_under(mlflow_run_id: str) -> contextlib.AbstractContextManager[None]:
+    """MLflow runs that jobs within this block begin are children of this run."""
+    return within(parent_run=mlflow_run_id)
+
+
+@contextlib.contextmanager
+def shared_cluster(store: str | None = None) -> Iterator[Cluster]:
+    """One Ray cluster for every stage within this block, and within those around it.
+
+    Raises:
+        SpecError: a setting does not fit.
+        StoreError: the store cannot be written; found out before anything is started.
+    """
+    if (outer := here().cluster) is not None:
+        yield outer
+        return
+    settings = Settings.read()
+    if store is not None:
+        settings = settings.model_copy(update={"store_url": absolute_url(store)})
+    check_store(settings.store)
+    with Cluster(settings) as cluster, within(cluster=cluster):
+        yield cluster
+
+
+def job_context(submission_id: str | None, *, command: str | None = None, cluster: Cluster | None = None) -> JobContext:
+    """What the current flow run tells its jobs about itself.
+
+    Args:
+        submission_id: of the Ray job, if it is about one.
+        command: that asks for the same again.
+        cluster: that the job goes to; one that ends with this command has no page to link to.
+    """
+    dashboard = None if cluster is None else cluster.settings.ray_pages
+    # An embedded server's address dies with this process: no link is better than a dead one.
+    served = PREFECT_API_URL.value() is not None
+    return JobContext(
+        submission_id=submission_id,
+        flow_run_id=str(flow_run.id),
+        root_flow_run_id=str(flow_run.root_flow_run_id),
+        flow_run_url=flow_run.ui_url if served else None,
+        ray_job_url=f"{dashboard}/#/jobs/{submission_id}" if dashboard and submission_id else None,
+        command=command,
+        parent_mlflow_run_id=here().parent_run,
+        num_sharing=here().num_sharing,
+    )
