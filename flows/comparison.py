@@ -17,17 +17,18 @@ from flows.parameters import (
     PairParameters,
     StudyParameters,
     TrainParameters,
-    recipe,
-    with_seed,
 )
-from flows.recipes.methods import METHODS, MethodName, bases, in_order
+from flows.recipes.changes import resolve, with_seed
+from flows.recipes.methods import DEFAULT_PAIRS, METHODS, bases, coupling_of, in_order, pair_groups
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
 from flows.stages.side_by_side import side_by_side
 from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from flows.train import train
+from pairflow.presets import Preset
 from pairflow.spec import Spec, fingerprint
 
-_Key = tuple[MethodName, int | None]  # method and training seed
+_Key = tuple[str, int | None]  # method and training seed
+_Pairs = dict[str, PairResult]  # by the group of settings that they are made by
 
 
 def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> ComparisonResult:
@@ -44,7 +45,7 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
     work = Comparison(parameters)
     with shared_cluster(parameters.store) as cluster:
         lineage = Lineage(cluster.settings)
-        pairs = work.pair() if work.needs_pairs else None
+        pairs = work.pair()
         run = lineage.run(
             parameters.dataset.name,
             stage,
@@ -55,16 +56,18 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
             started=started,
         )
         with run as parent, nested_under(parent.run_id):
-            if pairs is not None and pairs.mlflow_run_id is not None and not pairs.skipped:
-                lineage.adopt(pairs.mlflow_run_id, parent.run_id)
+            for made in pairs.values():
+                if made.mlflow_run_id is not None and not made.skipped:
+                    lineage.adopt(made.mlflow_run_id, parent.run_id)
             at_once = cluster.settings.jobs_at_once
             trained = work.train(pairs, at_once)
-            redi_pairs = work.redi_pairs(trained)
+            redi_pairs = work.own_pairs(trained)
             refined = work.refine(pairs, trained, at_once)
             evaluation = work.evaluate(pairs)
             show_comparison(evaluation, parameters.dataset.name)
             result = ComparisonResult(
-                pairs=pairs,
+                pairs=pairs.get(DEFAULT_PAIRS),
+                other_pairs=tuple(made for group, made in pairs.items() if group != DEFAULT_PAIRS),
                 redi_pairs=redi_pairs,
                 trainings=tuple(trained.values()),
                 distillations=tuple(refined.values()),
@@ -81,8 +84,9 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
 def _show_summary(result: ComparisonResult, title: str) -> None:
     """What there is in the end, and where: the last artifact on the flow run's page."""
     made: dict[str, str | None] = {"the comparison": result.mlflow_run_id}
-    if result.pairs is not None:
-        made[f"pairs: {result.pairs.rows:,} rows"] = result.pairs.mlflow_run_id
+    for pairs in (result.pairs, *result.other_pairs):
+        if pairs is not None:
+            made[f"pairs: {pairs.rows:,} rows, {pairs.engine}"] = pairs.mlflow_run_id
     for trained in (*result.trainings, *result.distillations):
         made[f"model: {METHODS[trained.method].label}, seed {trained.training_seed}"] = trained.mlflow_run_id
     for scored in result.evaluation.models:
@@ -101,14 +105,11 @@ class Comparison:
 
     def __init__(self, parameters: StudyParameters) -> None:
         self.parameters = parameters
-        self.preset = recipe(parameters)
+        self.preset = resolve(parameters)
         self.methods = in_order(parameters.methods)
         self.seeds = tuple(dict.fromkeys(parameters.training_seeds or (None,)))
         self.refined = [METHODS[name] for name in self.methods if METHODS[name].refinement is not None]
-        states = self.preset.distillation.states
-        self.needs_pairs = "pairflow" in bases(self.methods) or (
-            states == "paired" and any(each.refinement == "dcd" for each in self.refined)
-        )
+        self.pair_groups = pair_groups(self.methods, self.preset)
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -118,25 +119,34 @@ class Comparison:
             **{name: getattr(self.preset, name) for name in type(self.preset).model_fields},
         }
 
-    def fingerprint(self, pairs: PairResult | None) -> str:
+    def fingerprint(self, pairs: _Pairs) -> str:
         """Of the comparison; without pairs it is the dataset's spec that says what data it is about."""
-        about = fingerprint(self.parameters.dataset) if pairs is None else pairs.fingerprint
+        about = ",".join(made.fingerprint for made in pairs.values()) or fingerprint(self.parameters.dataset)
         seeds = ",".join(map(str, self.seeds))
         return fingerprint(self.preset, data=about, methods=",".join(self.methods), seeds=seeds)
 
-    def pair(self, extend: str | None = None) -> PairResult:
-        """The pairs that PairFlow is trained on; they may extend those at a URL."""
-        return pair(PairParameters(**self._common, **self._sharding, coupling=self.preset.coupling, extend=extend))
+    def pair(self, extend: str | None = None) -> _Pairs:
+        """The pairs that the methods are trained on, by group of settings; PairFlow's may extend those at a URL."""
+        return {
+            group: pair(
+                PairParameters(
+                    **self._common,
+                    **self._sharding,
+                    coupling=coupling_of(self.preset, group),
+                    extend=extend if group == DEFAULT_PAIRS else None,
+                )
+            )
+            for group in self.pair_groups
+        }
 
-    def train(self, pairs: PairResult | None, at_once: int) -> dict[_Key, TrainResult]:
+    def train(self, pairs: _Pairs, at_once: int) -> dict[_Key, TrainResult]:
         """The base of every method, with every seed; several at the same time."""
-        url = None if pairs is None else pairs.url
         wanted: dict[_Key, Any] = {
             (base, seed): TrainParameters(
                 **self._common,
-                **self._chosen(seed, "coupling", "model", "training"),
+                **self._chosen(seed, TrainParameters),
                 method=base,
-                pairs=url if METHODS[base].coupling == "paired" else None,
+                pairs=_url(pairs, METHODS[base].pairs),
             )
             for seed in self.seeds
             for base in bases(self.methods)
@@ -144,34 +154,28 @@ class Comparison:
         done = side_by_side(*(partial(train, each) for each in wanted.values()), at_most=at_once)
         return dict(zip(wanted, done, strict=True))
 
-    def redi_pairs(self, trained: dict[_Key, TrainResult]) -> tuple[PairResult, ...]:
+    def own_pairs(self, trained: dict[_Key, TrainResult]) -> tuple[PairResult, ...]:
         """The pairs that models make themselves, one model after the other: each keeps all cores busy."""
         return tuple(
             pair(
                 PairParameters(
-                    **self._common,
-                    **self._sharding,
-                    redi=self.preset.redi,
-                    base_model=trained[method.base, seed].checkpoint,
+                    **self._common, **self._sharding, redi=spec, base_model=trained[method.base, seed].checkpoint
                 )
             )
             for method in self.refined
-            if method.refinement == "redi"
+            if method.refinement is not None and (spec := method.refinement.own_pairs(self.preset)) is not None
             for seed in self.seeds
         )
 
-    def refine(
-        self, pairs: PairResult | None, trained: dict[_Key, TrainResult], at_once: int
-    ) -> dict[_Key, TrainResult]:
+    def refine(self, pairs: _Pairs, trained: dict[_Key, TrainResult], at_once: int) -> dict[_Key, TrainResult]:
         """Every refined method, with every seed; several at the same time."""
-        names = ("coupling", "model", "training", "distillation", "redi", "redi_training")
         wanted: dict[_Key, Any] = {
             (method.name, seed): DistillParameters(
                 **self._common,
-                **self._chosen(seed, *names),
+                **self._chosen(seed, DistillParameters),
                 method=method.name,
                 base_model=trained[method.base, seed].checkpoint,
-                pairs=None if pairs is None else pairs.url,
+                pairs=_url(pairs, method.refined_on(self.preset)),
             )
             for seed in self.seeds
             for method in self.refined
@@ -179,16 +183,16 @@ class Comparison:
         done = side_by_side(*(partial(distill, each) for each in wanted.values()), at_most=at_once)
         return dict(zip(wanted, done, strict=True))
 
-    def evaluate(self, pairs: PairResult | None, models: tuple[str, ...] = ()) -> EvaluateResult:
+    def evaluate(self, pairs: _Pairs, models: tuple[str, ...] = ()) -> EvaluateResult:
         """All models, and others by reference, in one job: what measures them is prepared once."""
         return evaluate(
             EvaluateParameters(
                 **self._common,
-                **self._chosen(None, *type(self.preset).model_fields),
+                **self._chosen(None, EvaluateParameters),
                 methods=self.methods,
                 models=models,
                 training_seeds=self.parameters.training_seeds,
-                pairs=None if pairs is None else pairs.url,
+                pairs=_url(pairs, DEFAULT_PAIRS),
             )
         )
 
@@ -200,7 +204,12 @@ class Comparison:
     def _sharding(self) -> dict[str, Any]:
         return {name: getattr(self.parameters, name) for name in ("format", "shard_size", "num_workers")}
 
-    def _chosen(self, seed: int | None, *names: str) -> dict[str, Any]:
-        """The preset's name, and its specs with a training seed."""
+    def _chosen(self, seed: int | None, parameters_type: type[Spec]) -> dict[str, Any]:
+        """The preset's name, and its specs with a training seed, as far as a stage has them."""
         seeded = with_seed(self.preset, seed)
-        return {"preset": self.parameters.preset, **{name: getattr(seeded, name) for name in names}}
+        specs = {name: getattr(seeded, name) for name in Preset.model_fields if name in parameters_type.model_fields}
+        return {"preset": self.parameters.preset, **specs}
+
+
+def _url(pairs: _Pairs, group: str | None) -> str | None:
+    return pairs[group].url if group in pairs else None

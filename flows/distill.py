@@ -4,8 +4,10 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.parameters import DistillParameters, validated
+from flows.requests import DistillRequest
 from flows.results import TrainResult
 from flows.stages import hooks
+from flows.stages.command_line import command_line
 from flows.stages.flow_run import describe_run
 from flows.stages.run_job import run_job
 from flows.train import show_model
@@ -26,6 +28,14 @@ def distill(parameters: DistillParameters) -> TrainResult:
     """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
     parameters = validated(DistillParameters, parameters)
     describe_run(tags=("distillation", parameters.dataset.name, parameters.method))
-    ran = run_job("distill", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
+    ran = run_job(
+        "distill",
+        DistillRequest.of(parameters),
+        TrainResult,
+        store=parameters.store,
+        command=command_line("distill", parameters),
+        on_gpu=True,
+        by_workers=True,
+    )
     show_model(ran, parameters.dataset.name)
     return ran.result

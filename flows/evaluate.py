@@ -7,8 +7,10 @@ from flows.pages import artifacts
 from flows.pages.tables import comparison_rows
 from flows.parameters import EvaluateParameters, validated
 from flows.recipes.methods import in_words
+from flows.requests import EvaluateRequest
 from flows.results import EvaluateResult
 from flows.stages import hooks
+from flows.stages.command_line import command_line
 from flows.stages.flow_run import describe_run
 from flows.stages.run_job import run_job
 
@@ -30,7 +32,14 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     """Compare trained models by the number of sampling steps; scores that are there already are used again."""
     parameters = validated(EvaluateParameters, parameters)
     describe_run(tags=("evaluation", parameters.dataset.name))
-    ran = run_job("evaluate", parameters, EvaluateResult, store=parameters.store, on_gpu=True)
+    ran = run_job(
+        "evaluate",
+        EvaluateRequest.of(parameters),
+        EvaluateResult,
+        store=parameters.store,
+        command=command_line("evaluate", parameters),
+        on_gpu=True,
+    )
     result = ran.result
     if result.skipped:
         get_run_logger().info("nothing to do: these models are evaluated already, in %s", result.table)

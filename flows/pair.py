@@ -5,17 +5,18 @@ from prefect.runtime import flow_run
 
 from flows.pages import artifacts
 from flows.parameters import PairParameters, validated
+from flows.requests import PairRequest
 from flows.results import PairResult
 from flows.stages import hooks
+from flows.stages.command_line import command_line
 from flows.stages.flow_run import describe_run, short_count
 from flows.stages.run_job import run_job
 
 
 def _run_name() -> str:
     parameters = validated(PairParameters, flow_run.parameters["parameters"])
-    if parameters.redi is not None:
-        return f"pair {parameters.dataset.name} redi T{parameters.redi.num_steps}"
-    return f"pair {parameters.dataset.name} T{parameters.closed_form.num_steps}"
+    redi = "" if parameters.redi is None else "redi "
+    return f"pair {parameters.dataset.name} {redi}T{parameters.wanted.num_steps}"
 
 
 @flow(
@@ -32,7 +33,13 @@ def pair(parameters: PairParameters) -> PairResult:
     """
     parameters = validated(PairParameters, parameters)
     describe_run(tags=("coupling", parameters.dataset.name))
-    ran = run_job("pair", parameters, PairResult, store=parameters.store)
+    ran = run_job(
+        "pair",
+        PairRequest.of(parameters),
+        PairResult,
+        store=parameters.store,
+        command=command_line("pair", parameters),
+    )
     result = ran.result
     # How many rows there are is known only now: to count them is to read the data.
     describe_run(name=f"{_run_name()} · {short_count(result.rows)} rows")

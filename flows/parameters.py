@@ -1,46 +1,34 @@
-"""The parameters of the flows: one frozen model each; it is the Prefect form, the CLI's target and the job's request.
+"""The parameters of the flows: one frozen model each; it is the Prefect form and the command line's target.
 
-What is scientific comes as specs of `pairflow.spec`; what is merely operational (store, format, shard size, workers)
-stands beside them and enters no fingerprint.
+What is scientific is a spec of `pairflow.spec`, or changes to a preset's; what is merely operational (store, format,
+shard size, workers) stands beside it and enters no fingerprint. The command line's options are made of these models
+(`flows.stages.command_line`), and what jobs get of them is `flows.requests`.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from flows.recipes import forms
+from flows.recipes.changes import groups
 from flows.recipes.methods import METHODS, BaseName, MethodName, RefinedName
-from pairflow.errors import SpecError
-from pairflow.presets import Preset, preset
-from pairflow.spec import (
-    CouplingSpec,
-    DatasetSpec,
-    DistillationSpec,
-    EvaluationSpec,
-    ModelSpec,
-    PresetName,
-    RediSpec,
-    Seed,
-    Spec,
-    TrainingSpec,
-    parse,
-)
+from pairflow.presets import Preset
+from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, PresetName, RediSpec, Seed, Spec, parse
 
-Reference = Annotated[str, Field(min_length=1, max_length=4096)]  # to a model: see flows/lineage/models.py
-
-# What the method decides, so that no setting beside it can say something else.
-_OF_THE_METHOD = tuple(
-    f"{group}.{field}" for group in ("training", "redi_training") for field in ("process", "coupling")
+REFERENCE = (
+    "a checkpoint's folder, a training's fingerprint (or its first digits), an MLflow model id m-…, or a registered "
+    "model: pairflow-qm9@champion, pairflow-qm9/3"
 )
+Reference = Annotated[str, Field(min_length=1, max_length=4096)]
+"""To a model: see flows/lineage/models.py."""
 
 
 class FlowParameters(Spec):
     """What every flow wants to know."""
 
     dataset: DatasetSpec = Field(default_factory=lambda: DatasetSpec(), description="Which data.")
-    engine: Literal["auto", "cpu", "cuda", "dense"] = Field(
+    engine: EngineName = Field(
         "auto", description="Coupling engine: auto picks the fastest exact one; dense is the oracle, for small data."
     )
     store: str | None = Field(
@@ -59,7 +47,7 @@ class FlowParameters(Spec):
 class Sharded(Spec):
     """How pairs are made and written."""
 
-    format: Literal["zarr", "parquet"] = Field("zarr", description="File format of the coupled pairs.")
+    format: PairsFormat = Field("zarr", description="File format of the coupled pairs.")
     shard_size: int | None = Field(
         None,
         ge=1,
@@ -70,27 +58,17 @@ class Sharded(Spec):
     )
 
 
-class TrainedFromPreset(FlowParameters):
-    """A model's settings, each by preset where it is not given."""
+class FromPreset(FlowParameters):
+    """Settings of a preset; each model below takes changes to some of its groups."""
 
     preset: PresetName = Field(
         "demo", description="Where what is not given below comes from: demo (minutes), laptop (longer) or paper."
     )
-    coupling: CouplingSpec | None = Field(None, description="How sources are coupled; default by preset.")
-    model: ModelSpec | None = Field(None, description="The denoiser; default by preset.")
-    training: TrainingSpec | None = Field(None, description="How it is trained; default by preset.")
 
 
-class _FromPreset(TrainedFromPreset):
-    evaluation: EvaluationSpec | None = Field(None, description="What is sampled; default by preset.")
-
-
-class Refinements(Spec):
-    """What is done with a trained model."""
-
-    distillation: DistillationSpec | None = Field(None, description="How DCD distils; default by preset.")
-    redi: RediSpec | None = Field(None, description="The pairs that ReDi makes; default by preset.")
-    redi_training: TrainingSpec | None = Field(None, description="How ReDi trains on its pairs; default by preset.")
+_OfAModel: Any = groups("coupling", "model", "training", "evaluation")
+_OfAll: Any = groups(*Preset.model_fields)
+_OfAllButTheEvaluation: Any = groups(*(name for name in Preset.model_fields if name != "evaluation"))
 
 
 class PairParameters(Sharded, FlowParameters):
@@ -100,11 +78,7 @@ class PairParameters(Sharded, FlowParameters):
         None, description="How every training row gets its source point; default in closed form, 20 steps."
     )
     redi: RediSpec | None = Field(None, description="ReDi, in place of a coupling: how base_model makes its own pairs.")
-    base_model: str | None = Field(
-        None,
-        description="For ReDi: a checkpoint's folder, a training's fingerprint, an MLflow model id m-…, or a "
-        "registered model such as pairflow-qm9@champion.",
-    )
+    base_model: str | None = Field(None, description=f"For ReDi: {REFERENCE}.")
 
     extend: str | None = Field(
         None,
@@ -128,9 +102,9 @@ class PairParameters(Sharded, FlowParameters):
         return self
 
     @property
-    def closed_form(self) -> CouplingSpec:
-        """The coupling of training rows, where it is not ReDi."""
-        return self.coupling or CouplingSpec()
+    def wanted(self) -> CouplingSpec | RediSpec:
+        """The pairs that are asked for, concretely."""
+        return self.redi or self.coupling or CouplingSpec()
 
 
 class _OnPairs(Spec):
@@ -139,7 +113,7 @@ class _OnPairs(Spec):
     )
 
 
-class TrainParameters(_OnPairs, _FromPreset):
+class TrainParameters(_OnPairs, _OfAModel, FromPreset):
     """Train a denoiser on stored pairs, or with independent sources."""
 
     method: BaseName = Field(
@@ -149,28 +123,23 @@ class TrainParameters(_OnPairs, _FromPreset):
     )
 
 
-class DistillParameters(_OnPairs, Refinements, _FromPreset):
+class DistillParameters(_OnPairs, _OfAll, FromPreset):
     """Distil a trained model (DCD), or train it further on pairs that it made (ReDi)."""
 
     method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
     base_model: str | None = Field(
-        None,
-        description="The model to start from: a checkpoint's folder, a training's fingerprint, an MLflow model id m-…, "
-        "or a registered model such as pairflow-qm9@champion; default the base of these settings.",
+        None, description=f"The model to start from: {REFERENCE}; default the base of these settings."
     )
 
 
-class EvaluateParameters(_OnPairs, Refinements, _FromPreset):
+class EvaluateParameters(_OnPairs, _OfAll, FromPreset):
     """Sample trained models with few steps, measure, and compare."""
 
     methods: tuple[MethodName, ...] = Field(
         ("udlm", "pairflow"), description="Methods to compare; their models must be trained. May be none beside models."
     )
     models: tuple[Reference, ...] = Field(
-        (),
-        max_length=32,
-        description="More models, by reference (up to 32): a checkpoint's folder, a training's fingerprint, an MLflow "
-        "model id m-…, or a registered model such as pairflow-qm9@champion.",
+        (), max_length=32, description=f"More models, by reference (up to 32): {REFERENCE}."
     )
     training_seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Scores are the mean over the models of these seeds; default the preset's one."
@@ -183,11 +152,11 @@ class EvaluateParameters(_OnPairs, Refinements, _FromPreset):
         return self
 
 
-class PipelineParameters(Sharded, _FromPreset):
+class PipelineParameters(Sharded, _OfAModel, FromPreset):
     """Data to report: pair, train with and without pairs, evaluate both."""
 
 
-class StudyParameters(Sharded, Refinements, _FromPreset):
+class StudyParameters(Sharded, _OfAll, FromPreset):
     """The paper's comparison: train, distil and evaluate several methods, with several training seeds."""
 
     methods: tuple[MethodName, ...] = Field(
@@ -201,48 +170,55 @@ class StudyParameters(Sharded, Refinements, _FromPreset):
     )
 
 
-P = TypeVar("P", bound=TrainedFromPreset)
+class RetrainParameters(Sharded, _OfAllButTheEvaluation, FromPreset):
+    """Train anew if data or settings have changed, and let the better of candidate and champion serve."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
+        description="The registered model is pairflow-NAME (small letters, digits, dashes); default the dataset's "
+        "name. Data of your own in several places need a name each.",
+    )
+    method: MethodName = Field("pairflow", description="How the model is made; +dcd also distils it, for few steps.")
+    steps: int = Field(
+        4, ge=1, le=1024, description="Sampling steps that you can afford (1 to 1,024): the models are compared there."
+    )
+    margin: float = Field(
+        0.01,
+        ge=0,
+        le=10,
+        description="By which fraction of the champion's score the candidate must be better (0 to 10), beyond chance.",
+    )
+    confidence: float = Field(
+        0.95,
+        ge=0.5,
+        lt=1,
+        description="How sure that must be (0.5 to below 1): one minus the chance to promote one that is not better.",
+    )
+    trials: int = Field(
+        5, ge=2, le=100, description="Trials of candidate and champion, with the same seeds (2 to 100)."
+    )
+    num_samples: int | None = Field(None, ge=2, description="Samples a trial (2 or more); default by preset.")
+    extend: bool = Field(
+        False,
+        description="Couple new rows only, and take the champion's pairs over for the others: quicker, but an "
+        "approximation, as the posterior of every row is over all data.",
+    )
+
+    @property
+    def registered_as(self) -> str:
+        """NAME in pairflow-NAME."""
+        return self.name or self.dataset.name
+
+    @property
+    def study(self) -> StudyParameters:
+        """The same as the comparison that trains and evaluates it."""
+        shared = {name: getattr(self, name) for name in StudyParameters.model_fields if hasattr(self, name)}
+        evaluation = {"steps": (self.steps,), "num_trials": self.trials, "num_samples": self.num_samples}
+        return parse(StudyParameters, shared | {"methods": (self.method,), "evaluation": evaluation})
+
+
 A = TypeVar("A", bound=Spec)
-
-
-def recipe(parameters: TrainedFromPreset) -> Preset:
-    """The preset of the dataset, with what was given in its place.
-
-    Raises:
-        SpecError: the preset has no settings for this dataset.
-    """
-    base = preset(parameters.preset, parameters.dataset.name)
-    given = {name: spec for name in Preset.model_fields if (spec := getattr(parameters, name, None)) is not None}
-    return base.model_copy(update=given)
-
-
-def with_overrides(parameters: P, assignments: Mapping[str, Any]) -> P:
-    """Parameters with single fields changed, such as `{"training.num_steps": 50}`; the preset keeps the others.
-
-    Raises:
-        SpecError: a name that does not exist, or a value that does not fit.
-    """
-    data = parameters.model_dump(mode="json")
-    groups = recipe(parameters).model_dump(mode="json", include=set(type(parameters).model_fields))
-    defaults = {"dataset": data["dataset"], **groups}
-    for name, value in assignments.items():
-        group, _, field = name.partition(".")
-        if name in _OF_THE_METHOD:
-            raise SpecError(f"{name}: got {value!r}, but the method decides it; choose one with --method or --methods")
-        if group not in defaults or not field:
-            raise SpecError(
-                f"{name}: there is no such setting; expected GROUP.FIELD with GROUP one of {', '.join(defaults)}"
-            )
-        data[group] = (data[group] or defaults[group]) | {field: value}
-    return parse(type(parameters), data)
-
-
-def with_seed(preset: Preset, seed: int | None) -> Preset:
-    """`preset` with another seed of all that is trained; None leaves it as it is."""
-    if seed is None:
-        return preset
-    names = ("training", "distillation", "redi_training")
-    return preset.model_copy(update={name: getattr(preset, name).model_copy(update={"seed": seed}) for name in names})
 
 
 def validated(parameters_type: type[A], parameters: Any) -> A:

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from flows.recipes.methods import MethodName
 from pairflow.spec import Spec
 
 NUM_SAMPLES = "num_samples"
@@ -43,7 +42,7 @@ class TrainResult(Spec):
     """A trained denoiser, distilled or not."""
 
     fingerprint: str
-    method: MethodName
+    method: str
     training_seed: int
     checkpoint: str
     """Folder with the finished checkpoint (safetensors)."""
@@ -102,7 +101,7 @@ class Headline(Spec):
 class MethodScores(Spec):
     """One method at every number of sampling steps."""
 
-    method: MethodName
+    method: str
     label: str
     """For tables and figures: no two in one result have the same."""
     reference: str | None
@@ -179,7 +178,7 @@ def mean_and_deviation(values: Sequence[float]) -> Score:
 class MethodCost(Spec):
     """What one method cost on the machine that it was made on, over the training seeds; wall seconds."""
 
-    method: MethodName
+    method: str
     pairing: Score
     """Making the pairs that its models are trained on: the base's in closed form, and ReDi's own."""
     training: Score
@@ -252,6 +251,8 @@ class ComparisonResult(Spec):
 
     pairs: PairResult | None
     """Those that PairFlow is trained on."""
+    other_pairs: tuple[PairResult, ...] = ()
+    """Those of bases whose pairs are made otherwise."""
     redi_pairs: tuple[PairResult, ...]
     trainings: tuple[TrainResult, ...]
     distillations: tuple[TrainResult, ...]

@@ -16,15 +16,17 @@ from flows.lineage.registry import CHAMPION, Registry, Version, name_of
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages import artifacts
-from flows.parameters import validated
+from flows.parameters import RetrainParameters, validated
+from flows.recipes.methods import coupling_of
+from flows.requests import SurveyRequest
 from flows.results import EvaluateResult, PairResult, RetrainResult, Survey, TrainResult
-from flows.retrain_parameters import RetrainParameters, SurveyParameters
 from flows.stages import hooks
 from flows.stages.command_line import command_line
 from flows.stages.flow_run import describe_run
 from flows.stages.run_job import run_job
 from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from pairflow.errors import JobFailedError
+from pairflow.spec import CouplingSpec
 
 SKIPPED = "Skipped"
 """Name of the state in which a run ends that had nothing to do; its type is COMPLETED."""
@@ -71,11 +73,10 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
         lineage = Lineage(cluster.settings)
         registry = Registry(lineage)
         champion = registry.find(name, CHAMPION)
-        request = SurveyParameters(
+        request = SurveyRequest(
             dataset=parameters.dataset,
             engine=parameters.engine,
-            store=parameters.store,
-            coupling=work.preset.coupling if work.needs_pairs else None,
+            coupling=_coupling(work),
             champion=None if champion is None else f"{name}@{CHAMPION}",
             extend=None if champion is None or not parameters.extend else champion.tags.get(PAIRS),
         )
@@ -95,7 +96,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
         )
         with run as parent, nested_under(parent.run_id):
             pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings.jobs_at_once)
-            made_of = contest.tags_of(pairs)
+            made_of = contest.tags_of(next(iter(pairs.values()), None))
             parent.tag(dataset_digest=survey.dataset_digest, candidate_model=candidate.mlflow_model_id)
             if champion is not None and champion.model_id == candidate.mlflow_model_id:
                 # As of a version that was registered by hand, which does not say what it was made of.
@@ -131,7 +132,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
     )
 
 
-def _to_extend(request: SurveyParameters, survey: Survey) -> str | None:
+def _to_extend(request: SurveyRequest, survey: Survey) -> str | None:
     """URL of the champion's pairs, if they are to be extended and can be."""
     if request.extend is None or survey.cannot_extend is None:
         return request.extend
@@ -139,11 +140,16 @@ def _to_extend(request: SurveyParameters, survey: Survey) -> str | None:
     return None
 
 
-def _make(work: Comparison, extend: str | None, at_once: int) -> tuple[PairResult | None, TrainResult]:
+def _coupling(work: Comparison) -> CouplingSpec | None:
+    """How the sources of the method are coupled, if they are: one method has pairs of one kind at most."""
+    return next((coupling_of(work.preset, group) for group in work.pair_groups), None)
+
+
+def _make(work: Comparison, extend: str | None, at_once: int) -> tuple[dict[str, PairResult], TrainResult]:
     """The candidate, and the pairs that it or its base is trained on; what is there already is found."""
-    pairs = work.pair(extend) if work.needs_pairs else None
+    pairs = work.pair(extend)
     trained = work.train(pairs, at_once)
-    work.redi_pairs(trained)
+    work.own_pairs(trained)
     refined = work.refine(pairs, trained, at_once)
     (candidate,) = (refined or trained).values()
     return pairs, candidate

@@ -6,8 +6,10 @@ from prefect.runtime import flow_run
 from flows.pages import artifacts
 from flows.parameters import TrainParameters, validated
 from flows.recipes.methods import METHODS
+from flows.requests import TrainRequest
 from flows.results import TrainResult
 from flows.stages import hooks
+from flows.stages.command_line import command_line
 from flows.stages.flow_run import describe_run
 from flows.stages.run_job import Ran, run_job
 
@@ -27,7 +29,15 @@ def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
     describe_run(tags=("training", parameters.dataset.name, parameters.method))
-    ran = run_job("train", parameters, TrainResult, store=parameters.store, on_gpu=True, by_workers=True)
+    ran = run_job(
+        "train",
+        TrainRequest.of(parameters),
+        TrainResult,
+        store=parameters.store,
+        command=command_line("train", parameters),
+        on_gpu=True,
+        by_workers=True,
+    )
     show_model(ran, parameters.dataset.name)
     return ran.result
 

@@ -2,6 +2,8 @@
 
 from typing import get_args
 
+from pydantic import Field
+
 from pairflow.errors import SpecError
 from pairflow.spec import (
     CouplingSpec,
@@ -31,17 +33,16 @@ SIZES: dict[str, dict[str, ModelSpec]] = {
 class Preset(Spec):
     """All of a comparison but the data; train with `coupling` both 'paired' and 'independent' to compare.
 
-    `distillation` (DCD), `redi` and `redi_training` (ReDi's pairs, and the fine-tuning on them) are the same for every
-    model that they start from.
+    `distillation`, `redi` and `redi_training` are the same for every model that they start from.
     """
 
-    coupling: CouplingSpec
-    model: ModelSpec
-    training: TrainingSpec
-    evaluation: EvaluationSpec
-    distillation: DistillationSpec
-    redi: RediSpec
-    redi_training: TrainingSpec
+    coupling: CouplingSpec = Field(description="How sources are coupled.")
+    model: ModelSpec = Field(description="The denoiser.")
+    training: TrainingSpec = Field(description="How it is trained.")
+    evaluation: EvaluationSpec = Field(description="What is sampled.")
+    distillation: DistillationSpec = Field(description="How DCD distils.")
+    redi: RediSpec = Field(description="The pairs that ReDi makes.")
+    redi_training: TrainingSpec = Field(description="How ReDi trains on its pairs.")
 
 
 def preset(name: PresetName, dataset_name: DatasetName) -> Preset:

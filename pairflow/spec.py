@@ -24,6 +24,10 @@ DatasetName = Literal["digits", "nci", "patches", "qm9", "zinc-250k", "mnist-bin
 OWN_DATA: tuple[DatasetName, ...] = ("tokens", "smiles")
 """What lies where the user says, and has rows added to it."""
 PresetName = Literal["demo", "laptop", "paper"]
+EngineName = Literal["auto", "cpu", "cuda", "dense"]
+"""Of a coupling engine; auto is the fastest exact one of a machine."""
+PairsFormat = Literal["zarr", "parquet"]
+"""How pairs lie in a store; here, so that parameters have it without loading the store."""
 
 
 class DatasetSpec(Spec):
@@ -145,10 +149,12 @@ __all__ = [
     "DatasetName",
     "DatasetSpec",
     "DistillationSpec",
+    "EngineName",
     "EvaluationSpec",
     "ImageFeatures",
     "ModelSpec",
     "OptimizerSpec",
+    "PairsFormat",
     "PresetName",
     "RediSpec",
     "SamplingSpec",

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from pairflow.errors import ShardConflictError, SpecError
-from pairflow.spec import Spec
+from pairflow.spec import PairsFormat, Spec
 
 FORMAT_VERSION = 1
 """Of the layout on disk; a reader refuses any other (docs/format.md)."""
 
-PairsFormat = Literal["zarr", "parquet"]
 TokenDtype = Literal["uint8", "uint16", "uint32"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -1,23 +1,25 @@
-"""The options of the command line: each is described once and shared by the commands that have it."""
+"""Options as Typer has them, made of what `flows.stages.command_line` describes; and those that many commands share."""
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+import annotated_types
 import typer
 
-from flows.home.settings import absolute_url
-from pairflow.errors import SpecError
-from pairflow.spec import DatasetName, DatasetSpec, PresetName, parse
+from flows.command.running import run_flow
+from flows.parameters import REFERENCE, FlowParameters, FromPreset
+from flows.recipes.names import NameOf
+from flows.stages.command_line import OPERATIONS, Option, assignments, option_of, options_of, read
+from pairflow.spec import Spec
 
-_DATA = "Data"
-_WHERE = "Where and how"
-
-Preset = Annotated[PresetName, typer.Option(help="demo: minutes. laptop: longer. paper: the authors' settings.")]
-Set = Annotated[
+R = TypeVar("R", bound=Spec)
+Q = TypeVar("Q", bound=FlowParameters)
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=OPERATIONS)
+]
+_Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -25,145 +27,126 @@ Set = Annotated[
         help="Change one setting of the preset, such as training.num_steps=50; may be repeated.",
     ),
 ]
-Pairs = Annotated[
-    str | None, typer.Option(help="URL of the pairs of the paired model; default this coupling's in the store.")
-]
-Engine = Annotated[
-    Literal["auto", "cpu", "cuda", "dense"], typer.Option(help="Coupling engine; dense is the slow oracle.")
-]
-Format = Annotated[Literal["zarr", "parquet"], typer.Option(help="File format of the pairs.", rich_help_panel=_WHERE)]
-ShardSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Rows a shard; never changes the pairs; default about two seconds' work.", rich_help_panel=_WHERE
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Shards coupled at once; default what the CPUs allow.", rich_help_panel=_WHERE),
-]
-Store = Annotated[
-    str | None,
-    typer.Option(help="Folder or fsspec URL of the pairs; default PAIRFLOW_STORE.", rich_help_panel=_WHERE),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=_WHERE)]
+REFERENCE_HELP = f"{REFERENCE[0].upper()}{REFERENCE[1:]}."
+_METAVARS = {"model": "REF", "extend": "URL", "pairs": "URL", "training-seeds": "SEED,SEED,…"}
 
 
-REFERENCE = (
-    "A checkpoint's folder, a training's fingerprint (or its first digits), an MLflow model id m-…, or a registered "
-    "model: pairflow-qm9@champion, pairflow-qm9/3."
-)
-METHODS_METAVAR = "NAME,NAME,…"
-METHODS_HELP = "Methods to compare: mdlm, udlm or pairflow, the last two also with +dcd or +redi."
-Methods = Annotated[str, typer.Option(metavar=METHODS_METAVAR, help=METHODS_HELP)]
-TrainingSeeds = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SEED,SEED,…", help="Seeds of training, such as 0,1,2; scores are mean and deviation over them."
-    ),
-]
+def flow_command(
+    app: typer.Typer,
+    parameters_type: type[Q],
+    *,
+    required: tuple[str, ...] = (),
+    adjust: Callable[[dict[str, Any]], None] | None = None,
+) -> Callable[[Callable[[R, Q], None]], Callable[[R, Q], None]]:
+    """Makes a command of a flow: its options are the parameters', it runs the flow, and the function shows the result.
 
-
-def seeds(text: str | None) -> tuple[int, ...] | None:
-    """`"0,1,2"` as numbers.
-
-    Raises:
-        SpecError: something else.
+    Args:
+        app: that has the command, under the function's name and with its docstring as help.
+        parameters_type: of the flow of that name.
+        required: options that have to be given, though the form has a default.
+        adjust: changes what was given before it is read.
     """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise SpecError(f"--training-seeds {text}: expected whole numbers from 0, separated by commas, such as 0,1,2")
-    return tuple(map(int, parts))
+
+    def register(show: Callable[[R, Q], None]) -> Callable[[R, Q], None]:
+        def command(context: typer.Context, **given: Any) -> None:
+            as_json, changes = given.pop("json"), assignments(given.pop("set", None))
+            # A default is only shown here: it stands with its field, and may be another's where two kinds have it.
+            said = {
+                name.replace("_", "-"): value
+                for name, value in given.items()
+                if (source := context.get_parameter_source(name)) is not None and source.name != "DEFAULT"
+            }
+            if adjust is not None:
+                adjust(said)
+            parameters = read(parameters_type, said, changes)
+            if parameters.dataset.name == "tokens":
+                from pairflow import datasets
+
+                # Your own array is read here once: what is wrong with it is said before any server starts.
+                datasets.load(parameters.dataset, progress=False).part("train")
+            result = run_flow(show.__name__, parameters)
+            if as_json:
+                print(result.model_dump_json())
+            else:
+                show(result, parameters)
+
+        asked = ("dataset", *required)
+        shown = [_parameter(option, required=option.name in asked) for option in options_of(parameters_type)]
+        if issubclass(parameters_type, FromPreset):
+            place = next(i for i, each in enumerate(shown) if each.name == "preset") + 1
+            shown.insert(place, inspect.Parameter("set", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Set))
+        shown.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+        shown.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
+        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in shown}
+        command.__doc__ = show.__doc__
+        app.command(show.__name__)(command)
+        return show
+
+    return register
 
 
-def store_url(store: str | None) -> str | None:
-    """The store that was named, absolute."""
-    return None if store is None else absolute_url(store)
+def takes(spec_type: type[Spec]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command that has `**fields` the fields of a spec as options."""
 
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters.values()
+        shown = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.kind != each.VAR_KEYWORD]
+        of_spec = [
+            _parameter(option_of((name,), field), required=False) for name, field in spec_type.model_fields.items()
+        ]
+        shown[-1:-1] = of_spec
 
-def reference(model: str) -> str:
-    """A reference to a model that a job can resolve, which runs in another working directory."""
-    folder = Path(model).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else model
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            command(**given)
 
+        called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in shown}
+        return called
 
-def takes_dataset(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command that wants `dataset: DatasetSpec` the options that make one."""
-
-    @functools.wraps(command)
-    def with_options(**given: Any) -> None:
-        fields = {name: given.pop(name) for name in _DATASET_OPTIONS}
-        command(dataset=_dataset_spec(name=fields.pop("dataset"), **fields), **given)
-
-    shown = []
-    for name, (annotation, default) in _DATASET_OPTIONS.items():
-        shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name != "dataset":
-            shown.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    with_options.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {each.name: each.annotation for each in shown}
     return with_options
 
 
-def _option(kind: Any, text: str, **more: Any) -> Any:
-    return Annotated[kind, typer.Option(help=text, rich_help_panel=_DATA, **more)]
+def _parameter(option: Option, *, required: bool) -> inspect.Parameter:
+    annotation, more = _typed(option)
+    default = ",".join(option.default) or None if isinstance(option.default, tuple) else option.default
+    declared = typer.Option(f"--{option.name}", help=option.help, rich_help_panel=option.panel, **more)
+    return inspect.Parameter(
+        option.name.replace("-", "_"),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=... if required else default,
+        annotation=Annotated[annotation if required or annotation is bool else annotation | None, declared],
+    )
 
 
-# Name -> (annotation, default); the names are the fields of DatasetSpec, but for `dataset`, its `name`.
-_DATASET_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "dataset": (_option(DatasetName, "Which dataset; `pairflow datasets` lists them."), ...),
-    "path": (
-        _option(
-            str | None,
-            "For 'tokens': your .npy, .npz, .parquet or .zarr of integers [M, D]; 'smiles': .smi; or a folder.",
-        ),
-        None,
-    ),
-    "vocab_size": (_option(int | None, "For 'tokens': K, the number of tokens.", min=2), None),
-    "vocab_path": (_option(str | None, "For 'tokens': a JSON list of K strings, in place of K."), None),
-    "max_rows": (_option(int | None, "Keep a seeded random subset of this size.", min=1), None),
-    "max_length": (_option(int | None, "Molecules: longest token row D that is kept.", min=1), None),
-    "holdout": (_option(float | None, "Fraction of rows held out, above 0 and below 1."), None),
-    "split_seed": (_option(int, "Seed of the split and of the subset.", min=0), 0),
-}
+def _typed(option: Option) -> tuple[Any, dict[str, Any]]:
+    """A type for Typer, and what belongs to it: a menu, bounds, or a word for the value."""
+    annotation = option.field.annotation
+    inner = next((each for each in get_args(annotation) if each is not type(None)), annotation)
+    if get_origin(annotation) is Literal:
+        inner = annotation
+    metavar = {"metavar": _METAVARS[option.name]} if option.name in _METAVARS else {}
+    if get_origin(inner) is Literal:
+        extra = ("redi",) if option.paths[0][-1] == "kind" else ()
+        return Literal[(*get_args(inner), *extra)], {}
+    if inner is bool:
+        return bool, {}
+    if option.repeats:
+        return list[str], metavar
+    if option.is_list:
+        return str, metavar or {"metavar": "NAME,NAME,…"}
+    named = [each for each in option.field.metadata if isinstance(each, NameOf)]
+    if named:
+        return str, {"metavar": f"[{'|'.join(named[0].names)}]"}
+    return inner, metavar | (_bounds(option) if inner in (int, float) else {})
 
 
-def _dataset_spec(**fields: Any) -> DatasetSpec:
-    """The dataset that the options name; a path is made absolute, since jobs run elsewhere.
-
-    Your own array is read here once: what is wrong with it is said before any server starts.
-
-    Raises:
-        SpecError: options that do not fit together.
-        DatasetError: a file that is not there, or holds no token rows.
-    """
-    for name in ("path", "vocab_path"):
-        if fields.get(name) is not None:
-            fields[name] = absolute_url(fields[name])
-    spec = parse(DatasetSpec, fields)
-    if spec.name == "tokens":
-        from pairflow import datasets
-
-        datasets.load(spec, progress=False).part("train")
-    return spec
-
-
-def assignments(texts: list[str] | None) -> dict[str, Any]:
-    """`["training.num_steps=50"]` as `{"training.num_steps": 50}`; values are JSON, or else plain text.
-
-    Raises:
-        SpecError: a text without a name or an equals sign.
-    """
-    parsed: dict[str, Any] = {}
-    for text in texts or []:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise SpecError(f"--set {text}: expected GROUP.FIELD=VALUE, such as training.num_steps=50")
-        try:
-            parsed[name.strip()] = json.loads(value)
-        except ValueError:
-            parsed[name.strip()] = value
-    return parsed
+def _bounds(option: Option) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in option.field.metadata:
+        if isinstance(each, annotated_types.Ge):
+            found["min"] = each.ge
+        elif isinstance(each, annotated_types.Le) and float(str(each.le)) < 2**32:
+            found["max"] = each.le
+    return found

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def register(
-    model: Annotated[str, typer.Argument(metavar="REF", help=opt.REFERENCE)],
+    model: Annotated[str, typer.Argument(metavar="REF", help=opt.REFERENCE_HELP)],
     alias: Annotated[
         Literal["champion", "challenger"] | None,
         typer.Option("--as", help="champion: in use from now on; the one of before is then 'previous'."),

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flows.lineage.registry import CHALLENGER, PREVIOUS, Registry, Version
-from flows.recipes.methods import METHODS
+from flows.parameters import RetrainParameters
+from flows.recipes.methods import DEFAULT_PAIRS, METHODS, coupling_of, pair_groups
 from flows.results import PairResult, Survey
-from flows.retrain_parameters import RetrainParameters
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
 from pairflow.spec import OWN_DATA, fingerprint
@@ -41,11 +41,10 @@ class Contest:
         method, preset = METHODS[self.parameters.method], self.preset
         parts = {"method": method.name, "model": fingerprint(preset.model)}
         if self.survey.engine is not None:
-            parts |= {"coupling": fingerprint(preset.coupling), "engine": self.survey.engine}
-        if method.refinement == "dcd":
-            parts["distillation"] = fingerprint(preset.distillation)
-        elif method.refinement == "redi":
-            parts |= {"redi": fingerprint(preset.redi), "redi_training": fingerprint(preset.redi_training)}
+            group = next(iter(pair_groups((method.name,), preset)), DEFAULT_PAIRS)
+            parts |= {"coupling": fingerprint(coupling_of(preset, group)), "engine": self.survey.engine}
+        if method.refinement is not None:
+            parts |= {name: fingerprint(spec) for name, spec in method.refinement.specs(preset).items()}
         return fingerprint(method.training(preset.training), **parts)
 
     @cached_property

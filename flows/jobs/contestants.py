@@ -10,7 +10,7 @@ from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
-from flows.recipes.methods import METHODS, Method, MethodName
+from flows.recipes.methods import METHODS, Method
 from flows.results import TrainResult
 from pairflow.checkpoint import read_state
 from pairflow.data_card import DataCard
@@ -35,7 +35,7 @@ class Contestant:
 
     label: str
     reference: str | None
-    method: MethodName
+    method: str
     training_seed: int
     checkpoint: Path
     sha256: str
@@ -169,7 +169,9 @@ def _method(tags: Mapping[str, str], state: Mapping[str, Any], model: FoundModel
             return methods.find(tags["pairflow.method"])
         except SpecError as error:
             raise CheckpointError(f"the model at {model.checkpoint}: {error}; another release made it") from None
-    if state.get("distillation") is None and state.get("initial_sha256") is not None:
+    refinements = (each.refinement for each in METHODS.values() if each.refinement is not None)
+    made_by = next((each for each in refinements if each.made(state)), None)
+    if made_by is None and state.get("initial_sha256") is not None:
         raise CheckpointError(
             f"the model at {model.checkpoint} was trained further from another one, and its checkpoint does not say by "
             "which method that was made; name it by its training's fingerprint or its MLflow model id"
@@ -178,10 +180,12 @@ def _method(tags: Mapping[str, str], state: Mapping[str, Any], model: FoundModel
         training = parse(TrainingSpec, state.get("training"))
     except SpecError as error:
         raise CheckpointError(f"checkpoint {model.checkpoint}: its state describes no training: {error}") from None
-    if training.process == "absorbing":
-        return METHODS["mdlm"]
-    base = "pairflow" if training.coupling == "paired" else "udlm"
-    return methods.find(base if state.get("distillation") is None else f"{base}+dcd")
+    plain = next(
+        each
+        for each in METHODS.values()
+        if each.refinement is None and (each.process, each.coupling) == (training.process, training.coupling)
+    )
+    return plain if made_by is None else methods.find(f"{plain.name}+{made_by.name}")
 
 
 def _seed(state: Mapping[str, Any]) -> int:

@@ -1,6 +1,5 @@
 """The distill job: `python -m flows.jobs.distill` on the Ray cluster."""
 
-import functools
 import sys
 
 from flows.cluster.protocol import JobContext, main
@@ -9,19 +8,17 @@ from flows.jobs import finished, inputs
 from flows.jobs.learning import Learning, learn
 from flows.lineage import models
 from flows.lineage.models import FoundModel
-from flows.parameters import DistillParameters, recipe
 from flows.recipes import methods
 from flows.recipes.methods import METHODS, Method
+from flows.requests import DistillRequest
 from flows.results import TrainResult
 from pairflow.checkpoint import LoadedModel, load_model
-from pairflow.distillation.dcd import check_teacher, distill
+from pairflow.distillation.dcd import check_teacher
 from pairflow.errors import SpecError
-from pairflow.spec import DistillationSpec, Spec, TrainingSpec
-from pairflow.training import fit
 
 
-def run(parameters: DistillParameters, context: JobContext) -> TrainResult:
-    """Distils a trained model (DCD), or trains it further on pairs that it made (ReDi), and logs what comes of it.
+def run(request: DistillRequest, context: JobContext) -> TrainResult:
+    """Makes of a trained model what the method's refinement makes, and logs what comes of it.
 
     Like a training it goes on from its last checkpoint, and does nothing if it is finished.
 
@@ -33,39 +30,32 @@ def run(parameters: DistillParameters, context: JobContext) -> TrainResult:
         TrainingError: the loss is not finite.
     """
     settings = Settings.read()
-    data = inputs.load(parameters.dataset, settings)
-    preset = recipe(parameters)
-    method = methods.find(parameters.method)
-    if parameters.base_model is not None:
-        base = models.resolve(parameters.base_model, settings)
+    data = inputs.load(request.dataset, settings)
+    preset = request.settings
+    method = methods.find(request.method)
+    if (refinement := method.refinement) is None:
+        raise SpecError(f"method '{method.name}' refines no model; train it with `pairflow train`")
+    if request.base_model is not None:
+        base = models.resolve(request.base_model, settings)
     else:
-        (trained,) = finished.chain(METHODS[method.base], parameters, preset, data, settings)
+        (trained,) = finished.trained(METHODS[method.base], request, data, settings)
         base = FoundModel.of(trained)
     loaded = load_model(base.checkpoint, device="cpu")
     check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
     _check_method(loaded, method)
-    spec: DistillationSpec | TrainingSpec
-    if method.refinement == "dcd":
-        spec = preset.distillation
-        pairs = inputs.find_pairs(parameters, data, settings) if spec.states == "paired" else None
-        specs: dict[str, Spec] = {"distillation": spec}
-        refine = functools.partial(distill, spec, base.checkpoint)
-    else:
-        spec = preset.redi_training
-        pairs = inputs.find_redi_pairs(preset.redi, base, data, settings)
-        specs = {"redi": preset.redi, "redi_training": spec}
-        refine = functools.partial(fit, loaded.model_spec, spec, initial=base.checkpoint)
+    pairs = inputs.refinement_pairs(method, request, base, data, settings)
     pairs_fingerprint = None if pairs is None else pairs.manifest.fingerprint
+    spec = refinement.training(preset)
     work = Learning(
         stage="distill",
         method=method,
         fingerprint=inputs.distillation_fingerprint(spec, data.train, base, pairs_fingerprint),
         data=data,
         spec=spec,
-        specs={"dataset": parameters.dataset, "model": loaded.model_spec, **specs},
+        specs={"dataset": request.dataset, "model": loaded.model_spec, **refinement.specs(preset)},
         pairs=pairs,
         base=base,
-        fit=refine,
+        fit=refinement.fit(preset, loaded, base.checkpoint),
     )
     return learn(work, settings, context)
 
@@ -85,4 +75,4 @@ def _check_method(loaded: LoadedModel, method: Method) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DistillParameters, run))
+    sys.exit(main(DistillRequest, run))

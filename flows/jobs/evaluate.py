@@ -19,9 +19,10 @@ from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages import report
 from flows.pages.figures import pair_quality
-from flows.parameters import EvaluateParameters, recipe, with_seed
 from flows.recipes import methods
-from flows.recipes.methods import METHODS, MethodName
+from flows.recipes.changes import with_seed
+from flows.recipes.methods import METHODS
+from flows.requests import EvaluateRequest
 from flows.results import (
     EvaluateResult,
     Headline,
@@ -41,7 +42,7 @@ _logger = logging.getLogger("pairflow.job")
 _SAMPLES_KEPT = 8  # of each model and number of steps, for the grid
 
 
-def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
+def run(request: EvaluateRequest, context: JobContext) -> EvaluateResult:
     """Scores the models that are not scored yet, and draws the comparison.
 
     Raises:
@@ -52,11 +53,11 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         LineageError: a model is not in MLflow.
     """
     started = time.perf_counter()
-    evaluation = _Evaluation(parameters, context)
-    names = methods.in_order(parameters.methods)
-    seeds = tuple(dict.fromkeys(parameters.training_seeds or (None,)))
-    chains = {name: tuple(evaluation.chain(name, seed) for seed in seeds) for name in names}
-    everyone = [Contestant.of(chain[-1]) for of_method in chains.values() for chain in of_method]
+    evaluation = _Evaluation(request, context)
+    names = methods.in_order(request.methods)
+    seeds = tuple(dict.fromkeys(request.training_seeds or (None,)))
+    trained = {name: tuple(evaluation.trained(name, seed) for seed in seeds) for name in names}
+    everyone = [Contestant.of(stages[-1]) for of_method in trained.values() for stages in of_method]
     everyone += evaluation.named()
     scored = [evaluation.scores(each) for each in everyone]
     models = tuple(scores for scores, _ in scored)
@@ -69,7 +70,7 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         fingerprint=known_as,
         models=models,
         methods=over_seeds(models),
-        costs=tuple(_cost(name, of_method) for name, of_method in chains.items()),
+        costs=tuple(_cost(name, of_method) for name, of_method in trained.items()),
         table=str(folder / "table.json"),
         figure=str(folder / "comparison.png"),
         grid=str(folder / "samples.png"),
@@ -77,7 +78,7 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
         report=str(folder / "report.html"),
         report_address=report.address(
             evaluation.settings.mlflow_pages,
-            evaluation.lineage.experiment(parameters.dataset.name),
+            evaluation.lineage.experiment(request.dataset.name),
             models[0].mlflow_run_id,
             folder / "report.html",
         ),
@@ -93,25 +94,25 @@ def run(parameters: EvaluateParameters, context: JobContext) -> EvaluateResult:
     return result
 
 
-def _cost(name: MethodName, chains: Sequence[tuple[TrainResult, ...]]) -> MethodCost:
-    """What a method cost, over its models."""
+def _cost(name: str, trained: Sequence[tuple[TrainResult, ...]]) -> MethodCost:
+    """What a method cost, over its models, of each of which there are the stages."""
     return MethodCost(
         method=name,
-        pairing=mean_and_deviation([sum(each.pairing_seconds for each in chain) for chain in chains]),
-        training=mean_and_deviation([chain[0].training_seconds for chain in chains]),
-        refinement=mean_and_deviation([sum(each.training_seconds for each in chain[1:]) for chain in chains]),
+        pairing=mean_and_deviation([sum(each.pairing_seconds for each in stages) for stages in trained]),
+        training=mean_and_deviation([stages[0].training_seconds for stages in trained]),
+        refinement=mean_and_deviation([sum(each.training_seconds for each in stages[1:]) for stages in trained]),
     )
 
 
 class _Evaluation:
     """One job's work: the data, the evaluator and MLflow are had once for all of its models."""
 
-    def __init__(self, parameters: EvaluateParameters, context: JobContext) -> None:
-        self.parameters = parameters
+    def __init__(self, request: EvaluateRequest, context: JobContext) -> None:
+        self.request = request
         self.context = context
         self.settings = Settings.read()
-        self.preset: Preset = recipe(parameters)
-        self.data = inputs.load(parameters.dataset, self.settings)
+        self.preset: Preset = request.settings
+        self.data = inputs.load(request.dataset, self.settings)
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -129,14 +130,14 @@ class _Evaluation:
         """What decides how samples are measured, besides the data."""
         return {"image_features": self.preset.evaluation.image_features, "data_dir": self.settings.data_dir}
 
-    def chain(self, name: MethodName, seed: int | None) -> tuple[TrainResult, ...]:
+    def trained(self, name: str, seed: int | None) -> tuple[TrainResult, ...]:
         """What training left of a method's model with a seed, its base first; None is the preset's own seed.
 
         Raises:
             CheckpointError: it is not trained.
         """
-        preset = with_seed(self.preset, seed)
-        return finished.chain(METHODS[name], self.parameters, preset, self.data, self.settings)
+        seeded = self.request.model_copy(update={"settings": with_seed(self.preset, seed)})
+        return finished.trained(METHODS[name], seeded, self.data, self.settings)
 
     def named(self) -> tuple[Contestant, ...]:
         """The models that were named by reference."""
@@ -144,19 +145,19 @@ class _Evaluation:
         def logged_tags(model_id: str) -> dict[str, str]:
             return dict(self.lineage.client.get_logged_model(model_id).tags)
 
-        return contestants.by_reference(self.parameters.models, self.data, self.settings, logged_tags)
+        return contestants.by_reference(self.request.models, self.data, self.settings, logged_tags)
 
     def scores(self, contestant: Contestant) -> tuple[ModelScores, bool]:
         """The scores of a model, and whether they were there already."""
         known_as = self._fingerprint(contestant)
         folder = self._folder(known_as)
-        name = self.parameters.dataset.name
+        name = self.request.dataset.name
         shown = {"label": contestant.label, "reference": contestant.reference}
         found = kept_results.read(folder / "scores.json", ModelScores)
         if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
             # The same weights may have been scored under another name.
             return found.model_copy(update=shown), True
-        specs: dict[str, Spec] = {"dataset": self.parameters.dataset, "evaluation": self.preset.evaluation}
+        specs: dict[str, Spec] = {"dataset": self.request.dataset, "evaluation": self.preset.evaluation}
         with self.lineage.run(
             name, "evaluate", known_as, name=f"evaluate {name} {contestant.method}", specs=specs, context=self.context
         ) as stage:
@@ -245,4 +246,4 @@ class _Evaluation:
 
 
 if __name__ == "__main__":
-    sys.exit(main(EvaluateParameters, run))
+    sys.exit(main(EvaluateRequest, run))

@@ -4,17 +4,15 @@ from flows.home import kept_results
 from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.lineage.models import FoundModel
-from flows.parameters import DistillParameters, EvaluateParameters
 from flows.recipes.methods import METHODS, Method
+from flows.requests import EvaluateRequest, TrainRequest
 from flows.results import TrainResult
 from pairflow.errors import CheckpointError
-from pairflow.presets import Preset
 
 
-def chain(
+def trained(
     method: Method,
-    parameters: DistillParameters | EvaluateParameters,
-    preset: Preset,
+    request: TrainRequest | EvaluateRequest,
     data: inputs.Data,
     settings: Settings,
 ) -> tuple[TrainResult, ...]:
@@ -24,22 +22,21 @@ def chain(
         CheckpointError: one of them is not trained.
         StoreError: pairs that a fingerprint covers are not there.
     """
-    pairs = None
-    if method.coupling == "paired":
-        pairs = inputs.find_pairs(parameters, data, settings).manifest.fingerprint
+    preset, pairs = request.settings, None
+    if method.pairs is not None:
+        pairs = inputs.find_pairs(request, method.pairs, data, settings).manifest.fingerprint
     known_as = inputs.training_fingerprint(preset, method, data.train, pairs)
     base = _read(METHODS[method.base], "train", known_as, data, settings)
     if method.refinement is None:
         return (base,)
     start = FoundModel.of(base)
-    if method.refinement == "dcd":
-        pairs = None
-        if preset.distillation.states == "paired":
-            pairs = inputs.find_pairs(parameters, data, settings).manifest.fingerprint
-        known_as = inputs.distillation_fingerprint(preset.distillation, data.train, start, pairs)
+    if (group := method.refined_on(preset)) is not None:
+        pairs = inputs.find_pairs(request, group, data, settings).manifest.fingerprint
+    elif (own := method.refinement.own_pairs(preset)) is not None:
+        pairs = inputs.redi_fingerprint(own, data.train, start)
     else:
-        pairs = inputs.redi_fingerprint(preset.redi, data.train, start)
-        known_as = inputs.distillation_fingerprint(preset.redi_training, data.train, start, pairs)
+        pairs = None
+    known_as = inputs.distillation_fingerprint(method.refinement.training(preset), data.train, start, pairs)
     return base, _read(method, "distill", known_as, data, settings)
 
 

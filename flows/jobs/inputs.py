@@ -10,13 +10,13 @@ from flows.cluster.protocol import ProgressLines
 from flows.home.settings import Settings
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import Input
-from flows.parameters import DistillParameters, EvaluateParameters, TrainParameters, recipe
-from flows.recipes.methods import Method
+from flows.recipes.methods import DEFAULT_PAIRS, Method, coupling_of
+from flows.requests import EvaluateRequest, TrainRequest
 from pairflow import coupling, datasets
 from pairflow.datasets import TokenDataset
 from pairflow.errors import SpecError, StoreError
 from pairflow.presets import Preset
-from pairflow.spec import CouplingSpec, DatasetSpec, DistillationSpec, RediSpec, TrainingSpec, fingerprint
+from pairflow.spec import CouplingSpec, DatasetSpec, OptimizerSpec, RediSpec, fingerprint
 
 REDI_ENGINE = "redi/1"
 """Version of how a model's own pairs are drawn: part of their fingerprint, as a coupling engine's is of its own."""
@@ -76,17 +76,19 @@ def pairs_fingerprint(
     return fingerprint(spec, dataset=train.digest, engine=version, **extends), version
 
 
-def find_pairs(
-    parameters: TrainParameters | DistillParameters | EvaluateParameters, data: Data, settings: Settings
-) -> storage.Pairs:
-    """The pairs that PairFlow is trained on: those that were named, or this coupling's in the store.
+def find_pairs(request: TrainRequest | EvaluateRequest, group: str, data: Data, settings: Settings) -> storage.Pairs:
+    """The pairs that a base is trained on: those that were named, or this coupling's in the store.
+
+    Args:
+        request: for its settings, its engine and the pairs that it names; they are those of one method, or PairFlow's.
+        group: of the settings, by which they are made.
 
     Raises:
         StoreError: they are not there, or only in part.
         SpecError: they were made of other data, or by a model.
     """
-    if parameters.pairs is not None:
-        pairs = storage.open_pairs(parameters.pairs)
+    if request.pairs is not None and (group == DEFAULT_PAIRS or isinstance(request, TrainRequest)):
+        pairs = storage.open_pairs(request.pairs)
         _check_data(pairs, data)
         if pairs.manifest.spec.get("kind") == "redi":
             raise SpecError(
@@ -94,16 +96,22 @@ def find_pairs(
                 "pairs of `pairflow pair` without --model"
             )
         return pairs
-    wanted, _ = pairs_fingerprint(recipe(parameters).coupling, data.train, parameters.engine)
+    wanted, _ = pairs_fingerprint(coupling_of(request.settings, group), data.train, request.engine)
     return _in_store(wanted, data, settings, "make them with `pairflow pair`, or name others with --pairs")
 
 
-def find_redi_pairs(spec: RediSpec, base: FoundModel, data: Data, settings: Settings) -> storage.Pairs:
-    """The pairs that a model made itself, from the store.
+def refinement_pairs(
+    method: Method, request: TrainRequest | EvaluateRequest, base: FoundModel, data: Data, settings: Settings
+) -> storage.Pairs | None:
+    """The pairs that a method's refinement trains on: its base's own, or stored ones of the data; None: it takes none.
 
     Raises:
         StoreError: they are not there, or only in part.
     """
+    if (group := method.refined_on(request.settings)) is not None:
+        return find_pairs(request, group, data, settings)
+    if method.refinement is None or (spec := method.refinement.own_pairs(request.settings)) is None:
+        return None
     options = f"--coupling redi --model {base.checkpoint} --num-pairs {spec.num_pairs} --num-steps {spec.num_steps}"
     remedy = f"make them with `pairflow pair`, the same data and {options} --seed {spec.seed}"
     return _in_store(redi_fingerprint(spec, data.train, base), data, settings, remedy)
@@ -141,14 +149,12 @@ def redi_fingerprint(spec: RediSpec, train: TokenDataset, base: FoundModel) -> s
 def training_fingerprint(preset: Preset, method: Method, train: TokenDataset, pairs: str | None) -> str:
     """Fingerprint of the model that a base method makes of a training part, and of the pairs of that fingerprint."""
     inputs = {"dataset": train.digest, "model": fingerprint(preset.model)}
-    if method.coupling == "paired" and pairs is not None:
+    if method.pairs is not None and pairs is not None:
         inputs["pairs"] = pairs
     return fingerprint(method.training(preset.training), **inputs)
 
 
-def distillation_fingerprint(
-    spec: DistillationSpec | TrainingSpec, train: TokenDataset, base: FoundModel, pairs: str | None
-) -> str:
+def distillation_fingerprint(spec: OptimizerSpec, train: TokenDataset, base: FoundModel, pairs: str | None) -> str:
     """Fingerprint of what DCD (on pairs, if it takes any) or ReDi's training makes of a model."""
     inputs = {"dataset": train.digest, "base": base.sha256}
     if pairs is not None:

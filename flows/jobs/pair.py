@@ -16,14 +16,14 @@ from flows.cluster.protocol import JobContext, ProgressLines, Speed, main
 from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.jobs.shards import ShardStatistics
-from flows.jobs.sources import ClosedForm, Redi, Resources
+from flows.jobs.sources import PairSource, Resources, source_of
 from flows.jobs.turns import turn
-from flows.lineage import models, page_text
+from flows.lineage import page_text
 from flows.lineage.provenance import extended_by
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages.figures import pair_quality
-from flows.parameters import PairParameters
+from flows.requests import PairRequest
 from flows.results import PairResult
 from pairflow.errors import ShardCorruptError, StoreError
 from pairflow.spec import Spec
@@ -32,7 +32,7 @@ from storage import Manifest, PairsHeader, ShardPlan
 _logger = logging.getLogger("pairflow.job")
 
 
-def run(parameters: PairParameters, context: JobContext) -> PairResult:
+def run(request: PairRequest, context: JobContext) -> PairResult:
     """Couples what is not coupled yet, and commits.
 
     Raises:
@@ -42,24 +42,24 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
     """
     started = time.perf_counter()
     settings = Settings.read()
-    data = inputs.load(parameters.dataset, settings)
+    data = inputs.load(request.dataset, settings)
     train = data.train
-    source = _source(parameters, data, settings)
+    source = source_of(request, data, settings)
     fingerprint = source.fingerprint
-    if parameters.expected_fingerprint not in (None, fingerprint):
+    if request.expected_fingerprint not in (None, fingerprint):
         raise StoreError(
-            f"the pairs to repair have the fingerprint {parameters.expected_fingerprint}, but this data, coupling and "
+            f"the pairs to repair have the fingerprint {request.expected_fingerprint}, but this data, coupling and "
             f"engine {source.engine_version} give {fingerprint}: the data or the engine has changed since they were "
             "made; repair them with the release that made them, or make new ones with `pairflow pair`"
         )
-    url = storage.pairs_url(settings.store, fingerprint, parameters.format)
+    url = storage.pairs_url(settings.store, fingerprint, request.format)
     header = PairsHeader(
         fingerprint=fingerprint,
-        format=parameters.format,
+        format=request.format,
         num_rows=source.num_rows,
         length=train.length,
         vocab_size=train.vocab_size,
-        shard_size=parameters.shard_size or source.shard_size,
+        shard_size=request.shard_size or source.shard_size,
         spec=source.document,
         dataset=inputs.provenance(data),
         engine=source.engine_version,
@@ -67,15 +67,15 @@ def run(parameters: PairParameters, context: JobContext) -> PairResult:
         sources_per_target=source.sources_per_target,
     )
     lineage = Lineage(settings)
-    work = _Work(url, header, data, source, settings, parameters.num_workers)
+    work = _Work(url, header, data, source, settings, request.num_workers)
     with contextlib.ExitStack() as stack:
         if not storage.has_manifest(url):
             stack.enter_context(turn(url, context.submission_id))
-        return _make_or_find(work, lineage, parameters, context, started)
+        return _make_or_find(work, lineage, request, context, started)
 
 
 def _make_or_find(
-    work: "_Work", lineage: Lineage, parameters: PairParameters, context: JobContext, started: float
+    work: "_Work", lineage: Lineage, request: PairRequest, context: JobContext, started: float
 ) -> PairResult:
     """The pairs: found whole, put right, or made."""
     url, data, source, fingerprint = work.url, work.data, work.source, work.header.fingerprint
@@ -83,13 +83,13 @@ def _make_or_find(
     manifest = storage.find_manifest(url)
     skipped = manifest is not None and not repaired
     # Asked only where nothing is to be made: an MLflow that is away holds no work up.
-    run_id = lineage.finished(parameters.dataset.name, "pair", fingerprint) if skipped else None
+    run_id = lineage.finished(request.dataset.name, "pair", fingerprint) if skipped else None
     if manifest is not None and run_id is not None:
         _logger.info("nothing to do: these pairs are whole, at %s", url)
         return _result(url, manifest, run_id, skipped=True, started=started)
-    specs: dict[str, Spec] = {"dataset": parameters.dataset, **source.specs}
-    name = f"pair {parameters.dataset.name} {source.name}"
-    with lineage.run(parameters.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
+    specs: dict[str, Spec] = {"dataset": request.dataset, **source.specs}
+    name = f"pair {request.dataset.name} {source.name}"
+    with lineage.run(request.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
         base, earlier = source.base, source.earlier
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
         stage.tag(dataset_digest=data.train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
@@ -116,13 +116,6 @@ def _make_or_find(
         return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
 
 
-def _source(parameters: PairParameters, data: inputs.Data, settings: Settings) -> ClosedForm | Redi:
-    """Where the pairs come from."""
-    if parameters.redi is not None and parameters.base_model is not None:
-        return Redi.of(parameters.redi, models.resolve(parameters.base_model, settings), data)
-    return ClosedForm.of(parameters.closed_form, parameters.engine, data, parameters.extend)
-
-
 @dataclass(frozen=True)
 class _Work:
     """What has to be coupled, and with what."""
@@ -130,7 +123,7 @@ class _Work:
     url: str
     header: PairsHeader
     data: inputs.Data
-    source: ClosedForm | Redi
+    source: PairSource
     settings: Settings
     num_workers: int | None
 
@@ -242,4 +235,4 @@ def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started
 
 
 if __name__ == "__main__":
-    sys.exit(main(PairParameters, run))
+    sys.exit(main(PairRequest, run))

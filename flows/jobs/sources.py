@@ -1,21 +1,26 @@
-"""Where pairs come from: a coupling of the training part, or a model (ReDi). Both are made, stored and known alike."""
+"""Where pairs come from, a class a kind: a coupling of the training part, or a model (ReDi). Registered once, below."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from pydantic import JsonValue
 
+from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.jobs.extension import Earlier
 from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
+from flows.lineage import models
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import EXTENDS
+from flows.requests import PairRequest
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
 from pairflow.distillation.dcd import check_teacher
-from pairflow.spec import CouplingSpec, RediSpec, Spec
+from pairflow.errors import SpecError
+from pairflow.spec import CouplingSpec, RediSpec, Spec, parse
 from storage import PairsHeader, ShardPlan
 
 
@@ -30,9 +35,73 @@ class Resources:
     on_shard: Callable[[ShardStatistics], None]
 
 
+class PairSource(ABC):
+    """One kind of pairs: how they are made, known and described.
+
+    Attributes:
+        fingerprint: by which the pairs are known: of all that decides about them.
+        engine_version: what makes them, as the manifest says it.
+        num_rows: pairs.
+        sources_per_target: R.
+        shard_size: rows a shard where nobody asks for a number.
+        base: the model that makes them, if one does.
+        earlier: pairs of earlier data that these extend, if any.
+        scanning_steps: steps a row at which the support may be looked at; None where there is no walk.
+        name: for the run, such as "T20".
+        specs: for the run's lineage.
+        document: for the manifest; its `kind` is the one that it is registered under.
+    """
+
+    fingerprint: str
+    engine_version: str
+    base: FoundModel | None = None
+    earlier: Earlier | None = None
+
+    @classmethod
+    @abstractmethod
+    def of(cls, request: PairRequest, data: inputs.Data, settings: Settings) -> Self:
+        """Those that are asked for.
+
+        Raises:
+            PairFlowError: they cannot be made of this data.
+        """
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def specs(self) -> dict[str, Spec]: ...
+
+    @property
+    @abstractmethod
+    def document(self) -> dict[str, JsonValue]: ...
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int: ...
+
+    @property
+    def sources_per_target(self) -> int:
+        return 1
+
+    @property
+    @abstractmethod
+    def shard_size(self) -> int: ...
+
+    @property
+    def scanning_steps(self) -> int | None:
+        return None
+
+    @abstractmethod
+    def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
+        """Makes and writes shards as Ray tasks."""
+
+
 @dataclass(frozen=True)
-class ClosedForm:
-    """Pairs of training rows, by a coupling engine (also uniform ones, of kind 'independent').
+class RowByRow(PairSource):
+    """Pairs of training rows, each row's source by itself: the closed form's walk, or uniform draws.
 
     Attributes:
         fingerprint: of the pairs.
@@ -49,18 +118,19 @@ class ClosedForm:
     base: FoundModel | None = None
 
     @classmethod
-    def of(cls, spec: CouplingSpec, engine: str, data: inputs.Data, extend: str | None) -> Self:
-        """Of a training part, by an engine's name or 'auto', and the URL of what is to be extended.
+    def of(cls, request: PairRequest, data: inputs.Data, settings: Settings) -> Self:
+        """Of a training part; `request.extend` are pairs that they extend.
 
         Raises:
             StoreError: there is nothing whole to extend there.
             SpecError: it was coupled otherwise.
         """
-        resolved = resolve_engine(engine, spec)
+        spec = parse(CouplingSpec, request.wanted)
+        resolved = resolve_engine(request.engine, spec)
         fingerprint, version = inputs.pairs_fingerprint(spec, data.train, resolved)
-        if extend is None:
+        if request.extend is None:
             return cls(spec, data, resolved, version, fingerprint, None)
-        earlier = Earlier.of(extend, data.train, spec, version)
+        earlier = Earlier.of(request.extend, data.train, spec, version)
         fingerprint, _ = inputs.pairs_fingerprint(spec, data.train, resolved, earlier.pairs)
         return cls(spec, data, resolved, version, fingerprint, earlier)
 
@@ -115,7 +185,7 @@ class ClosedForm:
 
 
 @dataclass(frozen=True)
-class Redi:
+class Redi(PairSource):
     """A model's own pairs: sources, and what it samples from them.
 
     Attributes:
@@ -129,19 +199,19 @@ class Redi:
     loaded: LoadedModel
     fingerprint: str
     engine_version: str = inputs.REDI_ENGINE
-    sources_per_target: int = 1
-    scanning_steps: int | None = None
-    earlier: None = None
-    shard_size: int = SHARD_SIZE
 
     @classmethod
-    def of(cls, spec: RediSpec, base: FoundModel, data: inputs.Data) -> Self:
-        """Of a model of this data.
+    def of(cls, request: PairRequest, data: inputs.Data, settings: Settings) -> Self:
+        """Of a model of this data, `request.base_model`.
 
         Raises:
             CheckpointError: the model cannot be loaded.
             SpecError: it is of another vocabulary, length or process.
         """
+        spec = parse(RediSpec, request.wanted)
+        if request.base_model is None:
+            raise SpecError("ReDi's pairs need base_model (--model REF), the model that makes them")
+        base = models.resolve(request.base_model, settings)
         loaded = load_model(base.checkpoint, device="cpu")
         check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
         return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.train, base))
@@ -163,6 +233,10 @@ class Redi:
     def num_rows(self) -> int:
         return self.spec.num_pairs
 
+    @property
+    def shard_size(self) -> int:
+        return SHARD_SIZE
+
     def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
         """Draws and writes shards as Ray tasks."""
         draw_shards(
@@ -176,3 +250,17 @@ class Redi:
             num_workers=resources.num_workers,
             on_shard=resources.on_shard,
         )
+
+
+SOURCES: dict[str, type[PairSource]] = {"closed_form": RowByRow, "independent": RowByRow, "redi": Redi}
+"""By the kind that a manifest bears."""
+
+
+def source_of(request: PairRequest, data: inputs.Data, settings: Settings) -> PairSource:
+    """Where the pairs that are asked for come from.
+
+    Raises:
+        PairFlowError: they cannot be made of this data.
+    """
+    kind = request.wanted.kind if isinstance(request.wanted, CouplingSpec) else "redi"
+    return SOURCES[kind].of(request, data, settings)

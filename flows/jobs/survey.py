@@ -8,13 +8,13 @@ from flows.home.settings import Settings
 from flows.jobs import contestants, inputs
 from flows.jobs.extension import check_alike
 from flows.lineage import models
+from flows.requests import SurveyRequest
 from flows.results import Survey
-from flows.retrain_parameters import SurveyParameters
 from pairflow.checkpoint import read_state
 from pairflow.errors import PairFlowError, SpecError
 
 
-def run(parameters: SurveyParameters, context: JobContext) -> Survey:
+def run(request: SurveyRequest, context: JobContext) -> Survey:
     """Reads the source anew and says what is there.
 
     Raises:
@@ -23,19 +23,19 @@ def run(parameters: SurveyParameters, context: JobContext) -> Survey:
         LineageError: MLflow does not hold the champion.
     """
     settings = Settings.read()
-    data = inputs.load(parameters.dataset, settings)
+    data = inputs.load(request.dataset, settings)
     engine = misfit = cannot_extend = None
-    if parameters.coupling is not None:
-        _, engine = inputs.pairs_fingerprint(parameters.coupling, data.train, parameters.engine)
-        if parameters.extend is not None:
+    if request.coupling is not None:
+        _, engine = inputs.pairs_fingerprint(request.coupling, data.train, request.engine)
+        if request.extend is not None:
             try:
-                check_alike(storage.open_pairs(parameters.extend), data.train, parameters.coupling, engine)
+                check_alike(storage.open_pairs(request.extend), data.train, request.coupling, engine)
             except PairFlowError as error:
                 cannot_extend = str(error)
-    if parameters.champion is not None:
-        champion = models.resolve(parameters.champion, settings)
+    if request.champion is not None:
+        champion = models.resolve(request.champion, settings)
         try:
-            contestants.check_fits(parameters.champion, champion, read_state(champion.checkpoint), data)
+            contestants.check_fits(request.champion, champion, read_state(champion.checkpoint), data)
         except SpecError as error:
             misfit = str(error)
     return Survey(
@@ -50,4 +50,4 @@ def run(parameters: SurveyParameters, context: JobContext) -> Survey:
 
 
 if __name__ == "__main__":
-    sys.exit(main(SurveyParameters, run))
+    sys.exit(main(SurveyRequest, run))

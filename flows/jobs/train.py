@@ -7,14 +7,14 @@ from flows.cluster.protocol import JobContext, main
 from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.jobs.learning import Learning, learn
-from flows.parameters import TrainParameters, recipe
 from flows.recipes import methods
+from flows.requests import TrainRequest
 from flows.results import TrainResult
 from pairflow.spec import Spec
 from pairflow.training import fit
 
 
-def run(parameters: TrainParameters, context: JobContext) -> TrainResult:
+def run(request: TrainRequest, context: JobContext) -> TrainResult:
     """Trains, going on from the last checkpoint of the same training if there is one, and logs the model.
 
     Raises:
@@ -24,15 +24,15 @@ def run(parameters: TrainParameters, context: JobContext) -> TrainResult:
         CheckpointError: a checkpoint is damaged.
     """
     settings = Settings.read()
-    data = inputs.load(parameters.dataset, settings)
-    preset = recipe(parameters)
-    method = methods.find(parameters.method)
+    data = inputs.load(request.dataset, settings)
+    preset = request.settings
+    method = methods.find(request.method)
     training = method.training(preset.training)
-    pairs = inputs.find_pairs(parameters, data, settings) if method.coupling == "paired" else None
+    pairs = None if method.pairs is None else inputs.find_pairs(request, method.pairs, data, settings)
     pairs_fingerprint = None if pairs is None else pairs.manifest.fingerprint
-    specs: dict[str, Spec] = {"dataset": parameters.dataset, "model": preset.model, "training": training}
-    if pairs is not None:
-        specs["coupling"] = preset.coupling
+    specs: dict[str, Spec] = {"dataset": request.dataset, "model": preset.model, "training": training}
+    if method.pairs is not None:
+        specs["coupling"] = methods.coupling_of(preset, method.pairs)
     work = Learning(
         stage="train",
         method=method,
@@ -48,4 +48,4 @@ def run(parameters: TrainParameters, context: JobContext) -> TrainResult:
 
 
 if __name__ == "__main__":
-    sys.exit(main(TrainParameters, run))
+    sys.exit(main(TrainRequest, run))

@@ -22,6 +22,7 @@ def shape(properties: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
     """
     for name in _NOT_IN_FORM:
         properties.pop(name, None)
+    _leave_out_null(properties, handler)
     _bound_integers(properties, handler)
     for position, name in enumerate(sorted(properties, key=_place)):
         properties[name]["position"] = position
@@ -32,6 +33,27 @@ def _place(name: str) -> tuple[int, int]:
         if name in names:
             return part, names.index(name)
     return 1, 0
+
+
+def _leave_out_null(node: Any, handler: GetJsonSchemaHandler) -> None:
+    """Makes of "a T or null" a T that need not be given, in a JSON schema.
+
+    Prefect's form shows the other as a choice between a T and `Property is type "None"`, and its server refuses a bad T
+    as "not valid under any of the given schemas", without a word of what is wrong with it.
+    """
+    for field in node.values() if isinstance(node, dict) else node:
+        if not isinstance(field, dict | list):
+            continue
+        if isinstance(field, dict) and {"type": "null"} in (choices := field.get("anyOf", [])):
+            kept = [each for each in choices if each != {"type": "null"}]
+            del field["anyOf"]
+            field |= kept[0] if len(kept) == 1 else {"anyOf": kept}
+            if field.get("default", ...) is None:
+                del field["default"]
+        if isinstance(field, dict) and "$ref" in field:
+            _leave_out_null(handler.resolve_ref_schema({"$ref": field["$ref"]})["properties"], handler)
+        else:
+            _leave_out_null(field, handler)
 
 
 def _bound_integers(node: Any, handler: GetJsonSchemaHandler) -> None:

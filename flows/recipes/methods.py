@@ -6,16 +6,13 @@ of uniform noise can be refined: `+dcd` distils it, `+redi` trains it further on
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal
 
+from flows.recipes.names import NameOf
+from flows.recipes.refinements import DCD, REDI, Refinement
 from pairflow.errors import SpecError
-from pairflow.spec import TrainingSpec
-
-BaseName: TypeAlias = Literal["mdlm", "udlm", "pairflow"]
-RefinedName: TypeAlias = Literal["udlm+redi", "udlm+dcd", "pairflow+redi", "pairflow+dcd"]
-MethodName: TypeAlias = Literal[
-    "mdlm", "udlm", "udlm+redi", "udlm+dcd", "pairflow", "pairflow+redi", "pairflow+dcd"
-]  # in the paper's order
+from pairflow.presets import Preset
+from pairflow.spec import CouplingSpec, TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -28,17 +25,17 @@ class Method:
         base: name of the method that trains the model.
         refinement: what is done with it then.
         process: noise that the model is trained with.
-        coupling: sources that the base is trained with; the base of 'paired' needs stored pairs.
+        pairs: the group of a preset by which the base's pairs are made; None: its sources are independent.
         color: of its curve, from Okabe and Ito's palette, which colour-blind readers tell apart.
         marker: of its curve; every method has another.
     """
 
-    name: MethodName
+    name: str
     label: str
-    base: BaseName
-    refinement: Literal["dcd", "redi"] | None
+    base: str
+    refinement: Refinement | None
     process: Literal["uniform", "absorbing"]
-    coupling: Literal["paired", "independent"]
+    pairs: str | None
     color: str
     marker: str
 
@@ -47,23 +44,59 @@ class Method:
         """The name, as MLflow allows it in tags and metrics."""
         return self.name.replace("+", "-")
 
+    @property
+    def coupling(self) -> Literal["paired", "independent"]:
+        """Sources that the base is trained with."""
+        return "independent" if self.pairs is None else "paired"
+
     def training(self, spec: TrainingSpec) -> TrainingSpec:
         """`spec` with this method's noise and sources; all else equal, so that models can be compared."""
         return spec.model_copy(update={"process": self.process, "coupling": self.coupling})
 
+    def refined_on(self, preset: Preset) -> str | None:
+        """The group by which the stored pairs are made that its refinement trains on; None if it takes none."""
+        if self.refinement is None or not self.refinement.takes_stored_pairs(preset):
+            return None
+        return self.pairs or DEFAULT_PAIRS
 
-METHODS: dict[MethodName, Method] = {
-    each.name: each
-    for each in (
-        Method("mdlm", "MDLM", "mdlm", None, "absorbing", "independent", "#000000", "X"),
-        Method("udlm", "UDLM", "udlm", None, "uniform", "independent", "#0072B2", "o"),
-        Method("udlm+redi", "UDLM + ReDi", "udlm", "redi", "uniform", "independent", "#009E73", "v"),
-        Method("udlm+dcd", "UDLM + DCD", "udlm", "dcd", "uniform", "independent", "#56B4E9", "^"),
-        Method("pairflow", "PairFlow", "pairflow", None, "uniform", "paired", "#D55E00", "s"),
-        Method("pairflow+redi", "PairFlow + ReDi", "pairflow", "redi", "uniform", "paired", "#CC79A7", "P"),
-        Method("pairflow+dcd", "PairFlow + DCD", "pairflow", "dcd", "uniform", "paired", "#E69F00", "D"),
-    )
-}
+
+DEFAULT_PAIRS = "coupling"
+"""The group of a preset by which pairs are made where a method has none of its own: PairFlow's."""
+
+METHODS: dict[str, Method] = {}
+"""Every method by its name, in the paper's order."""
+
+
+def register(method: Method) -> None:
+    """Adds a method to those that flows, forms, tables and the command line know."""
+    METHODS[method.name] = method
+
+
+for _method in (
+    Method("mdlm", "MDLM", "mdlm", None, "absorbing", None, "#000000", "X"),
+    Method("udlm", "UDLM", "udlm", None, "uniform", None, "#0072B2", "o"),
+    Method("udlm+redi", "UDLM + ReDi", "udlm", REDI, "uniform", None, "#009E73", "v"),
+    Method("udlm+dcd", "UDLM + DCD", "udlm", DCD, "uniform", None, "#56B4E9", "^"),
+    Method("pairflow", "PairFlow", "pairflow", None, "uniform", DEFAULT_PAIRS, "#D55E00", "s"),
+    Method("pairflow+redi", "PairFlow + ReDi", "pairflow", REDI, "uniform", DEFAULT_PAIRS, "#CC79A7", "P"),
+    Method("pairflow+dcd", "PairFlow + DCD", "pairflow", DCD, "uniform", DEFAULT_PAIRS, "#E69F00", "D"),
+):
+    register(_method)
+
+
+def base_names() -> tuple[str, ...]:
+    """Methods that train a model from nothing."""
+    return tuple(name for name, each in METHODS.items() if each.refinement is None)
+
+
+def refined_names() -> tuple[str, ...]:
+    """Methods that make something of another's model."""
+    return tuple(name for name, each in METHODS.items() if each.refinement is not None)
+
+
+MethodName = Annotated[str, NameOf(lambda: METHODS)]
+BaseName = Annotated[str, NameOf(base_names)]
+RefinedName = Annotated[str, NameOf(refined_names)]
 
 
 def find(name: str) -> Method:
@@ -72,19 +105,18 @@ def find(name: str) -> Method:
     Raises:
         SpecError: there is none.
     """
-    for known in METHODS.values():
-        if known.name == name:
-            return known
+    if (known := METHODS.get(name)) is not None:
+        return known
     base, _, refinement = name.partition("+")
-    if base == "mdlm" and refinement in ("dcd", "redi"):
+    others = [each for each in refined_names() if each.partition("+")[2] == refinement]
+    if base in METHODS and others:
         raise SpecError(
-            f"method '{name}': {refinement} needs a model of uniform noise, and mdlm masks; use udlm+{refinement} or "
-            f"pairflow+{refinement}"
+            f"method '{name}': {refinement} needs a model of uniform noise, and {base} masks; use {' or '.join(others)}"
         )
     raise SpecError(f"there is no method '{name}'; expected one of {', '.join(METHODS)}")
 
 
-def parse(text: str) -> tuple[MethodName, ...]:
+def parse(text: str) -> tuple[str, ...]:
     """The methods of a list such as "udlm,pairflow,udlm+dcd", each once, in the paper's order.
 
     Raises:
@@ -96,18 +128,29 @@ def parse(text: str) -> tuple[MethodName, ...]:
     return in_order(asked)
 
 
-def in_order(names: Iterable[MethodName]) -> tuple[MethodName, ...]:
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Each name once, in the paper's order."""
     wanted = set(names)
-    return tuple(name for name in get_args(MethodName) if name in wanted)
+    return tuple(name for name in METHODS if name in wanted)
 
 
-def in_words(names: Sequence[MethodName]) -> str:
+def in_words(names: Sequence[str]) -> str:
     """For the name of a run: which they are, or how many."""
     return " and ".join(names) if len(names) <= 2 else f"{len(names)} methods"
 
 
-def bases(names: Iterable[MethodName]) -> tuple[BaseName, ...]:
+def bases(names: Iterable[str]) -> tuple[str, ...]:
     """The bases that methods start from, each once, in the paper's order."""
-    wanted = {METHODS[name].base for name in names}
-    return tuple(name for name in get_args(BaseName) if name in wanted)
+    return in_order(METHODS[name].base for name in names)
+
+
+def pair_groups(names: Iterable[str], preset: Preset) -> tuple[str, ...]:
+    """The groups of a preset by which the pairs are made that these methods and their bases are trained on."""
+    wanted = {group for name in names for group in (METHODS[name].pairs, METHODS[name].refined_on(preset)) if group}
+    return tuple(group for group in type(preset).model_fields if group in wanted)
+
+
+def coupling_of(preset: Preset, group: str) -> CouplingSpec:
+    """How the pairs of a group are made."""
+    spec: CouplingSpec = getattr(preset, group)
+    return spec

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from flows.cluster import submission
 from flows.cluster.protocol import Progress
 from flows.pages import artifacts
-from flows.stages.command_line import command_line
+from flows.requests import Request
 from flows.stages.surroundings import here, job_context, shared_cluster
 from pairflow.spec import Spec
 
@@ -38,10 +38,11 @@ class Ran(Generic[R]):
 
 def run_job(
     name: str,
-    parameters: Spec,
+    request: Request,
     result_type: type[R],
     *,
     store: str | None,
+    command: str | None = None,
     on_gpu: bool = False,
     by_workers: bool = False,
 ) -> "Ran[R]":
@@ -52,9 +53,10 @@ def run_job(
 
     Args:
         name: of the job.
-        parameters: its request.
+        request: what it is asked for.
         result_type: of its result.
         store: of the flow's parameters.
+        command: the command line that asks the flow for the same again.
         on_gpu: it uses the GPUs of a job.
         by_workers: if there are several workers they use these GPUs, and not the job itself.
 
@@ -82,8 +84,8 @@ def run_job(
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
         num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
-        context = job_context(submission_id, command=command_line(name, parameters), cluster=cluster)
-        job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, parameters, context, num_gpus=num_gpus)
+        context = job_context(submission_id, command=command, cluster=cluster)
+        job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, request, context, num_gpus=num_gpus)
         pages = cluster.settings.ray_pages
         url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
         logger.info("Ray job %s", url)

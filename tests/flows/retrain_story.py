@@ -25,7 +25,7 @@ def main(steps: list[dict[str, Any]]) -> None:
 
     prepare_environment(Settings.read())
     from flows import evaluate, retrain, train
-    from flows.retrain_parameters import RetrainParameters
+    from flows.parameters import RetrainParameters
 
     for module in (evaluate, retrain, train):
         module.run_job = _run_here

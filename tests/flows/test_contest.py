@@ -8,9 +8,9 @@ import pytest
 from flows.contest.contest import DATA, EXTENDS, JUDGED, RECIPE, SOURCE, Contest
 from flows.contest.decision import decide
 from flows.lineage.registry import Registry, Version
-from flows.parameters import recipe
+from flows.parameters import RetrainParameters
+from flows.recipes.changes import resolve
 from flows.results import EvaluateResult, Headline, ModelScores, Score, StepScores, Survey, over_seeds
-from flows.retrain_parameters import RetrainParameters
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec, DistillationSpec, ModelSpec, TrainingSpec, parse
 
@@ -43,7 +43,7 @@ def _version(number: int, tags: dict[str, str]) -> Version:
 def _contest(champion: Version | None = None, survey: Survey = _SURVEY, **fields: Any) -> Contest:
     given = {"dataset": DatasetSpec(name="digits"), "name": "x", "trials": 3, **fields}
     parameters = RetrainParameters.model_validate(given)
-    return Contest(parameters, recipe(parameters.study), "pairflow-x", survey, champion)
+    return Contest(parameters, resolve(parameters.study), "pairflow-x", survey, champion)
 
 
 def _nothing_to_do(contest: Contest, **versions: Version) -> str | None:
@@ -258,8 +258,9 @@ def test_parameters_that_do_not_fit(fields: dict[str, Any], says: str) -> None:
 
 
 def test_a_preset_without_this_dataset() -> None:
+    chosen = parse(RetrainParameters, {"dataset": {"name": "nci"}, "preset": "paper"}).study
     with pytest.raises(SpecError, match="no settings for dataset 'nci'"):
-        parse(RetrainParameters, {"dataset": {"name": "nci"}, "preset": "paper"}).study  # noqa: B018
+        resolve(chosen)
 
 
 def test_the_evaluation_is_at_the_affordable_steps() -> None:

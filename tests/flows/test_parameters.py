@@ -4,19 +4,17 @@ from typing import Any
 
 import pytest
 
-from flows.command import options
 from flows.parameters import (
     DistillParameters,
     PairParameters,
     PipelineParameters,
     StudyParameters,
-    recipe,
     validated,
-    with_overrides,
-    with_seed,
 )
 from flows.recipes import methods
+from flows.recipes.changes import resolve, with_assignments, with_seed
 from flows.recipes.methods import METHODS
+from flows.stages import command_line
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec
 
@@ -24,8 +22,8 @@ from pairflow.spec import DatasetSpec
 class TestParameters:
     def test_overrides_keep_the_rest_of_the_preset(self) -> None:
         parameters = PipelineParameters(dataset=DatasetSpec(name="nci"))
-        changed = with_overrides(parameters, {"training.num_steps": 50, "dataset.max_rows": 9})
-        before, after = recipe(parameters), recipe(changed)
+        changed = with_assignments(parameters, {"training.num_steps": 50, "dataset.max_rows": 9})
+        before, after = resolve(parameters), resolve(changed)
         assert after == before.model_copy(update={"training": before.training.model_copy(update={"num_steps": 50})})
         assert changed.dataset.max_rows == 9
 
@@ -79,7 +77,7 @@ class TestParameters:
     def test_what_the_method_decides_is_no_setting(self) -> None:
         for name in ("training.coupling", "training.process", "redi_training.coupling"):
             with pytest.raises(SpecError, match="the method decides it"):
-                with_overrides(StudyParameters(), {name: "independent"})
+                with_assignments(StudyParameters(), {name: "independent"})
 
     @pytest.mark.parametrize(
         ("fields", "says"),
@@ -94,7 +92,7 @@ class TestParameters:
             validated(PairParameters, fields)
 
     def test_a_seed_is_that_of_all_that_is_trained(self) -> None:
-        preset = with_seed(recipe(StudyParameters()), 7)
+        preset = with_seed(resolve(StudyParameters()), 7)
         assert [each.seed for each in (preset.training, preset.distillation, preset.redi_training)] == [7, 7, 7]
         assert with_seed(preset, None) == preset
 
@@ -117,7 +115,7 @@ class TestMethods:
             assert len({getattr(each, attribute) for each in METHODS.values()}) == len(METHODS) == 7
 
     def test_seeds(self) -> None:
-        assert options.seeds("0, 12") == (0, 12)
+        assert command_line.seeds("0, 12") == (0, 12)
         for text in ("", "1,", "-1", "a"):
             with pytest.raises(SpecError, match="0,1,2"):
-                options.seeds(text)
+                command_line.seeds(text)

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 
 from flows.cluster.local import LocalCluster
 from flows.jobs import replicas
-from flows.parameters import TrainParameters, recipe, with_overrides
+from flows.parameters import TrainParameters
+from flows.recipes.changes import resolve, with_assignments
 from flows.recipes.methods import METHODS
 from pairflow.datasets import load
 from pairflow.errors import SpecError
@@ -58,7 +59,7 @@ def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subproces
 def _alone(folder: Path) -> dict[int, float]:
     """Step -> loss of the same training in this process."""
     chosen = TrainParameters(dataset=DatasetSpec(name="digits", max_rows=150), method="udlm")
-    preset = recipe(with_overrides(chosen, _SETTINGS))
+    preset = resolve(with_assignments(chosen, _SETTINGS))
     train = load(chosen.dataset, progress=False).part("train")
     losses: dict[int, float] = {}
     fit(

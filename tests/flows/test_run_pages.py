@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cluster.protocol import JobContext, Speed
-from flows.command import app, models, retrain
+from flows.command import app, options
 from flows.lineage import page_text, provenance
 from flows.parameters import (
     DistillParameters,
@@ -17,12 +17,13 @@ from flows.parameters import (
     FlowParameters,
     PairParameters,
     PipelineParameters,
+    RetrainParameters,
     StudyParameters,
     TrainParameters,
-    with_overrides,
 )
-from flows.retrain_parameters import RetrainParameters, SurveyParameters
+from flows.recipes.changes import resolve, with_assignments
 from flows.stages.command_line import command_line
+from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, RediSpec, SamplingSpec, Spec
 
 _NCI = DatasetSpec(name="nci", max_rows=50, holdout=0.25)
@@ -30,7 +31,7 @@ _NCI = DatasetSpec(name="nci", max_rows=50, holdout=0.25)
 
 def _changed(parameters: Any, **more: Any) -> Any:
     """With settings of the preset changed, of which one is a list."""
-    return with_overrides(parameters, {"training.num_steps": 7, "model.channel_mults": [1, 2], **more})
+    return with_assignments(parameters, {"training.num_steps": 7, "model.channel_mults": [1, 2], **more})
 
 
 class TestCommandLine:
@@ -38,6 +39,7 @@ class TestCommandLine:
         ("flow", "parameters"),
         [
             ("pair", PairParameters(dataset=_NCI)),
+            ("pair", PairParameters(dataset=_NCI, coupling=CouplingSpec(epsilon=0, temperature=0.5))),
             (
                 "pair",
                 PairParameters(
@@ -71,8 +73,7 @@ class TestCommandLine:
             asked.append((name, given))
             raise KeyboardInterrupt
 
-        for module in (app, models, retrain):
-            monkeypatch.setattr(module, "run_flow", run_flow)
+        monkeypatch.setattr(options, "run_flow", run_flow)
         line = command_line(flow, parameters)
         assert line is not None
         program, *words = shlex.split(line)
@@ -83,24 +84,17 @@ class TestCommandLine:
         assert _meaning(given) == _meaning(parameters)
 
     def test_says_nothing_rather_than_something_else(self) -> None:
-        odd = PairParameters(dataset=_NCI, coupling=CouplingSpec(epsilon=0))
-        assert command_line("pair", odd) is None
         sampling = SamplingSpec(sampler="ancestral")
         redi = PairParameters(dataset=_NCI, redi=RediSpec(sampling=sampling), base_model="abcdef")
         assert command_line("pair", redi) is None
-        assert command_line("other", CouplingSpec()) is None
-        assert command_line("survey", SurveyParameters()) is None
 
 
 def _meaning(parameters: Any) -> Any:
     """Parameters with what a preset or a default says in full."""
-    from flows.parameters import recipe
-
     if isinstance(parameters, PairParameters):
-        return parameters.model_copy(update={"coupling": None if parameters.redi else parameters.closed_form})
-    whole = recipe(parameters)
-    names = [name for name in type(whole).model_fields if name in type(parameters).model_fields]
-    return parameters.model_copy(update={name: getattr(whole, name) for name in names})
+        return parameters.model_copy(update={"coupling": None if parameters.redi else parameters.wanted})
+    names = [name for name in Preset.model_fields if name in type(parameters).model_fields]
+    return parameters.model_copy(update=dict.fromkeys(names)), resolve(parameters)
 
 
 class TestCodeVersion:

@@ -13,7 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from flows import retrain
 from flows.home.settings import Settings
-from flows.retrain_parameters import RetrainParameters
+from flows.parameters import RetrainParameters
 from flows.service import registration
 from flows.service.registration import deployments
 from pairflow.errors import SpecError

@@ -1,0 +1,50 @@
+"""`pairflow pair`, `inspect` and `verify`: coupled pairs, made, shown and checked."""
+
+from typing import Annotated
+
+import typer
+
+from flows.command import options as opt
+from flows.command.running import run_flow
+from flows.home.settings import absolute_url
+from flows.parameters import PairParameters
+from flows.results import PairResult
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    opt.flow_command(app, PairParameters)(pair)
+    app.command()(verify)
+    app.command()(inspect)
+
+
+def pair(result: PairResult, parameters: PairParameters) -> None:
+    """Couple every training row with a source point, or draw a model's own pairs; prints the URL of the pairs."""
+    state = "were there already" if result.skipped else f"made at {result.rows_per_second:,.4g} rows/s"
+    distance = "" if result.mean_hamming is None else f"; mean Hamming distance {result.mean_hamming:.2f}"
+    print(f"{result.rows:,} pairs {state}{distance}")
+    print(result.url)
+
+
+def verify(
+    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Put back what is damaged; make bad shards again.")] = False,
+    json: opt.Json = False,
+) -> None:
+    """Recompute the hashes of stored pairs, and repair them; exit code 1 if a file is damaged (still), and which."""
+    from flows.command import verification
+
+    remake = (lambda parameters: run_flow("pair", parameters)) if repair else None
+    if not verification.verify(absolute_url(url), remake, as_json=json):
+        raise typer.Exit(1)
+
+
+def inspect(
+    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    rows: Annotated[int, typer.Option(min=0, help="Pairs to show.")] = 5,
+    json: opt.Json = False,
+) -> None:
+    """Show what stored pairs were made of, and some of them."""
+    from flows.pages import terminal
+
+    terminal.pairs(absolute_url(url), num_rows=rows, as_json=json)

@@ -1,0 +1,172 @@
+"""Changes to a preset: every field of its specs, and none has to be given. What is not given is the preset's."""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol, TypeVar, get_args
+
+from pydantic import Field, create_model, model_validator
+
+from pairflow.errors import SpecError
+from pairflow.presets import Preset, preset
+from pairflow.spec import DatasetSpec, OptimizerSpec, PresetName, Spec, TrainingSpec, parse
+
+S = TypeVar("S", bound=Spec)
+# What the method decides, so that no setting beside it can say something else.
+_OF_THE_METHOD: dict[type[Spec], tuple[str, ...]] = {TrainingSpec: ("process", "coupling")}
+
+
+class Changes(Spec):
+    """Base of what `changes_of` makes: a spec of which every field may be left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_whole_spec(cls, given: Any) -> Any:
+        """A whole spec is a change of everything, but for what the method decides."""
+        if not isinstance(given, Spec):
+            return given
+        return {name: value for name, value in given.model_dump(mode="json").items() if name in cls.model_fields}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was said, as JSON values."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+@cache
+def changes_of(spec_type: type[Spec]) -> type[Changes]:
+    """The changes that can be made to a spec of a type: the same names, types, bounds and descriptions."""
+    fields: dict[str, Any] = {}
+    for name, field in spec_type.model_fields.items():
+        if name in _OF_THE_METHOD.get(spec_type, ()):
+            continue
+        inner: Any = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Spec):
+            inner = changes_of(inner)
+        kept: Any = Field(None, description=field.description)
+        kept.metadata = field.metadata
+        fields[name] = (inner if type(None) in get_args(inner) else inner | None, kept)
+    return create_model(spec_type.__name__, __base__=Changes, __doc__=spec_type.__doc__, **fields)
+
+
+def groups(*names: str) -> Any:
+    """A base class for parameters that take changes to these groups of a preset."""
+    fields: dict[str, Any] = {}
+    for name in names:
+        field = Preset.model_fields[name]
+        spec_type: Any = field.annotation
+        text = f"{field.description} What is left empty is the preset's."
+        fields[name] = (changes_of(spec_type) | None, Field(None, description=text))
+    return create_model("Groups", __base__=Spec, **fields)
+
+
+class OfPreset(Protocol):
+    """Parameters that name a preset and may change it."""
+
+    @property
+    def dataset(self) -> DatasetSpec: ...
+    @property
+    def preset(self) -> PresetName: ...
+
+
+def resolve(parameters: OfPreset) -> Preset:
+    """The preset of the dataset, with what was given in its place: concrete, once, at a flow's entry.
+
+    Raises:
+        SpecError: the preset has no settings for this dataset, or what was given does not fit the rest.
+    """
+    base = preset(parameters.preset, parameters.dataset.name)
+    update = {}
+    for name in Preset.model_fields:
+        if (changes := getattr(parameters, name, None)) is not None and changes.given:
+            before = getattr(base, name)
+            update[name] = _named(name, type(before), _merged(before.model_dump(mode="json"), changes.given))
+    return base.model_copy(update=update)
+
+
+def _merged(before: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    within = {
+        name: _merged(before[name], value)
+        for name, value in changes.items()
+        if isinstance(value, dict) and isinstance(before.get(name), dict)
+    }
+    return before | dict(changes) | within
+
+
+def _named(group: str, spec_type: type[S], data: Mapping[str, Any]) -> S:
+    try:
+        return parse(spec_type, data)
+    except SpecError as error:
+        raise SpecError(f"{group}: {error}") from None
+
+
+def with_seed(preset: Preset, seed: int | None) -> Preset:
+    """`preset` with another seed of all that is trained; None leaves it as it is."""
+    if seed is None:
+        return preset
+    trained = {name: spec for name, spec in preset if isinstance(spec, OptimizerSpec)}
+    return preset.model_copy(update={name: spec.model_copy(update={"seed": seed}) for name, spec in trained.items()})
+
+
+def with_assignments(parameters: S, assignments: Mapping[str, Any]) -> S:
+    """Parameters with single fields changed, such as `{"training.num_steps": 50}`, as `--set` says them.
+
+    Raises:
+        SpecError: a name that does not exist, with the nearest one that does; or a value that does not fit.
+    """
+    data = parameters.model_dump(mode="json", exclude_none=True)
+    known = settable(type(parameters))
+    for name, value in assignments.items():
+        group, _, field = name.partition(".")
+        if field in _OF_THE_METHOD.get(_spec_type(group), ()):
+            raise SpecError(f"{name}: got {value!r}, but the method decides it; choose one with --method or --methods")
+        if name not in known:
+            raise SpecError(f"{name}: there is no such setting; {_instead(name, known)}")
+        within = data
+        *path, last = name.split(".")
+        for step in path:
+            within = within.setdefault(step, {})
+        within[last] = value
+    return parse(type(parameters), data)
+
+
+def settable(parameters_type: type[Spec]) -> tuple[str, ...]:
+    """The names that `--set` knows of a flow's parameters: GROUP.FIELD, in their order."""
+    found: list[str] = []
+
+    def visit(prefix: str, spec_type: type[Spec]) -> None:
+        for name, field in spec_type.model_fields.items():
+            inner = spec_of(field.annotation)
+            if inner is not None and issubclass(inner, Changes):
+                visit(f"{prefix}{name}.", inner)
+            else:
+                found.append(f"{prefix}{name}")
+
+    for name, field in parameters_type.model_fields.items():
+        inner = spec_of(field.annotation)
+        if inner is not None and (name == "dataset" or name in Preset.model_fields):
+            visit(f"{name}.", inner)
+    return tuple(found)
+
+
+def spec_of(annotation: Any) -> type[Spec] | None:
+    """The spec that a field holds, if it holds one: of `CouplingSpec | None` it is CouplingSpec."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, Spec):
+            return each
+    return None
+
+
+def _spec_type(group: str) -> Any:
+    return Preset.model_fields[group].annotation if group in Preset.model_fields else None
+
+
+def _instead(name: str, known: tuple[str, ...]) -> str:
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+        return f"did you mean {near[0]}?"
+    group = name.partition(".")[0]
+    fields = [each for each in known if each.startswith(f"{group}.")]
+    if fields:
+        return f"expected one of {', '.join(fields)}"
+    known_groups = dict.fromkeys(each.partition(".")[0] for each in known)
+    return f"expected GROUP.FIELD with GROUP one of {', '.join(known_groups)}"
