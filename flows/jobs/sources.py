@@ -54,8 +54,8 @@ class PairSource(ABC):
 
     fingerprint: str
     engine_version: str
-    base: FoundModel | None = None
-    earlier: Earlier | None = None
+    base: FoundModel | None
+    earlier: Earlier | None
 
     @classmethod
     @abstractmethod
@@ -199,6 +199,7 @@ class Redi(PairSource):
     loaded: LoadedModel
     fingerprint: str
     engine_version: str = inputs.REDI_ENGINE
+    earlier: None = None
 
     @classmethod
     def of(cls, request: PairRequest, data: inputs.Data, settings: Settings) -> Self:
