@@ -1,4 +1,4 @@
-"""Named settings: `demo` takes minutes, `laptop` longer, `paper` is the authors' (method.md §3 and §5)."""
+"""Named settings: `demo` takes minutes, `laptop` longer, `paper` is the authors' (docs/method.md §3 and §5)."""
 
 from typing import get_args
 
@@ -73,7 +73,7 @@ def _preset(
 ) -> Preset:
     """A preset whose DCD takes (steps, steps a round), and whose ReDi fine-tunes for `tuning_steps`, or for as many.
 
-    `learning_rates` are those of DCD (the authors') and of ReDi's fine-tuning (ours: method.md gives none).
+    `learning_rates` are those of DCD (the authors') and of ReDi's fine-tuning (ours: none is published).
     """
     num_steps, update_teacher_every = distillation
     return Preset(
@@ -180,7 +180,7 @@ def _paper() -> dict[str, Preset]:
 
 
 def _laptop() -> dict[str, Preset]:
-    """Small networks, trained until a comparison shows: method.md §6 has what a prototype of the QM9 one reached."""
+    """Small networks, trained until a comparison shows: docs/results.md has what the QM9 one reached."""
     training = TrainingSpec(num_steps=2600, batch_size=128, learning_rate=1e-3, warmup_steps=200)
     return {
         "digits": _brief(SIZES["unet"]["small"], training, (1, 2, 4, 8, 16)),

@@ -1,4 +1,4 @@
-"""The noise schedule: κ_t and the quantities that follow from it (method.md §1 and §2).
+"""The noise schedule: κ_t and the quantities that follow from it (docs/method.md §1 and §2).
 
 t = 0 is the source (noise) and t = 1 is the data. All functions take a float or an array or tensor of times and
 return the same kind.
@@ -10,7 +10,7 @@ Times = TypeVar("Times")  # float, numpy array or torch tensor
 
 
 def kappa(t: Times) -> Times:
-    """κ_t, the probability that a token at time t is already the target's; linear: κ_t = t."""
+    """κ_t of Eq. (1.1), the probability that a token at time t is already the target's; linear: κ_t = t."""
     return t
 
 
@@ -20,15 +20,15 @@ def d_kappa(t: Times) -> Times:
 
 
 def gamma(kappa_t: float, vocab_size: int) -> float:
-    """γ_t = 1 + Kκ_t/(1 − κ_t): odds of a matching token against one given other token; κ_t < 1."""
+    """γ_t = 1 + Kκ_t/(1 − κ_t), Eq. (1.3): odds of a matching token against one given other token; κ_t < 1."""
     return 1 + vocab_size * kappa_t / (1 - kappa_t)
 
 
 def flip_ceiling(kappa_t: float, d_kappa_t: float, step_size: float, vocab_size: int) -> float:
-    """c_t = h·κ̇_t (K−1) / (1 + (K−1)κ_t): a position with S^i = 1 moves with this probability in one Euler step.
+    """c_t = h·κ̇_t (K−1) / (1 + (K−1)κ_t), Eq. (2.7): in one Euler step a position with S^i = 1 moves with this chance.
 
-    Follows from the backward velocity, PairFlow (arXiv 2512.20063) Eq. 12. At most 1 for the linear schedule on the
-    grid t = h, 2h, …, 1.
+    The velocity κ̇_t (K·1[a = z^i] − 1) / (1 + (K−1)κ_t) · S^i(z), Eq. (2.6), balances Eq. (2.5); it is Eq. 12 of
+    PairFlow (arXiv 2512.20063). At most 1 for the linear schedule on the grid t = h, 2h, …, 1.
     """
     return step_size * d_kappa_t * (vocab_size - 1) / (1 + (vocab_size - 1) * kappa_t)
 

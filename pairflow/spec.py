@@ -82,7 +82,7 @@ class DatasetSpec(Spec):
 
 
 class CouplingSpec(Spec):
-    """How every data point gets its source point (method.md §2, PairFlow Algorithm 1)."""
+    """How every data point gets its source point (docs/method.md §2, PairFlow Algorithm 1)."""
 
     kind: Literal["closed_form", "independent"] = Field(
         "closed_form",

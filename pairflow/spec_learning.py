@@ -1,4 +1,4 @@
-"""Specs of training, distillation and sampling (method.md §3 to §6)."""
+"""Specs of training, distillation and sampling (docs/method.md §3 to §6)."""
 
 from typing import Literal, Self
 
@@ -36,7 +36,7 @@ class OptimizerSpec(Spec):
 
 
 class TrainingSpec(OptimizerSpec):
-    """How the denoiser is trained (method.md §3)."""
+    """How the denoiser is trained (docs/method.md §3)."""
 
     process: Literal["uniform", "absorbing"] = Field(
         "uniform", description="Noise: uniform replaces a token by any (UDLM, PairFlow), absorbing by a mask (MDLM)."
@@ -58,7 +58,7 @@ class TrainingSpec(OptimizerSpec):
 
 
 class DistillationSpec(OptimizerSpec):
-    """Discrete consistency distillation of a trained model (DCD; method.md §5)."""
+    """Discrete consistency distillation of a trained model (DCD; docs/method.md §5)."""
 
     num_steps: int = Field(10_000, ge=1, description="Optimiser steps.")
     learning_rate: float = Field(6e-5, gt=0, le=1, description="Learning rate of AdamW.")
@@ -88,7 +88,7 @@ class DistillationSpec(OptimizerSpec):
 
 
 class SamplingSpec(Spec):
-    """How samples are drawn from a denoiser (method.md §4)."""
+    """How samples are drawn from a denoiser (docs/method.md §4)."""
 
     sampler: Literal["ancestral", "euler", "psi"] = Field(
         "ancestral",
@@ -121,7 +121,7 @@ class SamplingSpec(Spec):
 
 
 class RediSpec(Spec):
-    """The pairs of rectified discrete flow: a model's own sources and samples (ReDi; method.md §5)."""
+    """The pairs of rectified discrete flow: a model's own sources and samples (ReDi; docs/method.md §5)."""
 
     num_pairs: int = Field(20_000, ge=1, le=2**40, description="Pairs to draw (1 or more).")
     num_steps: int = Field(256, ge=1, le=1024, description="Sampling steps a pair (1 to 1,024).")

@@ -1,4 +1,4 @@
-"""`fit`: trains a denoiser on targets, or on coupled pairs, with checkpoints and metrics (method.md §3).
+"""`fit`: trains a denoiser on targets, or on coupled pairs, with checkpoints and metrics (docs/method.md §3).
 
 The result is a pure function of (model spec, training spec, data, initial weights) on one kind of device: rows, times
 and noise of a step are keyed by (seed, step), so an interrupted run that is started again ends, on the CPU, with

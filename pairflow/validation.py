@@ -16,8 +16,8 @@ _BATCH_SIZE = 256
 class Validator:
     """Measures the loss on held-out rows, always of the independent coupling of the model's process.
 
-    Held-out rows have no stored source, and uniform sources make the figure the same bound for every
-    coupling, so that models trained on different couplings can be compared.
+    Held-out rows have no stored source, and uniform sources make the figure the same bound (docs/method.md §6) for
+    every coupling, so that models trained on different couplings can be compared.
 
     Args:
         rows: held-out targets, integers [V, D]; the first 2,048 are used.

@@ -17,7 +17,7 @@ the middle one may run anywhere, in any order, at the same time, and again after
 
 The manifest is written last and is never changed: a coupling with a manifest is whole, one without is partial.
 docs/format.md describes every file. Nothing here reads pickles or keeps credentials, and only housekeeping
-(`take_inventory`) lists folders.
+(`take_inventory`) lists folders. May import `pairflow.spec` and `pairflow.errors`; no torch, and nothing of the flows.
 """
 
 from storage.batches import PairBatch, PairReader

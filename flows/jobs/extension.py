@@ -1,7 +1,7 @@
 """Pairs taken over from a coupling of earlier data (`--extend`): only rows that were not in it are walked.
 
-This is an approximation. The posterior of a row is over all data (method.md §2), so that one row more may change every
-pair; the pairs taken over keep the posterior over the data of their time. Exact pairs need a whole new coupling.
+This is an approximation. The posterior of a row is over all data (docs/method.md §2), so that one row more may change
+every pair; the pairs taken over keep the posterior over the data of their time. Exact pairs need a whole new coupling.
 """
 
 import functools

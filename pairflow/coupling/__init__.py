@@ -8,7 +8,8 @@
 
 A support larger than one process or GPU can be split: `couple_in_parts`.
 
-Each engine has a version, which is part of a coupling's fingerprint: equal fingerprints mean equal bytes.
+Each engine has a version, which is part of a coupling's fingerprint: equal fingerprints mean equal bytes. Before you
+change one, read the README beside this file. May import `schedule`, `rng`, `spec` and `errors` of the library.
 """
 
 import importlib
@@ -50,7 +51,7 @@ def couple(
     num_threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]:
-    """Draws a source point x_0 for every target x_1 (PairFlow, arXiv 2512.20063, Algorithm 1; method.md §2).
+    """Draws a source point x_0 for every target x_1 (PairFlow, arXiv 2512.20063, Algorithm 1; docs/method.md §2).
 
     The source of a row is a pure function of the row, the support, `vocab_size`, `spec`, the row's sample id and the
     engine's version: the size and order of the batch, threads and processes never show in it.

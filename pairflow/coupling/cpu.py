@@ -1,13 +1,18 @@
-"""The CPU engine: the backward walk sampled exactly, without ever forming the marginals (method.md §2).
+"""The CPU engine: the backward walk sampled exactly, without ever forming the marginals (docs/method.md §2).
 
 Dense engines compute S^i(z) for every position, D·M multiply-adds a step. But "move with probability c_t·S^i" is the
-same as "draw u < c_t, draw a row m from the posterior, and move if d_m^i = z^i", independently for each position. So a
-step only needs rows drawn from the posterior, for the few positions with u < c_t:
+same as "draw u < c_t, draw a row m from the posterior, and move if d_m^i = z^i", independently for each position:
+
+    P(u < c_t and d_m^i = z^i) = c_t·Σ_m w_m(z)·1[d_m^i = z^i] = c_t·S^i(z)          Eq. (2.9)
+
+So a step only needs rows drawn from the posterior, for the few positions with u < c_t:
 
 - The posterior's weights depend on a row's match count alone, so a draw is a draw of a *level* (how many tokens match)
-  by the levels' total weights, and then of a row uniformly among the rows at that level.
+  by the levels' total weights, P(l) ∝ H(l)·γ^l, Eq. (2.10), and then of a row uniformly among those at that level.
 - Levels are counted from the best downwards, and only until every draw is decided whatever the rest holds.
-- A move of one position changes the counts by one comparison with one column of the support; nothing is recounted.
+- A position's move changes the counts by one comparison with a column of the support, Eq. (2.11); nothing is recounted.
+- While M·γ^{2k−δ} < ε/(D·T), k moves from the start and δ the distance of the nearest other row, nothing is looked at,
+  Eq. (2.12).
 
 All passes over the support are branch-free loops over bytes that LLVM turns into vector instructions. For τ ≠ 1 the
 marginals are needed after all: the matches of the rows at each level are counted position by position, in bytes.

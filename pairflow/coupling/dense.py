@@ -1,8 +1,12 @@
-"""The dense engine: the equations of method.md §2 written out with one-hot matrices. It is the oracle.
+"""The dense engine: the equations of docs/method.md §2 written out with one-hot matrices. It is the oracle.
 
-Everything is formed: the posterior over all M rows, the closed-form denoiser p_{1|t}(a|z) for all K tokens, the
-marginal agreement S^i. It costs D·M·K multiply-adds a row and step, and serves to check the other engines, as an exact
-denoiser for small data, and as the baseline of the benchmarks.
+    w_m(z) = γ^{−h(d_m,z)} / Σ_j γ^{−h(d_j,z)}            posterior, Eq. (2.1)
+    p_{1|t}^i(a|z) = Σ_m w_m(z)·1[d_m^i = a]              closed-form denoiser, Eq. (2.2)
+    S^i(z) = Σ_m w_m(z)·1[d_m^i = z^i]                    agreement, Eq. (2.3)
+    P(position i moves) = c_t·S^i(z)                      one Euler step, Eq. (2.7); at τ ≠ 1 Eq. (2.8)
+
+All of it is formed, over all M rows and K tokens. It costs D·M·K multiply-adds a row and step, and serves to check the
+other engines, as an exact denoiser for small data, and as the baseline of the benchmarks.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,23 +62,24 @@ class DenseSupport:
         return one_hot.scatter_(-1, tokens[..., None], 1).flatten(1)
 
     def posterior(self, state: Tensor, gamma: float) -> Tensor:
-        """w_m(z) = γ^{−h(d_m, z)} / Σ_j γ^{−h(d_j, z)}: [B, D] -> [B, M]."""
+        """w_m(z) = γ^{−h(d_m, z)} / Σ_j γ^{−h(d_j, z)}, Eq. (2.1): [B, D] -> [B, M]."""
         matches = self._flat_one_hot(state) @ self.one_hot.T
         return torch.softmax((matches - self.length) * np.log(gamma), dim=-1)
 
     def denoiser(self, state: Tensor, gamma: float) -> Tensor:
-        """p_{1|t}(a|z) = Σ_m w_m·1[d_m^i = a] at every position i: [B, D] -> [B, D, K]."""
+        """p_{1|t}(a|z) = Σ_m w_m·1[d_m^i = a] at every position i, Eq. (2.2): [B, D] -> [B, D, K]."""
         return (self.posterior(state, gamma) @ self.one_hot).unflatten(1, (self.length, self.vocab_size))
 
     def marginal_agreement(self, state: Tensor, gamma: float) -> Tensor:
-        """S^i(z) = Σ_m w_m·1[d_m^i = z^i] = p_{1|t}(z^i|z): [B, D] -> [B, D]."""
+        """S^i(z) = Σ_m w_m·1[d_m^i = z^i] = p_{1|t}(z^i|z), Eq. (2.3): [B, D] -> [B, D]."""
         return self.denoiser(state, gamma).gather(-1, state[..., None])[..., 0]
 
 
 def move_probability(agreement: Tensor, ceiling: float, vocab_size: int, temperature: float) -> Tensor:
     """Probability that a position leaves its token in one Euler step, from S^i; c_t·S^i at τ = 1.
 
-    For τ ≠ 1 the ratio r of one other token's probability to the own one's is taken to the power 1/τ.
+    For τ ≠ 1 the ratio r of one other token's probability to the own one's is taken to the power 1/τ:
+    r = c_t·S^i/(K−1) / (1 − c_t·S^i), and the probability is 1 − 1/(1 + (K−1)·r^{1/τ}), Eq. (2.8).
     """
     move = ceiling * agreement
     ratio = move / (vocab_size - 1) / (1 - move)

@@ -1,5 +1,8 @@
 """The cpu engine's inner loops, compiled by numba: what one thread does for a few rows.
 
+The equations are those of docs/method.md §2: `draw_levels` is Eq. (2.10), `_agreement` Eq. (2.3), `_move_probability`
+Eq. (2.8), and `walk_rows` puts them together by Eq. (2.9), with the bound of Eq. (2.12) and the counts of Eq. (2.11).
+
 Types here are numba's: `columns` [D, M] and `states` [B, D] hold tokens of one unsigned type, `counts` [M] holds match
 counts in the smallest unsigned type that fits D.
 """
@@ -36,7 +39,7 @@ def draw(seed, sample_id, word, position):
 
 @njit(cache=True, nogil=True)
 def draw_levels(counts, own_level, gamma, units, histogram, by_block, cumulative, levels):
-    """Draws a level for each of `units` by the levels' total weight hist[l]·γ^l, and fills `histogram` as needed.
+    """Draws a level for each of `units` by P(l) ∝ hist[l]·γ^l, Eq. (2.10), and fills `histogram` as needed.
 
     `cumulative[l]` is the weight of the levels l and above, in units of one row at the best level. Level l is drawn
     for u when cumulative[l+1] ≤ u·W < cumulative[l] with W the total. Below the levels counted so far only a bound of
@@ -86,7 +89,7 @@ def draw_levels(counts, own_level, gamma, units, histogram, by_block, cumulative
 
 @njit(cache=True, nogil=True)
 def _agreement(points, state, target, counts, own_level, gamma, negligible, by_level, used, agreement):
-    """S^i of every position, summed over the rows whose weight is not negligible; agreement is [D] float64.
+    """S^i of every position, Eq. (2.3), summed over the rows whose weight is not negligible; agreement is [D] float64.
 
     Rows of one level weigh the same. So a few rows at a time their matches are counted by level and position, in bytes,
     and only the numbers are weighted: one vector instruction does 32 positions, where one on weights does four.
@@ -199,7 +202,7 @@ def walk_rows(
             if num_units == 0:
                 continue
             # At t = 1 γ is infinite and only copies of the target weigh anything. Later a row at distance d from the
-            # target is at least d − k from the state, where k = length − num_own, against k of the target itself.
+            # target is at least d − k from the state, where k = length − num_own, against k of its own, Eq. (2.12).
             alone = step == 0 or nearest < 0
             if not alone and tolerance > 0.0:
                 exponent_of_gamma = 2 * (length - num_own) - (length - nearest)
@@ -255,7 +258,7 @@ def walk_rows(
 
 @njit(cache=True, nogil=True)
 def _move_probability(rate, vocab_size, exponent):
-    """Probability of leaving a token, from c_t·S^i: the odds of one other token against the own to the power 1/τ."""
+    """Probability of leaving a token from c_t·S^i, Eq. (2.8): the odds of another token against the own, to 1/τ."""
     if exponent == 1.0:
         return rate
     others = np.float64(vocab_size - np.uint64(1))

@@ -7,7 +7,7 @@ _SUMS_AT_ONCE = 1 << 22  # float64 of the cumulative sums that are searched at o
 
 
 def draw_levels(histogram: Tensor, gamma: float, units: Tensor, rows: Tensor) -> Tensor:
-    """Draws a level for each of `units` [N] by the levels' total weight hist[l]·γ^l.
+    """Draws a level for each of `units` [N] by P(l) ∝ hist[l]·γ^l, Eq. (2.10) of docs/method.md.
 
     Weights are in units of one row at the best level, and summed from the best level downwards. Levels whose rows all
     together weigh less than the last bit of 1 are left out: the sum is at least 1.

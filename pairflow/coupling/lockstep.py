@@ -1,11 +1,12 @@
-"""The backward walk of a batch of rows in lockstep, in torch, against a support in parts (method.md §2).
+"""The backward walk of a batch of rows in lockstep, in torch, against a support in parts (docs/method.md §2).
 
-The same exact sampling as the cpu engine's, arranged for a device that wants much work at a time: all rows take a step
-together, the few positions with u < c_t are gathered in one flat list of draws, and rows that need no look at the
-support are left out of it. Levels are drawn from the histogram of match counts and rows by their rank at a level, by
-the arithmetic of `pairflow.coupling.kernels` in float64: sources are those of the cpu engine bit for bit, for any
-number of parts. (The cpu engine stops counting levels once a bound of the rest decides every draw. All levels counted
-decide alike, but for a draw within the rounding of the sums, 10^-16 of all.)
+The same exact sampling as the cpu engine's, Eq. (2.9) with levels drawn by Eq. (2.10) and no scan under Eq. (2.12),
+arranged for a device that wants much work at a time: all rows take a step together, the few positions with u < c_t are
+gathered in one flat list of draws, and rows that need no look at the support are left out of it. Levels are drawn from
+the histogram of match counts and rows by their rank at a level, by the arithmetic of `pairflow.coupling.kernels` in
+float64: sources are those of the cpu engine bit for bit, for any number of parts. (The cpu engine stops counting levels
+once a bound of the rest decides every draw. All levels counted decide alike, but for a draw within the rounding of the
+sums, 10^-16 of all.)
 
 Nothing in here knows how match counts are made: see `pairflow.coupling.parts`.
 """
@@ -116,7 +117,7 @@ class _Walk:
         return tokens
 
     def _moves_of_marginals(self, step: int) -> tuple[Tensor, Tensor]:
-        """The positions that move in a step at τ ≠ 1, from S^i of every position."""
+        """The positions that move in a step at τ ≠ 1, from S^i of every position, Eq. (2.8)."""
         own = self.states == self.targets
         agreement = own.to(torch.float64)
         scanned = (~self._alone(step, own)).nonzero()[:, 0]
@@ -135,7 +136,7 @@ class _Walk:
         return where[:, 0], where[:, 1]
 
     def _agreement(self, step: int, scanned: Tensor, own: Tensor) -> Tensor:
-        """S^i = Σ_m w_m·1[d_m^i = z^i] of `scanned` rows, [R, D]; `own` is 1 where a state has its target's token."""
+        """S^i = Σ_m w_m·1[d_m^i = z^i], Eq. (2.3), of `scanned` rows [R, D]; `own` is 1 at a target's token."""
         numbers, own_levels = self._scan(scanned)
         histogram = self._with_own(numbers.sum(0), own_levels)
         # τ > 1 raises small agreements to a power below 1, so that smaller weights show.

@@ -1,5 +1,7 @@
 """Match counts: how many tokens each row of the support shares with a state, and passes over them (numba).
 
+A move of position i from a to b is n_m ← n_m + 1[d_m^i = b] − 1[d_m^i = a] for every row m: docs/method.md, Eq. (2.11).
+
 All loops are branch-free over bytes or 16-bit words, so that LLVM makes vector instructions of them.
 
 numba's cache on disk looks at a function's own file only: after a change in here (or in `pairflow.rng`), touch

@@ -24,7 +24,7 @@ def count_matches(columns: Tensor, states: Tensor, counts: Tensor) -> None:
 
 
 def scan(columns: Tensor, counts: Tensor, rows: Tensor, moves: Moves, numbers: Tensor, chunk_size: int) -> None:
-    """Applies the moves of `rows` [R] to their counts, and fills `numbers`; chunks are of `chunk_size` rows."""
+    """Applies the moves of `rows` [R] to their counts, Eq. (2.11), and fills `numbers`, `chunk_size` rows a chunk."""
     num_levels = numbers.shape[2]
     moved = torch.repeat_interleave(rows, moves.offsets.diff())
     moves_at_once = max(1, _ELEMENTS_AT_ONCE // chunk_size)

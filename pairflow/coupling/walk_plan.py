@@ -26,16 +26,16 @@ class WalkPlan:
         return self.temperature != 1
 
     def ceiling(self, step: int) -> float:
-        """c_t of a step."""
+        """c_t of a step, Eq. (2.7)."""
         t = backward_times(self.num_steps)[step]
         return flip_ceiling(kappa(t), d_kappa(t), 1 / self.num_steps, self.vocab_size)
 
     def gamma(self, step: int) -> float:
-        """γ_t of a step after the first, where it is infinite."""
+        """γ_t of a step after the first, where it is infinite, Eq. (1.3)."""
         return gamma(kappa(backward_times(self.num_steps)[step]), self.vocab_size)
 
     def dominating_exponent(self, step: int, num_rows: int) -> int:
-        """The largest e with M·γ^e below the tolerance of one draw: up to it a step needs no scan."""
+        """The largest e with M·γ^e below ε/(D·T), a draw's tolerance: up to it a step needs no scan, Eq. (2.12)."""
         tolerance = self.epsilon / (self.length * self.num_steps)
         if self.exact_marginals or tolerance == 0:
             return _NO_EXPONENT

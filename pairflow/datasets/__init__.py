@@ -1,6 +1,7 @@
 """Data sets by name: `load(DatasetSpec(name="digits"))` gives token rows, split and ready to couple.
 
 `_REGISTRY` is the one list of data sets, `load` the one dispatcher. A new data set is a loader and a line there.
+May import `spec`, `errors` and `progress` of the library: no torch.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`distill`: discrete consistency distillation (DCD, Duo, arXiv 2506.10892, §4; method.md §5) of a trained model.
+"""`distill`: discrete consistency distillation (DCD, Duo, arXiv 2506.10892, §4; docs/method.md §5) of a trained model.
 
 A student at a noisier state learns to say what a teacher says at a less noisy state of the same trajectory. The gap
 between the two doubles every round, when the student becomes the next teacher: after n rounds one step of the student

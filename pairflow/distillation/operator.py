@@ -1,8 +1,11 @@
 """From Gaussian noise to uniform noise: κ of the discrete state that a noised one-hot vector's argmax is.
 
-With w = α̃·onehot(x_1) + σ̃·ε and x = argmax(w), the token of x_1 wins with probability P(r) = ∫ φ(u − r) Φ(u)^{K−1} du,
-r = α̃/σ̃, and every other token with the same remaining chance. So x is distributed as a state of the uniform process
-with κ = (K·P − 1)/(K − 1) (Duo, arXiv 2506.10892, Eq. 10; method.md §5).
+With w = α̃·onehot(x_1) + σ̃·ε and x = argmax(w), the token of x_1 wins with probability P(r), r = α̃/σ̃, and every other
+token with the same remaining chance. So x is distributed as a state of the uniform process with κ, where
+
+    P(r) = ∫ φ(u − r) Φ(u)^{K−1} du,   κ = (K·P(r) − 1)/(K − 1)          docs/method.md, Eq. (5.2)
+
+(Duo, arXiv 2506.10892, Eq. 10).
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
-"""Rectified discrete flow (ReDi, arXiv 2507.15897; method.md §5): pairs that a trained model makes itself.
+"""Rectified discrete flow (ReDi, arXiv 2507.15897; docs/method.md §5): pairs that a trained model makes itself.
 
-Sources are drawn, and the model samples a target from each. To fine-tune on the pairs is
-`fit(..., source=pairs.source, target=pairs.target, initial=checkpoint)`: the training loss, on another coupling.
+Sources are drawn, and the model samples a target from each: x_0 ~ uniform, x_1 = sample_θ(x_0), Eq. (5.7). To fine-tune
+on the pairs is `fit(..., source=pairs.source, target=pairs.target, initial=checkpoint)`: the training loss, on another
+coupling.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """What samples are worth: `evaluator` prepares, once for a dataset, the measure that fits its kind of data.
 
-Heavy libraries (torch, RDKit) are loaded by the evaluator that needs them.
+Heavy libraries (torch, RDKit) are loaded by the evaluator that needs them. May import datasets and what both stand on
+(`spec`, `errors`, `devices`, `progress`): a measure knows nothing of the model whose samples it is given.
 """
 
 import logging

@@ -85,7 +85,7 @@ class InceptionEvaluator:
 
 
 def inception_score(chances: np.ndarray) -> float:
-    """exp(E_x KL(p(y|x) ‖ p(y))) of class probabilities [N, classes] (arXiv 1606.03498, §4): 1 to `classes`."""
+    """exp(E_x KL(p(y|x) ‖ p(y))), Eq. (6.3), of class probabilities [N, classes]: 1 to `classes` (arXiv 1606.03498)."""
     marginal = chances.mean(axis=0)
     logs = np.log(np.where(chances > 0, chances, 1)) - np.log(np.where(marginal > 0, marginal, 1))
     return float(np.exp((chances * logs).sum(axis=1).mean()))

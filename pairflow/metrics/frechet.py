@@ -34,7 +34,7 @@ class Gaussian:
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
-    """|μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½): squared, as FID is reported.
+    """|μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁^½ C₂ C₁^½)^½), Eq. (6.2) of docs/method.md: squared, as FID is reported.
 
     The trace of that root is the sum of the singular values of A₁A₂ᵀ, which stay real and accurate for singular
     covariances, as a general matrix root does not.

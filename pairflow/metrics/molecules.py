@@ -1,4 +1,4 @@
-"""Validity, uniqueness and novelty of generated SMILES (method.md §6), and how they compare with the data; by RDKit."""
+"""Validity, uniqueness and novelty of generated SMILES (docs/method.md §6), compared with the data's; by RDKit."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +23,8 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class MoleculeMetrics:
-    """Counts over one set of samples.
+    """Counts over one set of samples: with C the canonical SMILES of the valid ones and A those of the training set,
+    |C|, |set(C)| and |set(C) ∖ A|, docs/method.md, Eq. (6.1).
 
     Attributes:
         num_samples: all strings.

@@ -12,8 +12,9 @@ class TokenEvaluator:
     """Compares samples with held-out rows by their marginals, and with training rows for exact copies.
 
     Metrics:
-        marginal_total_variation: ½ Σ_a |p̂(a) − q̂(a)| between the samples' and the held-out rows' marginal
-            of a position, averaged over positions; 0 to 1. Blind to dependence between positions.
+        marginal_total_variation: ½ Σ_a |p̂(a) − q̂(a)| between the samples' and the held-out rows' marginal of a
+            position, averaged over positions, Eq. (6.4) of docs/method.md; 0 to 1. Blind to dependence between
+            positions.
         neighbour_total_variation: the same for the pairs (x^i, x^{i+1}), which sees the nearest dependence;
             with few rows and a large K it is dominated by sampling noise, see `facts`. Absent for D = 1.
         training_match_rate: fraction of samples that equal a training row.

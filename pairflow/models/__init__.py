@@ -1,4 +1,7 @@
-"""The denoisers p_θ(x_1 | x_t): `ARCHITECTURES` is the registry and `build` its dispatcher."""
+"""The denoisers p_θ(x_1 | x_t): `ARCHITECTURES` is the registry and `build` its dispatcher.
+
+Networks, their embeddings and their averaged weights; may import `spec` and `errors` of the library.
+"""
 
 import math
 from collections.abc import Callable

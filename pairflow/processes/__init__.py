@@ -1,6 +1,7 @@
 """Noise processes: how data is corrupted, what the network is trained on, and how a reverse step is taken.
 
 `PROCESSES` is the registry and `build` its dispatcher. t = 0 is the source (noise) and t = 1 is the data.
+May import `schedule`, `rng` and `errors` of the library: a process knows no network.
 """
 
 from collections.abc import Callable

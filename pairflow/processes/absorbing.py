@@ -1,4 +1,4 @@
-"""The absorbing process (MDLM, arXiv 2406.07524; method.md §3): noise replaces a token by a mask.
+"""The absorbing process (MDLM, arXiv 2406.07524; docs/method.md §3): noise replaces a token by a mask.
 
 The mask is state K, one more than the data's tokens: the network reads K + 1 states and predicts K, so that it cannot
 predict the mask, and a token that is not masked is x_1's own (the paper's SUBS parametrisation). What the unmasked
@@ -32,7 +32,9 @@ class AbsorbingProcess(Process):
         return np.full((len(sample_ids), length), self.mask, np.int64)
 
     def loss(self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Continuous-time negative ELBO (MDLM Eq. 10), per token: κ̇/(1−κ)·1[x_t = mask]·(−log pθ(x_1 | x_t)).
+        """Continuous-time negative ELBO (MDLM Eq. 10), per token.
+
+            κ̇/(1−κ) · 1[x_t = mask] · (−log pθ(x_1 | x_t))          Eq. (3.6)
 
         Args:
             logits: of pθ(x_1 | x_t), any float dtype, [B, D, K].
@@ -56,7 +58,7 @@ class AbsorbingProcess(Process):
     def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Ancestral reverse step from t to s > t (MDLM Eq. 7): a mask is lifted with probability (κ_s−κ_t)/(1−κ_t).
 
-        For this process it is the same as flow matching's step: what is not masked never moves.
+        For this process it is the same as flow matching's step, Eq. (4.2): what is not masked never moves.
         """
         return self.euler(probs, x_t, t, s)
 

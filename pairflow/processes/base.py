@@ -64,7 +64,7 @@ class Process(ABC):
     def corrupt(
         self, source: torch.Tensor, target: torch.Tensor, t: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
-        """x_t on the path from `source` to `target`.
+        """x_t on the path from `source` to `target`: x_t^i = x_1^i with probability κ_t, else x_0^i, Eq. (1.1).
 
         Args:
             source: x_0, int64 [B, D].
@@ -81,9 +81,13 @@ class Process(ABC):
     def euler(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Flow matching's step from t to s > t: a position jumps to a draw of p_{1|t}, or stays.
 
-        The forward velocity is κ̇/(1−κ)·(p_{1|t} − δ_{x_t}) (method.md §2). With p_{1|t} held fixed from t to s a
-        position jumps with probability (κ_s − κ_t)/(1 − κ_t), which never exceeds 1; for the linear schedule this is
-        h·κ̇/(1−κ), the first-order step itself. Given the exact p_{1|t}, every position's own marginal stays exact.
+        The forward velocity is κ̇/(1−κ)·(p_{1|t} − δ_{x_t}), docs/method.md, Eq. (2.4). With p_{1|t} held fixed from t
+        to s a position jumps with probability j = (κ_s − κ_t)/(1 − κ_t), which never exceeds 1:
+
+            P(x_s = a | x_t) = (1 − j)·1[a = x_t] + j·p_{1|t}(a)          Eq. (4.2)
+
+        For the linear schedule j is h·κ̇/(1−κ), the first-order step itself. Given the exact p_{1|t}, every position's
+        own marginal stays exact, for whatever coupling p_{1|t} is of.
 
         Returns:
             Probabilities of x_s, [B, D, num_states] in the dtype of `probs`.
@@ -101,7 +105,7 @@ class Process(ABC):
     def corrected(
         self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor, weight: float
     ) -> torch.Tensor:
-        """The Ψ step (arXiv 2602.21185): the posterior mixed with renoised predictions, by `weight` in [0, 1].
+        """The Ψ step (arXiv 2602.21185), Eq. (4.3): the posterior mixed with renoised predictions, by `weight`, 0 to 1.
 
         Given x_1, q(x_s | x_t, x_1) averaged over x_t is q(x_s | x_1), and q(x_s | x_1) does not depend on x_t: any
         mixture of both keeps the marginals. Renoising lets a token that was drawn badly be drawn again.

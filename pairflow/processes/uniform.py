@@ -1,4 +1,4 @@
-"""The uniform process (UDLM, arXiv 2412.10193; method.md §3): noise replaces a token by a uniform one.
+"""The uniform process (UDLM, arXiv 2412.10193; docs/method.md §3): noise replaces a token by a uniform one.
 
 Written with t = 0 at the source and t = 1 at the data: κ_t here is α of the paper's reversed time.
 """
@@ -12,7 +12,7 @@ from pairflow.schedule import d_kappa, kappa
 
 
 class UniformProcess(Process):
-    """x_t^i = x_1^i with probability κ_t, else x_0^i, where x_0 is uniform over all K tokens."""
+    """x_t^i = x_1^i with probability κ_t, else uniform over K: q_t(a|b) = κ_t·1[a = b] + (1−κ_t)/K, Eq. (1.2)."""
 
     name = "uniform"
     time_free = False
@@ -30,7 +30,12 @@ class UniformProcess(Process):
         return uniform_tokens(seed, sample_ids, length, self.vocab_size)
 
     def loss(self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Continuous-time negative ELBO of the uniform process (UDLM Eq. 18; method.md §3), per token.
+        """Continuous-time negative ELBO of the uniform process (UDLM Eq. 18; docs/method.md §3), per token.
+
+        It is the relative entropy of the reversed noise's jump rates κ̇/(Kκ)·x̄_a/x̄_z, Eq. (3.1), to the model's, with
+        x̄ = Kκ·onehot(x_1) + (1−κ)·1 and x̄θ = Kκ·pθ + (1−κ)·1:
+
+            κ̇/(Kκ) · [ K/x̄θ_z − K/x̄_z + Σ_j (x̄_j/x̄_z)·log( x̄θ_z·x̄_j / (x̄θ_j·x̄_z) ) ]          Eq. (3.2)
 
         With c = γ − 1 = Kκ/(1−κ), every x̄_j is (1−κ)(1 + c·1[j = x_1]), and every x̄θ_j is (1−κ)(1 +
         c·pθ_j). Dividing by 1−κ leaves the sum over the vocabulary as S = Σ_j log(1 + c·pθ_j), the only
@@ -41,11 +46,11 @@ class UniformProcess(Process):
             z ≠ x_1:  K/(1−κ) · (e^{−L_z} − 1 + L_z) + (1+c)·gap − rest,
             z = x_1:  [ K/(1−κ) · (e^{gap} − 1 − gap) − rest ] / (1+c) + gap,
 
-        both times κ̇/(Kκ).
+        both times κ̇/(Kκ), Eq. (3.3).
 
         The expectation of this loss is smallest where pθ^i is the posterior of x_1^i given the *other* positions of
-        x_t: the loss and `posterior` bring in the evidence of x_t^i themselves. With that prediction the loss
-        integrates to the entropy of the data, and ancestral sampling is exact in the limit of many steps.
+        x_t, Eq. (3.4): the loss and `posterior` bring in the evidence of x_t^i themselves. With that prediction the
+        loss integrates to the entropy of the data, and ancestral sampling is exact in the limit of many steps.
 
         Args:
             logits: of pθ(x_1 | x_t), any float dtype, [B, D, K].
@@ -73,7 +78,7 @@ class UniformProcess(Process):
         return rate * torch.where(x_t == target, kept, moved)
 
     def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        """Ancestral reverse step from t to s > t: the exact posterior with pθ in place of onehot(x_1).
+        """Ancestral reverse step from t to s > t, Eq. (4.1): the exact posterior with pθ in place of onehot(x_1).
 
         q(x_s | x_t, x_1) ∝ [ρ·1[x_s = x_t] + (1−ρ)/K] · [κ_s·x_1(x_s) + (1−κ_s)/K] with ρ = κ_t/κ_s, the
         chance that noise leaves a token alone from s down to t (UDLM Eq. 16; D3PM, arXiv 2107.03006, Eq. 3).
@@ -98,11 +103,12 @@ class UniformProcess(Process):
         return joint / joint.sum(dim=-1, keepdim=True)
 
     def denoiser(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """p_{1|t} of method.md §2 from a network's prediction, by bringing in the evidence of the own token.
+        """p_{1|t} of docs/method.md §2 from a network's prediction, by bringing in the evidence of the own token.
 
         A trained pθ^i is the posterior given the other positions (see `loss`). By Bayes' rule p_{1|t}(a | x_t) is
         proportional to pθ^i(a)·q(x_t^i | x_1^i = a), and the likelihoods of the own token and of any other one have the
-        odds γ_t: p_{1|t}(a) = pθ(a)·γ^{1[a = x_t]} / (1 + (γ−1)·pθ(x_t)).
+        odds γ_t: p_{1|t}(a) = pθ(a)·γ^{1[a = x_t]} / (1 + (γ−1)·pθ(x_t)), Eq. (3.5). Of a network that was
+        trained on pairs this is p_{1|t} of the pairs.
 
         Args:
             probs: pθ(x_1 | x_t), [B, D, K], summing to one over K.

@@ -1,9 +1,14 @@
-"""Few-step sampling: steps over a uniform grid, then an ancestral or a greedy end (method.md §4).
+"""Few-step sampling: steps over a uniform grid, then an ancestral or a greedy end (docs/method.md §4).
+
+`ancestral` steps are Eq. (4.1), `euler` Eq. (4.2), `psi` Eq. (4.3); a greedy end is x^i ← argmax_a pθ^i(a | x_t) at
+t = 1, Eq. (4.4), for all positions at once.
 
 `SAMPLERS` is the registry of step rules and `sample` its dispatcher. Every draw is keyed by (seed, sample, step,
 position), so a sample does not depend on the batch it is drawn in. The one caveat: a network's forward pass may round
 differently for another batch size or device, and a draw that falls within such a rounding of a boundary then picks
 another token.
+
+May import processes, `devices`, `rng`, `spec` and `errors` of the library: a model is whatever answers with logits.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ import torch.nn.functional as nnf
 
 
 def draw_categorical(probs: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Inverse-CDF draws: the first token whose cumulative probability exceeds u; one of probability 0 never is.
+    """Inverse-CDF draws, min{a : Σ_{b≤a} p_b > u·Σ_b p_b}, Eq. (4.5) of docs/method.md: never of probability 0.
 
     Args:
         probs: float64 [B, D, K], need not sum to exactly one.

@@ -8,8 +8,8 @@ class Paths:
     """An observer for `sample` that follows the paths from source to sample.
 
     On a straight path a token changes at most once, from the source's to the sample's, as it does on the path that a
-    pair is trained with. So straightness is the Hamming distance of a path's two ends over the number of token
-    changes along it: the fraction of changes that were not made in vain. It is the discrete counterpart of the
+    pair is trained with. So straightness is the Hamming distance of a path's two ends over the number of token changes
+    along it, Eq. (6.5): the fraction of changes that were not made in vain. It is the discrete counterpart of the
     straightness of rectified flow (arXiv 2209.03003, §2.2), where a path is as long as the distance of its ends if and
     only if it is straight; here length counts changes, and distance is Hamming's.
 

@@ -19,7 +19,7 @@ class ExactDenoiser(nn.Module):
     """The prediction that minimises the loss of the uniform process, from all data points.
 
     It is p(x_1^i = a | z without z^i) = Σ_m w_m^i 1[d_m^i = a] with w_m^i ∝ share_m·γ_t^{−h(d_m, z) outside i}:
-    the closed form of method.md §2 with the position itself left out, as both the loss and the posterior multiply
+    the closed form of docs/method.md §2 with the position itself left out, as both the loss and the posterior multiply
     the evidence of z^i in by themselves.
     """
 

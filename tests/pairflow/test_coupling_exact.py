@@ -43,7 +43,7 @@ def test_dense_marginals_are_bayes_rule_over_all_states(kappa):
 
 @pytest.mark.parametrize("kappa", [0.1, 0.6, 0.9])
 def test_the_backward_velocity_undoes_the_forward_path(kappa):
-    """Eq. 12 is right iff the marginal path satisfies d/dt p_t(z) = Σ_z' p_t(z')·v̌(z, z') at every state."""
+    """Eq. (2.6) is right iff the marginal path satisfies d/dt p_t(z) = Σ_z' p_t(z')·v̌(z, z') at every state."""
     step = 1e-6
     marginal = path_probability(kappa).mean(1)
     derivative = (path_probability(kappa + step) - path_probability(kappa - step)).mean(1) / (2 * step)
@@ -65,7 +65,7 @@ def exact_source_law(start: int, num_steps: int, temperature: float) -> np.ndarr
         t = 1 - k / num_steps
         agreement = np.ones((len(STATES), D)) if k == 0 else brute_force_agreement(t)
         rate = agreement / num_steps  # h·κ̇·S
-        ratio = rate / (1 - t + K * t - (K - 1) * rate)  # method.md §2, temperature
+        ratio = rate / (1 - t + K * t - (K - 1) * rate)  # Eq. (2.8)
         keep = 1 / (1 + (K - 1) * ratio ** (1 / temperature))
         # transition[z, z'] is a product over positions: keep, or one of the K−1 others
         same = STATES[:, None, :] == STATES[None]
@@ -108,3 +108,14 @@ def test_a_dense_walk_shows_its_states_and_marginals():
     for k in (1, 2, 3):
         rows = np.ravel_multi_index(tuple(result.states[k].T), (K,) * D)
         np.testing.assert_allclose(result.marginals[k], brute_force_agreement(1 - k / 4)[rows], rtol=1e-12)
+
+
+def test_sources_near_the_uniform_law_as_one_over_the_number_of_steps():
+    """Total variation between uniform and the sources' law, averaged over the rows; the law is that of the engines."""
+    distances = []
+    for num_steps in (10, 20, 40, 80):
+        law = np.mean([exact_source_law(start, num_steps, 1.0) for start in range(len(SUPPORT))], axis=0)
+        distances.append(0.5 * np.abs(law - 1 / K**D).sum())
+    ratios = np.divide(distances[:-1], distances[1:])
+    assert distances[0] < 0.02
+    assert ((ratios > 1.8) & (ratios < 2.1)).all()

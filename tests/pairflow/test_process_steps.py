@@ -28,7 +28,7 @@ def test_the_own_tokens_evidence_makes_p_1t_of_the_trained_prediction(time):
 
 
 def test_eulers_step_is_the_forward_velocity_times_the_step_size():
-    """δ + h·κ̇/(1−κ)·(p_{1|t} − δ), method.md §2: on the linear schedule the step's exact form is of first order."""
+    """δ + h·κ̇/(1−κ)·(p_{1|t} − δ), by Eq. (2.4), is the exact form of Eq. (4.2) on the linear schedule."""
     rng, t, s = np.random.default_rng(2), 0.3, 0.42
     process = UniformProcess(4)
     probs, x_t = torch.from_numpy(rng.dirichlet(np.ones(4), (2, 3))), torch.from_numpy(rng.integers(4, size=(2, 3)))
