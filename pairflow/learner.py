@@ -105,7 +105,7 @@ class Learner:
     def advance(self, objective: Objective) -> None:
         """One optimiser step; its loss is read later, by `drain`, so that a GPU need not wait for it."""
         step, seed = self.step, self.spec.seed
-        objective.begin(self)
+        objective.begin(step, self.ema.model)
         torch.manual_seed(stream_seed(seed, Stream.DROPOUT, step) + self.replica.rank)
         generator = torch.Generator(self.device).manual_seed(stream_seed(seed, Stream.NOISE, step))
         for group in self.optimizer.param_groups:

@@ -2,16 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from pairflow.batches import Batches, stratified_times
 from pairflow.processes import Process
-
-if TYPE_CHECKING:
-    from pairflow.learner import Learner
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # x_t int64 [B, D], t [B] -> logits [B, D, K]
 
@@ -25,8 +21,8 @@ class Objective(ABC):
 
     modules: Mapping[str, nn.Module] = {}
 
-    def begin(self, learner: "Learner") -> None:
-        """Called before every step."""
+    def begin(self, step: int, averaged: nn.Module) -> None:
+        """Called before every step (from 0) with the learner's averaged weights, which are only to be read."""
         return
 
     @abstractmethod
@@ -39,7 +35,10 @@ class Objective(ABC):
 
 
 class Denoising(Objective):
-    """The training loss of method.md §3: the process's bound, on paired or independent sources.
+    """The training loss of docs/method.md §3: the process's integrand, on paired or independent sources.
+
+    At stratified t the mean over positions of Eq. (3.2) for uniform noise, of Eq. (3.6) for masks; with independent
+    sources its expectation bounds the negative log-likelihood, on pairs it does not.
 
     Args:
         batches: targets, and sources if they are paired.

@@ -1,4 +1,7 @@
-"""The objective of discrete consistency distillation: two states of one trajectory, and a teacher for a student."""
+"""The objective of discrete consistency distillation: two states of one trajectory, and a teacher for a student.
+
+The loss is KL( p_teacher(· | x at u + gap) ‖ pθ(· | x at u) ): docs/method.md, Eq. (5.6).
+"""
 
 import copy
 import math
@@ -9,13 +12,12 @@ from torch import nn
 from pairflow.batches import Batches, Stream, stratified_times, stream_seed
 from pairflow.devices import autocast
 from pairflow.distillation.operator import GaussianOperator
-from pairflow.learner import Learner
 from pairflow.objectives import Network, Objective
 from pairflow.spec import DistillationSpec
 
 
 def gap(spec: DistillationSpec, step: int) -> float:
-    """Distance between student and teacher at a step (from 0): 2^n/T in round n, at most the whole range, 1."""
+    """Distance between student and teacher at a step (from 0): min(1, 2^n/T) in round n, Eq. (5.5)."""
     return min(1.0, math.ldexp(1 / spec.num_intervals, min(1000, step // spec.update_teacher_every)))
 
 
@@ -24,13 +26,15 @@ class Consistency(Objective):
 
     The place on the trajectory is u in [0, 1), antithetic within a batch: γ̃ runs linearly from `gamma_noisiest` at
     u = 0 to `gamma_cleanest` at u = 1, and the teacher stands at u + gap, at most at 1. With
-    α̃ = √sigmoid(−γ̃) the network is told the time t at which κ_t is the operator's κ (κ_t = t).
+    α̃ = √sigmoid(−γ̃) and α̃/σ̃ = e^{−γ̃/2}, Eq. (5.4), the network is told the time t at which κ_t is the operator's κ
+    (κ_t = t).
 
     Both states come from the same draws, so that a token that the noisier state kept is kept in the other too:
 
-    - gaussian: x = argmax(α̃·onehot(x_1) + σ̃·ε). Of the K normal draws only x_1's own, ε_own, and the largest of the
-      others, ε_max, matter, with the place of the latter, which is uniform: x = x_1 where ε_max − ε_own < α̃/σ̃. So they
-      are drawn by themselves, ε_max by its distribution function Φ^{K−1}: exact, without a number for every token.
+    - gaussian: x = argmax(α̃·onehot(x_1) + σ̃·ε), Eq. (5.1). Of the K normal draws only x_1's own, ε_own, and the
+      largest of the others, ε_max, matter, with the place of the latter, which is uniform: x = x_1 where ε_max − ε_own
+      < α̃/σ̃. So they are drawn by themselves, ε_max by its distribution function Φ^{K−1}, Eq. (5.3): exact, without K
+      draws.
     - paired: x = x_1 where a uniform draw is below κ, else the stored source: the path that paired models are trained
       on, for a model that is to stay with its pairs.
 
@@ -59,10 +63,10 @@ class Consistency(Objective):
         self.operator = GaussianOperator(vocab_size)
         self._ask_teacher = torch.compile(self.teacher) if compiled else self.teacher
 
-    def begin(self, learner: Learner) -> None:
+    def begin(self, step: int, averaged: nn.Module) -> None:
         """At the start of every round but the first, the student's averaged weights become the teacher's."""
-        if learner.step and learner.step % self.spec.update_teacher_every == 0:
-            self.teacher.load_state_dict(learner.ema.model.state_dict())
+        if step and step % self.spec.update_teacher_every == 0:
+            self.teacher.load_state_dict(averaged.state_dict())
 
     def draw(self, step: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         """(noisier state int64 [B, D], its t float32 [B], less noisy state, its t)."""
