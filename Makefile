@@ -30,10 +30,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed  ## Pair, train and compare both models on real digits, in under 12 minutes on 2 cores.
 	$(BIN)/pairflow pipeline --dataset digits --preset demo
 
-check: $(VENV)/.installed-dev  ## Lint, formatting and types.
+check: $(VENV)/.installed-dev  ## Lint, formatting, types, and who may import whom.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: $(VENV)/.installed-dev  ## All tests; PAIRFLOW_DATA_DIR=DIR adds those on the large data sets.
 	$(BIN)/python -m pytest
