@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     SOURCE = 2  # a source point x_0, uniform over all tokens
     REVERSE = 3  # sampling: a token of the reverse step
     SUBSET = 4  # coupling: which rows of the support are used
+    ORDER = 5  # coupling by assignment: which rows make a block, and in which order
+    MATCHED = 6  # coupling by assignment: a source point, which no sampling starts from
 
 
 def philox4x32(counter: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike], seed: int) -> tuple[NDArray[np.uint64], ...]:
@@ -87,7 +89,8 @@ def uniform_tokens(
     length: int,
     vocab_size: int,
     replicas: NDArray[np.integer] | int = 0,
+    purpose: Purpose = Purpose.SOURCE,
 ) -> NDArray[np.int64]:
     """Source points x_0, each token uniform over the K tokens, shape [B, D]."""
-    units, _ = draw_pairs(seed, sample_ids, 0, length, Purpose.SOURCE, replicas)
+    units, _ = draw_pairs(seed, sample_ids, 0, length, purpose, replicas)
     return (units * vocab_size).astype(np.int64)

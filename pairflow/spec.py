@@ -5,7 +5,7 @@ and the MLflow parameters. Operations (addresses, workers, shard size, format, r
 coupling and network are here; training, distillation and sampling in `pairflow.spec_learning`; import all from here.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,8 @@ EngineName = Literal["auto", "cpu", "cuda", "dense"]
 """Of a coupling engine; auto is the fastest exact one of a machine."""
 PairsFormat = Literal["zarr", "parquet"]
 """How pairs lie in a store; here, so that parameters have it without loading the store."""
+DEFAULT_BLOCK_SIZE = 4096
+"""Rows that an assignment matches together: docs/coupling.md says what more and fewer would bring and cost."""
 
 
 class DatasetSpec(Spec):
@@ -82,11 +84,12 @@ class DatasetSpec(Spec):
 
 
 class CouplingSpec(Spec):
-    """How every data point gets its source point (docs/method.md §2, PairFlow Algorithm 1)."""
+    """How every data point gets its source point (docs/method.md §2, PairFlow Algorithm 1; §7, ours)."""
 
-    kind: Literal["closed_form", "independent"] = Field(
+    kind: Literal["closed_form", "independent", "assignment"] = Field(
         "closed_form",
-        description="closed_form: PairFlow's backward walk. independent: seeded uniform sources.",
+        description="closed_form: PairFlow's backward walk. independent: seeded uniform sources. assignment: uniform "
+        "sources, matched to rows so that the total Hamming distance is least.",
     )
     num_steps: int = Field(20, ge=1, le=65_535, description="T, backward Euler steps (1 to 65,535).")
     seed: Seed = Field(0, description="Seed of all keyed draws.")
@@ -109,6 +112,35 @@ class CouplingSpec(Spec):
     sources_per_target: int = Field(
         1, ge=1, le=4096, description="R, independent sources of every row (1 to 4,096); the store holds R·M pairs."
     )
+    block_size: int | None = Field(
+        None,
+        ge=1,
+        le=2**17,
+        # What is not set is not written: specs of other kinds keep their JSON and their fingerprints.
+        exclude_if=lambda value: value is None,
+        description="Only for 'assignment': B, at most so many rows are matched together (1 to 131,072; default "
+        "4,096; all rows if they are fewer). It takes B² bytes, twice that where D > 255.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_assignment_has_blocks(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") == "assignment" and data.get("block_size") is None:
+            return {**data, "block_size": DEFAULT_BLOCK_SIZE}
+        return data
+
+    @model_validator(mode="after")
+    def _options_are_of_the_kind(self) -> Self:
+        if self.kind != "assignment":
+            if self.block_size is not None:
+                raise ValueError(f"block_size can only be given for coupling 'assignment', got '{self.kind}'")
+            return self
+        walk = {"support_size": self.support_size, "temperature": None if self.temperature == 1 else self.temperature}
+        if given := [f"{name} {value}" for name, value in walk.items() if value is not None]:
+            raise ValueError(
+                f"{' and '.join(given)}: coupling 'assignment' takes no walk; leave it out, or use 'closed_form'"
+            )
+        return self
 
 
 class ModelSpec(Spec):
@@ -144,6 +176,7 @@ class ModelSpec(Spec):
 
 
 __all__ = [
+    "DEFAULT_BLOCK_SIZE",
     "OWN_DATA",
     "CouplingSpec",
     "DatasetName",

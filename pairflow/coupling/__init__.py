@@ -5,8 +5,10 @@
 - `cpu`: numba, exact sampling without marginals; the default where no GPU is.
 - `cuda`: the same on a GPU, a batch of rows in lockstep, by Triton's kernels or torch's; the default where one is.
 - `dense`: the equations written out in torch; the oracle, for small supports.
+- `assignment`: sources matched to rows a block at a time, for specs of that kind and for no others.
 
-A support larger than one process or GPU can be split: `couple_in_parts`.
+A support larger than one process or GPU can be split: `couple_in_parts`. An assignment is made a block, or a run of
+stored pairs, at a time by `pairflow.coupling.assignment`.
 
 Each engine has a version, which is part of a coupling's fingerprint: equal fingerprints mean equal bytes. Before you
 change one, read the README beside this file. May import `schedule`, `rng`, `spec` and `errors` of the library.
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pairflow.coupling.checks import check_keys, check_tokens
 from pairflow.coupling.result import Coupled
 from pairflow.errors import SpecError
 from pairflow.rng import Purpose, draw_pairs, uniform_tokens
@@ -32,7 +35,6 @@ if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still 
     from pairflow.spec import CouplingSpec
 
 ENGINES = ("cpu", "cuda", "dense")
-MAX_LENGTH = 65_535
 MAX_REPLICAS = 4096
 
 _ROWS_PER_DRAW = 4096
@@ -61,11 +63,13 @@ def couple(
         support: [M, D], the data points that the posterior is taken over; `target` itself by default. A row of
             `target` that is not among them is taken to be one more. Fortran order saves a copy.
         vocab_size: K, the vocabulary's size (not the largest token seen), at least 2.
-        spec: what to draw; `spec.kind == "independent"` draws uniform sources and ignores the support.
-        sample_ids: [B] non-negative integers that key the draws; 0..B−1 by default.
+        spec: what to draw; `spec.kind == "independent"` draws uniform sources and ignores the support;
+            "assignment" matches them to rows, which must be rows of the support (method.md §7).
+        sample_ids: [B] non-negative integers that key the draws; 0..B−1 by default. For an assignment: which rows
+            of the support these are.
         replicas: [B] integers below 4,096, which of its sources a row gets (`spec.sources_per_target` is how many
             the pair store keeps); 0 by default.
-        engine: "auto", "cpu", "cuda" or "dense".
+        engine: "auto", "cpu", "cuda" or "dense"; an assignment has an engine of its own, for "auto" and "cpu".
         num_threads: threads of this process to use; all that the process may run on by default. The cuda engine
             waits for the GPU in one.
         progress: called now and then with the number of rows done since the last call.
@@ -102,11 +106,11 @@ def couple_counted(
     progress: Callable[[int], None] | None = None,
 ) -> Coupled:
     """As `couple`, and counts how often the support was scanned."""
-    tokens = _check_tokens(target, "target", vocab_size)
+    tokens = check_tokens(target, "target", vocab_size)
     name = resolve_engine(engine, spec)
     num_rows, length = tokens.shape
-    ids = _check_keys(sample_ids, "sample_ids", np.arange(num_rows, dtype=np.uint64))
-    copies = _check_keys(replicas, "replicas", np.zeros(num_rows, np.uint64), limit=MAX_REPLICAS)
+    ids = check_keys(sample_ids, "sample_ids", np.arange(num_rows, dtype=np.uint64))
+    copies = check_keys(replicas, "replicas", np.zeros(num_rows, np.uint64), limit=MAX_REPLICAS)
     if num_threads is not None and num_threads < 1:
         raise SpecError(f"num_threads: got {num_threads}, expected at least 1")
     if spec.kind == "independent":
@@ -118,7 +122,7 @@ def couple_counted(
                 progress(len(source[rows]))
         coupled = Coupled(source, np.zeros(num_rows, np.int64))
     else:
-        points = tokens if support is None else _check_tokens(support, "support", vocab_size)
+        points = tokens if support is None else check_tokens(support, "support", vocab_size)
         if points.shape[1] != length:
             raise SpecError(
                 f"support has rows of {points.shape[1]} tokens and target of {length}; both must have the same length"
@@ -156,9 +160,9 @@ def couple_in_parts(
         support: the parts, such as `pairflow.coupling.parts.LocalParts`, of what `support_rows` chooses.
         rows_per_batch: rows that are walked together; each takes as many bytes as the support has rows.
     """
-    tokens = _check_tokens(target, "target", vocab_size)
-    ids = _check_keys(sample_ids, "sample_ids", np.arange(len(tokens), dtype=np.uint64))
-    copies = _check_keys(replicas, "replicas", np.zeros(len(tokens), np.uint64), limit=MAX_REPLICAS)
+    tokens = check_tokens(target, "target", vocab_size)
+    ids = check_keys(sample_ids, "sample_ids", np.arange(len(tokens), dtype=np.uint64))
+    copies = check_keys(replicas, "replicas", np.zeros(len(tokens), np.uint64), limit=MAX_REPLICAS)
     coupled = importlib.import_module("pairflow.coupling.batches").couple_batches(
         tokens,
         support,
@@ -189,8 +193,12 @@ def resolve_engine(engine: str, spec: "CouplingSpec") -> str:
     """The engine that `engine` means for `spec` on this machine.
 
     Raises:
-        SpecError: no engine has this name.
+        SpecError: no engine has this name, or that one cannot do this kind.
     """
+    if spec.kind == "assignment":
+        if engine in ("auto", "cpu", "assignment"):
+            return "assignment"
+        raise SpecError(f"engine: got {engine!r}, and coupling 'assignment' runs on the CPU; expected 'auto' or 'cpu'")
     if engine == "auto":
         return "cuda" if _has_gpu() else "cpu"
     if engine not in ENGINES:
@@ -201,47 +209,6 @@ def resolve_engine(engine: str, spec: "CouplingSpec") -> str:
 def engine_version(name: str) -> str:
     """Name and version of an engine, such as 'cpu/1', as it enters a coupling's fingerprint."""
     return f"{name}/{importlib.import_module(f'pairflow.coupling.{name}').VERSION}"
-
-
-def _check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.unsignedinteger]:
-    """`array` as the smallest unsigned integers that hold K tokens, without a copy where they already are."""
-    if not 2 <= vocab_size <= 2**32:
-        raise SpecError(f"vocab_size: got {vocab_size}, expected 2 to 2^32")
-    tokens = np.asarray(array)
-    if tokens.dtype.kind not in "ui":
-        raise SpecError(f"{name}: got an array of {tokens.dtype}, expected integers (token numbers)")
-    if tokens.ndim != 2:
-        raise SpecError(f"{name}: got shape {tokens.shape}, expected two axes [rows, length]")
-    if 0 in tokens.shape:
-        raise SpecError(f"{name}: got shape {tokens.shape}, expected at least one row and one token a row")
-    if tokens.shape[1] > MAX_LENGTH:
-        raise SpecError(f"{name}: got rows of {tokens.shape[1]} tokens, expected at most {MAX_LENGTH}")
-    for bound, is_bad in (
-        (int(tokens.min()), lambda x: x < 0),
-        (int(tokens.max()), lambda x: x >= vocab_size),
-    ):
-        if is_bad(bound):
-            row, position = np.argwhere(tokens == bound)[0]
-            raise SpecError(
-                f"{name}: token {bound} at row {row}, position {position} is outside the vocabulary; expected 0 to "
-                f"{vocab_size - 1} (vocab_size {vocab_size})"
-            )
-    return tokens.astype(np.min_scalar_type(vocab_size - 1), copy=False)
-
-
-def _check_keys(
-    keys: ArrayLike | None, name: str, default: NDArray[np.uint64], limit: int | None = None
-) -> NDArray[np.uint64]:
-    if keys is None:
-        return default
-    array = np.asarray(keys)
-    if array.shape != default.shape or array.dtype.kind not in "ui":
-        raise SpecError(f"{name}: got {array.dtype} of shape {array.shape}, expected integers of shape {default.shape}")
-    if array.dtype.kind == "i" and int(array.min()) < 0:
-        raise SpecError(f"{name}: got {int(array.min())}, expected no negative numbers")
-    if limit is not None and int(array.max()) >= limit:
-        raise SpecError(f"{name}: got {int(array.max())}, expected numbers below {limit}")
-    return array.astype(np.uint64)
 
 
 def _has_gpu() -> bool:
