@@ -15,8 +15,7 @@ from flows.stages.run_job import run_job
 
 def _run_name() -> str:
     parameters = validated(PairParameters, flow_run.parameters["parameters"])
-    redi = "" if parameters.redi is None else "redi "
-    return f"pair {parameters.dataset.name} {redi}T{parameters.wanted.num_steps}"
+    return f"pair {parameters.dataset.name} {parameters.wanted.title}"
 
 
 @flow(

@@ -66,7 +66,7 @@ class FromPreset(FlowParameters):
     )
 
 
-_OfAModel: Any = groups("coupling", "model", "training", "evaluation")
+_OfAModel: Any = groups("coupling", "assignment", "model", "training", "evaluation")
 _OfAll: Any = groups(*Preset.model_fields)
 _OfAllButTheEvaluation: Any = groups(*(name for name in Preset.model_fields if name != "evaluation"))
 

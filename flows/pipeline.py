@@ -1,4 +1,4 @@
-"""The flow `pipeline`: from data to a report, with and without coupled pairs."""
+"""The flow `pipeline`: from data to a report, without pairs and with both kinds."""
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -23,12 +23,12 @@ def _run_name() -> str:
     on_crashed=[hooks.stop_jobs, hooks.explain_crash],
 )
 def pipeline(parameters: PipelineParameters) -> ComparisonResult:
-    """Couple the data, train with independent and with paired sources, evaluate both, and report.
+    """Couple the data in closed form and by assignment, train with and without pairs, evaluate all, and report.
 
-    Both models are trained at the same time. What an earlier run finished is used again.
+    Models are trained at the same time, as many as there are cores. What an earlier run finished is used again.
     """
     parameters = validated(PipelineParameters, parameters)
     describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
-    methods = ("udlm", "pairflow")
+    methods = ("udlm", "pairflow", "assigned")
     wanted = validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods})
     return compare(wanted, "pipeline", command=command_line("pipeline", parameters))

@@ -5,10 +5,11 @@ and the MLflow parameters. Operations (addresses, workers, shard size, format, r
 coupling and network are here; training, distillation and sampling in `pairflow.spec_learning`; import all from here.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pairflow.names import NameOf
 from pairflow.spec_base import Seed, Spec, canonical_json, fingerprint, parse
 from pairflow.spec_learning import (
     DistillationSpec,
@@ -83,13 +84,19 @@ class DatasetSpec(Spec):
         return self
 
 
+COUPLING_KINDS: dict[str, str] = {
+    "closed_form": "PairFlow's backward walk.",
+    "independent": "seeded uniform sources.",
+    "assignment": "uniform sources, matched to rows so that the total Hamming distance is least.",
+}
+"""Every kind of coupling by its name, and what it is."""
+
+
 class CouplingSpec(Spec):
     """How every data point gets its source point (docs/method.md §2, PairFlow Algorithm 1; §7, ours)."""
 
-    kind: Literal["closed_form", "independent", "assignment"] = Field(
-        "closed_form",
-        description="closed_form: PairFlow's backward walk. independent: seeded uniform sources. assignment: uniform "
-        "sources, matched to rows so that the total Hamming distance is least.",
+    kind: Annotated[str, NameOf(lambda: COUPLING_KINDS)] = Field(
+        "closed_form", description=" ".join(f"{name}: {text}" for name, text in COUPLING_KINDS.items())
     )
     num_steps: int = Field(20, ge=1, le=65_535, description="T, backward Euler steps (1 to 65,535).")
     seed: Seed = Field(0, description="Seed of all keyed draws.")
@@ -121,6 +128,11 @@ class CouplingSpec(Spec):
         description="Only for 'assignment': B, at most so many rows are matched together (1 to 131,072; default "
         "4,096; all rows if they are fewer). It takes B² bytes, twice that where D > 255.",
     )
+
+    @property
+    def title(self) -> str:
+        """What tells couplings of one dataset apart, in a word or two."""
+        return f"assignment B{self.block_size}" if self.kind == "assignment" else f"T{self.num_steps}"
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +188,7 @@ class ModelSpec(Spec):
 
 
 __all__ = [
+    "COUPLING_KINDS",
     "DEFAULT_BLOCK_SIZE",
     "OWN_DATA",
     "CouplingSpec",

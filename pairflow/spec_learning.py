@@ -130,6 +130,11 @@ class RediSpec(Spec):
     )
     seed: Seed = Field(0, description="Seed of sources and draws; pair i depends on the seed and i alone.")
 
+    @property
+    def title(self) -> str:
+        """What tells such pairs of one dataset apart, in a word or two."""
+        return f"redi T{self.num_steps}"
+
 
 class EvaluationSpec(SamplingSpec):
     """What is sampled, how, and measured, by number of sampling steps."""

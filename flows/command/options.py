@@ -10,8 +10,8 @@ import typer
 
 from flows.command.running import run_flow
 from flows.parameters import REFERENCE, FlowParameters, FromPreset
-from flows.recipes.names import NameOf
 from flows.stages.command_line import OPERATIONS, Option, assignments, option_of, options_of, read
+from pairflow.names import NameOf
 from pairflow.spec import Spec
 
 R = TypeVar("R", bound=Spec)

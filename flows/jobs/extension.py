@@ -22,6 +22,11 @@ from pairflow.errors import SpecError, StoreError
 from pairflow.spec import CouplingSpec
 from storage import ShardPlan
 
+NOT_EXTENDED = (
+    "coupling 'assignment' cannot extend earlier pairs: a new row changes with whom every row of its block is matched; "
+    "couple the data in full, which takes seconds, without --extend"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
@@ -113,6 +118,8 @@ def check_alike(pairs: storage.Pairs, train: TokenDataset, spec: CouplingSpec, e
     Raises:
         SpecError: they differ in more than their data; says in what.
     """
+    if spec.kind == "assignment":
+        raise SpecError(NOT_EXTENDED)
     manifest = pairs.manifest
     wanted: list[tuple[str, Any, Any]] = [
         ("length", manifest.length, train.length),

@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from flows.home.settings import Settings
 from flows.jobs import inputs
-from flows.jobs.extension import Earlier
+from flows.jobs.assignment_shards import match_shards
+from flows.jobs.extension import NOT_EXTENDED, Earlier
 from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
 from flows.lineage import models
@@ -18,6 +19,8 @@ from flows.lineage.provenance import EXTENDS
 from flows.requests import PairRequest
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
+from pairflow.coupling.assignment import check_memory
+from pairflow.coupling.blocks import BlockPlan
 from pairflow.distillation.dcd import check_teacher
 from pairflow.errors import SpecError
 from pairflow.spec import CouplingSpec, RediSpec, Spec, parse
@@ -136,7 +139,7 @@ class RowByRow(PairSource):
 
     @property
     def name(self) -> str:
-        return f"T{self.spec.num_steps}{'' if self.earlier is None else ' extended'}"
+        return f"{self.spec.title}{'' if self.earlier is None else ' extended'}"
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -219,7 +222,7 @@ class Redi(PairSource):
 
     @property
     def name(self) -> str:
-        return f"redi T{self.spec.num_steps}"
+        return self.spec.title
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -253,7 +256,77 @@ class Redi(PairSource):
         )
 
 
-SOURCES: dict[str, type[PairSource]] = {"closed_form": RowByRow, "independent": RowByRow, "redi": Redi}
+@dataclass(frozen=True)
+class Assignment(PairSource):
+    """Pairs of training rows whose sources are matched to them, a block of rows at a time (docs/method.md §7)."""
+
+    spec: CouplingSpec
+    data: inputs.Data
+    engine_version: str
+    fingerprint: str
+    base: None = None
+    earlier: None = None
+
+    @classmethod
+    def of(cls, request: PairRequest, data: inputs.Data, settings: Settings) -> Self:
+        """Of a training part.
+
+        Raises:
+            SpecError: memory does not hold a block, or earlier pairs are to be extended.
+        """
+        spec = parse(CouplingSpec, request.wanted)
+        if request.extend is not None:
+            raise SpecError(NOT_EXTENDED)
+        check_memory(len(data.train), data.train.length, spec)
+        fingerprint, version = inputs.pairs_fingerprint(spec, data.train, request.engine)
+        return cls(spec, data, version, fingerprint)
+
+    @property
+    def name(self) -> str:
+        return self.spec.title
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        return {"coupling": self.spec}
+
+    @property
+    def document(self) -> dict[str, JsonValue]:
+        """For the manifest."""
+        return self.spec.model_dump(mode="json")
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.data.train) * self.spec.sources_per_target
+
+    @property
+    def sources_per_target(self) -> int:
+        return self.spec.sources_per_target
+
+    @property
+    def shard_size(self) -> int:
+        """One block: no shard's task makes what another's makes too."""
+        return BlockPlan.of(len(self.data.train), self.spec).size
+
+    def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
+        """Matches and writes shards as Ray tasks."""
+        match_shards(
+            url,
+            header,
+            self.data.train,
+            shards,
+            self.spec,
+            cpus_per_task=resources.cpus_per_task,
+            num_workers=resources.num_workers,
+            on_shard=resources.on_shard,
+        )
+
+
+SOURCES: dict[str, type[PairSource]] = {
+    "closed_form": RowByRow,
+    "independent": RowByRow,
+    "assignment": Assignment,
+    "redi": Redi,
+}
 """By the kind that a manifest bears."""
 
 

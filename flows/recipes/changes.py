@@ -9,11 +9,12 @@ from pydantic import Field, create_model, model_validator
 
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
-from pairflow.spec import DatasetSpec, OptimizerSpec, PresetName, Spec, TrainingSpec, parse
+from pairflow.spec import DatasetSpec, OptimizerSpec, PresetName, Spec, parse
 
 S = TypeVar("S", bound=Spec)
-# What the method decides, so that no setting beside it can say something else.
-_OF_THE_METHOD: dict[type[Spec], tuple[str, ...]] = {TrainingSpec: ("process", "coupling")}
+# What the method decides, by group, so that no setting beside it can say something else.
+_LEARNING, _WALK = ("process", "coupling"), ("kind", "num_steps", "temperature", "epsilon", "support_size")
+_OF_THE_METHOD = {"training": _LEARNING, "redi_training": _LEARNING, "assignment": _WALK}
 
 
 class Changes(Spec):
@@ -34,19 +35,19 @@ class Changes(Spec):
 
 
 @cache
-def changes_of(spec_type: type[Spec]) -> type[Changes]:
+def changes_of(spec_type: type[Spec], name: str = "", without: tuple[str, ...] = ()) -> type[Changes]:
     """The changes that can be made to a spec of a type: the same names, types, bounds and descriptions."""
     fields: dict[str, Any] = {}
-    for name, field in spec_type.model_fields.items():
-        if name in _OF_THE_METHOD.get(spec_type, ()):
+    for field_name, field in spec_type.model_fields.items():
+        if field_name in without:
             continue
         inner: Any = field.annotation
         if isinstance(inner, type) and issubclass(inner, Spec):
             inner = changes_of(inner)
         kept: Any = Field(None, description=field.description)
         kept.metadata = field.metadata
-        fields[name] = (inner if type(None) in get_args(inner) else inner | None, kept)
-    return create_model(spec_type.__name__, __base__=Changes, __doc__=spec_type.__doc__, **fields)
+        fields[field_name] = (inner if type(None) in get_args(inner) else inner | None, kept)
+    return create_model(name or spec_type.__name__, __base__=Changes, __doc__=spec_type.__doc__, **fields)
 
 
 def groups(*names: str) -> Any:
@@ -55,8 +56,8 @@ def groups(*names: str) -> Any:
     for name in names:
         field = Preset.model_fields[name]
         spec_type: Any = field.annotation
-        text = f"{field.description} What is left empty is the preset's."
-        fields[name] = (changes_of(spec_type) | None, Field(None, description=text))
+        changes = changes_of(spec_type, f"{name.title().replace('_', '')}Spec", _OF_THE_METHOD.get(name, ()))
+        fields[name] = (changes | None, Field(None, description=f"{field.description} Empty: the preset's."))
     return create_model("Groups", __base__=Spec, **fields)
 
 
@@ -118,7 +119,7 @@ def with_assignments(parameters: S, assignments: Mapping[str, Any]) -> S:
     known = settable(type(parameters))
     for name, value in assignments.items():
         group, _, field = name.partition(".")
-        if field in _OF_THE_METHOD.get(_spec_type(group), ()):
+        if field in _OF_THE_METHOD.get(group, ()):
             raise SpecError(f"{name}: got {value!r}, but the method decides it; choose one with --method or --methods")
         if name not in known:
             raise SpecError(f"{name}: there is no such setting; {_instead(name, known)}")
@@ -155,10 +156,6 @@ def spec_of(annotation: Any) -> type[Spec] | None:
         if isinstance(each, type) and issubclass(each, Spec):
             return each
     return None
-
-
-def _spec_type(group: str) -> Any:
-    return Preset.model_fields[group].annotation if group in Preset.model_fields else None
 
 
 def _instead(name: str, known: tuple[str, ...]) -> str:

@@ -1,16 +1,17 @@
 """The methods of the paper's comparison by name: how a model is trained, and how it is refined after that.
 
-A base is `udlm` (uniform noise, independent sources), `pairflow` (uniform noise, stored pairs) or `mdlm` (masks). One
-of uniform noise can be refined: `+dcd` distils it, `+redi` trains it further on pairs that it made itself.
+A base is `udlm` (uniform noise, independent sources), `pairflow` (uniform noise, pairs in closed form), `assigned` (the
+same, pairs by optimal assignment: ours, and not the paper's) or `mdlm` (masks). One of uniform noise can be refined:
+`+dcd` distils it, `+redi` trains it further on pairs that it made itself.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from flows.recipes.names import NameOf
 from flows.recipes.refinements import DCD, REDI, Refinement
 from pairflow.errors import SpecError
+from pairflow.names import NameOf
 from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, TrainingSpec
 
@@ -26,7 +27,7 @@ class Method:
         refinement: what is done with it then.
         process: noise that the model is trained with.
         pairs: the group of a preset by which the base's pairs are made; None: its sources are independent.
-        color: of its curve, from Okabe and Ito's palette, which colour-blind readers tell apart.
+        color: of its curve, from Okabe and Ito's palette and Tol's, which colour-blind readers tell apart.
         marker: of its curve; every method has another.
     """
 
@@ -80,6 +81,9 @@ for _method in (
     Method("pairflow", "PairFlow", "pairflow", None, "uniform", DEFAULT_PAIRS, "#D55E00", "s"),
     Method("pairflow+redi", "PairFlow + ReDi", "pairflow", REDI, "uniform", DEFAULT_PAIRS, "#CC79A7", "P"),
     Method("pairflow+dcd", "PairFlow + DCD", "pairflow", DCD, "uniform", DEFAULT_PAIRS, "#E69F00", "D"),
+    Method("assigned", "Assigned", "assigned", None, "uniform", "assignment", "#882255", "*"),
+    Method("assigned+redi", "Assigned + ReDi", "assigned", REDI, "uniform", "assignment", "#666666", "p"),
+    Method("assigned+dcd", "Assigned + DCD", "assigned", DCD, "uniform", "assignment", "#999933", "h"),
 ):
     register(_method)
 

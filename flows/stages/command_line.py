@@ -258,8 +258,9 @@ def _settings(parameters: FlowParameters) -> Iterator[tuple[str, Any]]:
     for name in settable(type(parameters)):
         if name.startswith("dataset."):
             continue
-        was, now = before, after
+        was: Any = before
+        now: Any = after
         for step in name.split("."):
-            was, now = was[step], now[step]
+            was, now = was.get(step), now.get(step)
         if was != now:
             yield name, now

@@ -112,7 +112,7 @@ class TestMethods:
 
     def test_each_curve_is_told_apart(self) -> None:
         for attribute in ("label", "color", "marker", "key"):
-            assert len({getattr(each, attribute) for each in METHODS.values()}) == len(METHODS) == 7
+            assert len({getattr(each, attribute) for each in METHODS.values()}) == len(METHODS) == 10
 
     def test_seeds(self) -> None:
         assert command_line.seeds("0, 12") == (0, 12)
