@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from pairflow.spec import Spec
+from pairflow.spec import PairsFormat, Spec
 
 NUM_SAMPLES = "num_samples"
 """The score that others are counted out of, where there is one."""
@@ -15,7 +15,7 @@ class PairResult(Spec):
 
     url: str
     fingerprint: str
-    format: Literal["zarr", "parquet"]
+    format: PairsFormat
     rows: int
     num_shards: int
     content_sha256: str

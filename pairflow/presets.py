@@ -52,9 +52,9 @@ def preset(name: PresetName, dataset_name: DatasetName) -> Preset:
     Raises:
         SpecError: no such preset, or it has no settings for that dataset; the message names those that there are.
     """
-    if name not in _PRESETS:
+    if name not in PRESETS:
         raise SpecError(f"preset: got {name!r}, expected one of {', '.join(get_args(PresetName))}")
-    by_dataset = _PRESETS[name]
+    by_dataset = PRESETS[name]
     if dataset_name not in by_dataset:
         raise SpecError(
             f"preset '{name}' has no settings for dataset {dataset_name!r}; it has them for {', '.join(by_dataset)}"
@@ -230,4 +230,4 @@ def _brief(model: ModelSpec, training: TrainingSpec, steps: tuple[int, ...], **e
     )
 
 
-_PRESETS: dict[str, dict[str, Preset]] = {"demo": _demo(), "laptop": _laptop(), "paper": _paper()}
+PRESETS: dict[str, dict[str, Preset]] = {"demo": _demo(), "laptop": _laptop(), "paper": _paper()}

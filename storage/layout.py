@@ -30,12 +30,12 @@ class Layout(Protocol):
         """The columns that an object holds; those that are in `into` are written there."""
 
 
-_LAYOUTS: dict[PairsFormat, Layout] = {"zarr": zarr_shards, "parquet": parquet_shards}
+LAYOUTS: dict[PairsFormat, Layout] = {"zarr": zarr_shards, "parquet": parquet_shards}
 
 
 def layout_of(header: PairsHeader) -> Layout:
     """The layout of a coupling's format."""
-    return _LAYOUTS[header.format]
+    return LAYOUTS[header.format]
 
 
 def describe(name: str, data: bytes) -> StoredObject:

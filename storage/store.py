@@ -16,7 +16,8 @@ from storage.records import is_written, put_metadata, read_record, require_heade
 
 Url = str | os.PathLike[str]
 
-_PAIRS_URL = re.compile(r"(.*)/pairs/[0-9a-f]{64}\.(?:zarr|parquet)", re.DOTALL)
+_FORMATS = get_args(PairsFormat)
+_PAIRS_URL = re.compile(rf"(.*)/pairs/[0-9a-f]{{64}}\.(?:{'|'.join(_FORMATS)})", re.DOTALL)
 
 
 def pairs_url(store_url: Url, fingerprint: str, format: PairsFormat) -> str:
@@ -26,8 +27,8 @@ def pairs_url(store_url: Url, fingerprint: str, format: PairsFormat) -> str:
         StoreError: the store's URL is empty, carries a password, or its filesystem is unknown.
         SpecError: the fingerprint or the format is none.
     """
-    if format not in ("zarr", "parquet"):
-        raise SpecError(f"format must be zarr or parquet, got {format!r}")
+    if format not in _FORMATS:
+        raise SpecError(f"format must be {' or '.join(_FORMATS)}, got {format!r}")
     return join(store_url, "pairs", f"{check_fingerprint(fingerprint)}.{format}")
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.command import options as opt
 from flows.home.settings import Settings, absolute_url, prepare_environment
+from pairflow.spec import PairsFormat
 
 if TYPE_CHECKING:
     from storage import Garbage, Inventory, StoredCoupling
@@ -89,7 +90,7 @@ def gc(
 
 def export(
     url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
-    format: Annotated[Literal["zarr", "parquet"], typer.Option(help="File format of the copy.")],
+    format: Annotated[PairsFormat, typer.Option(help="File format of the copy.")],
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Rows a shard of the copy; default as in the source.")
     ] = None,

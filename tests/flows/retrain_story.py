@@ -1,8 +1,8 @@
 """Retrainings one after the other in this process: `python -m tests.flows.retrain_story '[{...}, ...]'`.
 
 The flows, Prefect's server, MLflow and the store are real; jobs run here instead of on Ray, which takes its seconds
-each time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters, or the rows of a file that
-is dropped into the data's folder.
+each time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters (of `retrain`, unless `flow`
+names another one), the rows of a file that is dropped into the data's folder, or `toys`, which are added then.
 """
 
 import importlib
@@ -14,26 +14,38 @@ from typing import Any
 import numpy as np
 
 
-def _run_here(name: str, parameters: Any, result_type: Any, **options: Any) -> Any:
+def _run_here(name: str, request: Any, result_type: Any, **options: Any) -> Any:
+    from flows.stages.run_job import Ran
     from flows.stages.surroundings import job_context
 
-    return importlib.import_module(f"flows.jobs.{name}").run(parameters, job_context(submission_id=None))
+    # As JSON, which is how a job gets it.
+    read = type(request).model_validate_json(request.model_dump_json())
+    done = importlib.import_module(f"flows.jobs.{name}").run(read, job_context(submission_id=None))
+    return Ran(done, None)
 
 
 def main(steps: list[dict[str, Any]]) -> None:
     from flows.home.settings import Settings, prepare_environment
 
     prepare_environment(Settings.read())
-    from flows import evaluate, retrain, train
-    from flows.parameters import RetrainParameters
+    from flows import distill, evaluate, parameters, retrain, study, train
 
-    for module in (evaluate, retrain, train):
+    for module in (distill, evaluate, retrain, train):
         module.run_job = _run_here
+    flows = {"retrain": retrain.retrain, "study": study.study}
     for step in steps:
         if "file" in step:
             np.save(Path(step["file"]), np.array(step["rows"], np.uint8))
             continue
-        result = retrain.retrain(RetrainParameters.model_validate(step))
+        if "toys" in step:
+            from flows import pair
+            from tests.flows import toys
+
+            toys.add()
+            pair.run_job = _run_here
+            continue
+        name = step.pop("flow", "retrain")
+        result: Any = flows[name](getattr(parameters, f"{name.title()}Parameters").model_validate(step))
         print("RESULT", result.model_dump_json(), flush=True)
 
 

@@ -41,7 +41,6 @@ def _training(num_steps: int) -> dict[str, Any]:
         "learning_rate": 0.01,
         "warmup_steps": 0,
         "ema_decay": 0.5,
-        "coupling": "independent",
     }
 
 
