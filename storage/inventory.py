@@ -1,4 +1,4 @@
-"""What lies in a store: datasets, couplings, jobs. For housekeeping only: nothing else relies on a listing."""
+"""What lies in a store: datasets, couplings, jobs. For housekeeping, and for people who look for something."""
 
 import contextlib
 import os
