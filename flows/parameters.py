@@ -10,18 +10,15 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
+from flows import references
 from flows.recipes import forms
 from flows.recipes.changes import groups
 from flows.recipes.methods import METHODS, BaseName, MethodName, RefinedName
 from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, PresetName, RediSpec, Seed, Spec, parse
 
-REFERENCE = (
-    "a checkpoint's folder, a training's fingerprint (or its first digits), an MLflow model id m-…, or a registered "
-    "model: pairflow-qm9@champion, pairflow-qm9/3"
-)
 Reference = Annotated[str, Field(min_length=1, max_length=4096)]
-"""To a model: see flows/lineage/models.py."""
+"""To a model: see `flows.references`."""
 
 
 class FlowParameters(Spec):
@@ -78,13 +75,13 @@ class PairParameters(Sharded, FlowParameters):
         None, description="How every training row gets its source point; default in closed form, 20 steps."
     )
     redi: RediSpec | None = Field(None, description="ReDi, in place of a coupling: how base_model makes its own pairs.")
-    base_model: str | None = Field(None, description=f"For ReDi: {REFERENCE}.")
+    base_model: str | None = Field(None, description=f"For ReDi: {references.MODEL}.")
 
     extend: str | None = Field(
         None,
         min_length=1,
-        description="URL of pairs of earlier data: rows that they have are taken over, new ones are coupled. An "
-        "approximation, as the posterior of every row is over all data; default none.",
+        description=f"Pairs of earlier data: {references.PAIRS}. Rows that they have are taken over, new ones are "
+        "coupled. An approximation, as the posterior of every row is over all data; default none.",
     )
     expected_fingerprint: str | None = Field(
         None, description="Stop before any work if the pairs would be others; `pairflow verify --repair` sets it."
@@ -109,7 +106,8 @@ class PairParameters(Sharded, FlowParameters):
 
 class _OnPairs(Spec):
     pairs: str | None = Field(
-        None, description="URL of the pairs that PairFlow is trained on; default this coupling's in the store."
+        None,
+        description=f"The pairs that PairFlow is trained on: {references.PAIRS}; default this coupling's in the store.",
     )
 
 
@@ -128,7 +126,7 @@ class DistillParameters(_OnPairs, _OfAll, FromPreset):
 
     method: RefinedName = Field("udlm+dcd", description="The base, and what is done with it: +dcd or +redi.")
     base_model: str | None = Field(
-        None, description=f"The model to start from: {REFERENCE}; default the base of these settings."
+        None, description=f"The model to start from: {references.MODEL}; default the base of these settings."
     )
 
 
@@ -139,7 +137,7 @@ class EvaluateParameters(_OnPairs, _OfAll, FromPreset):
         ("udlm", "pairflow"), description="Methods to compare; their models must be trained. May be none beside models."
     )
     models: tuple[Reference, ...] = Field(
-        (), max_length=32, description=f"More models, by reference (up to 32): {REFERENCE}."
+        (), max_length=32, description=f"More models, by reference (up to 32): {references.MODEL}."
     )
     training_seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="Scores are the mean over the models of these seeds; default the preset's one."

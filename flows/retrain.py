@@ -1,7 +1,5 @@
 """The flow `retrain`: a new model if data or settings have changed, and the better of it and the champion serves."""
 
-from collections.abc import Mapping
-
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
@@ -12,6 +10,7 @@ from flows.contest.decision import Decision, decide
 from flows.evaluate import show_comparison
 from flows.home.locks import only_one
 from flows.home.settings import Settings
+from flows.lineage import tags as tag
 from flows.lineage.registry import CHAMPION, Registry, Version, name_of
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
@@ -97,12 +96,12 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
         with run as parent, nested_under(parent.run_id):
             pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings.jobs_at_once)
             made_of = contest.tags_of(next(iter(pairs.values()), None))
-            parent.tag(dataset_digest=survey.dataset_digest, candidate_model=candidate.mlflow_model_id)
+            parent.tag({tag.DATASET_DIGEST: survey.dataset_digest, tag.CANDIDATE_MODEL: candidate.mlflow_model_id})
             if champion is not None and champion.model_id == candidate.mlflow_model_id:
                 # As of a version that was registered by hand, which does not say what it was made of.
                 sentence = f"this data and these settings make the model of version {champion.number}, the champion"
-                parent.tag(outcome="skipped", decision=sentence)
-                _tag(lineage, registry, champion, made_of)
+                parent.tag({tag.OUTCOME: "skipped", tag.DECISION: sentence})
+                registry.tag(champion, made_of)
                 return _nothing(name, sentence, champion)
             evaluation = work.evaluate(pairs, (f"{name}@{CHAMPION}",) if contest.comparable else ())
             show_comparison(evaluation, parameters.dataset.name)
@@ -114,7 +113,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 tags=made_of,
             )
             # A version that was there already may not say what it was made of, or was judged against another champion.
-            _tag(lineage, registry, version, made_of)
+            registry.tag(version, made_of)
             decision = decide(contest, version, evaluation)
             if decision.outcome == "challenger":
                 registry.challenge(version, decision.page)
@@ -170,17 +169,17 @@ def _check_champion(registry: Registry, contest: Contest, evaluation: EvaluateRe
         )
 
 
-def _tag(lineage: Lineage, registry: Registry, version: Version, tags: Mapping[str, str]) -> None:
-    """Has a version say what it was made of, by which the next run knows it again."""
-    with registry.asking():
-        for tag, value in tags.items():
-            lineage.client.set_model_version_tag(version.name, str(version.number), tag, value)
-
-
 def _show(parent: StageRun, name: str, decision: Decision, version: Version) -> None:
     """Tells the decision where people look: on the run's page in Prefect, and in MLflow."""
     artifacts.show_text(f"decision-{name}", f"{name}: {decision.outcome}", f"## {name}\n\n{decision.page}")
-    parent.tag(outcome=decision.outcome, decision=decision.sentence, version=str(version.number), registered_model=name)
+    parent.tag(
+        {
+            tag.OUTCOME: decision.outcome,
+            tag.DECISION: decision.sentence,
+            tag.VERSION: str(version.number),
+            tag.REGISTERED_MODEL: name,
+        }
+    )
     parent.log(decision.figures)
     get_run_logger().info("%s", decision.sentence)
 

@@ -17,7 +17,8 @@ the middle one may run anywhere, in any order, at the same time, and again after
 
 The manifest is written last and is never changed: a coupling with a manifest is whole, one without is partial.
 docs/format.md describes every file. Nothing here reads pickles or keeps credentials, and only housekeeping
-(`take_inventory`) lists folders. May import `pairflow.spec` and `pairflow.errors`; no torch, and nothing of the flows.
+(`take_inventory`) and who looks for something (`search_pairs`) list folders. May import `pairflow.spec` and
+`pairflow.errors`; no torch, and nothing of the flows.
 """
 
 from storage.batches import PairBatch, PairReader
@@ -36,7 +37,7 @@ from storage.manifest import (
     plan_shards,
     token_dtype,
 )
-from storage.presence import AbsentFile, absent_files
+from storage.presence import AbsentFile, absent_files, search_pairs
 from storage.reader import PairColumn, Pairs, open_pairs
 from storage.repair import Restoration, restore_pairs
 from storage.store import (
@@ -88,6 +89,7 @@ __all__ = [
     "read_header",
     "remove",
     "restore_pairs",
+    "search_pairs",
     "store_of",
     "take_inventory",
     "token_dtype",

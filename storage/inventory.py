@@ -1,12 +1,13 @@
-"""What lies in a store: datasets, couplings, jobs. For housekeeping only: nothing else relies on a listing."""
+"""What lies in a store: datasets, couplings, jobs. For housekeeping, and for people who look for something."""
 
+import contextlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pairflow.errors import ManifestVersionError, ShardCorruptError, StoreError
@@ -129,18 +130,47 @@ def list_files(url: str) -> dict[str, StoredFile]:
         StoreError: it cannot be listed.
     """
     folder = open_folder(url)
-    try:
+    with _listing(url):
         if isinstance(folder, LocalFolder):
             return _list_local(Path(folder.url))
-        import fsspec
-
-        filesystem, root = fsspec.core.url_to_fs(folder.url)
-        filesystem.invalidate_cache()
-        root = root.rstrip("/")
+        filesystem, root = _remote(folder.url)
         infos = filesystem.find(root, detail=True)
+    return {path[len(root) + 1 :]: StoredFile(info["size"], _modified(info)) for path, info in infos.items()}
+
+
+def list_names(url: str) -> list[str]:
+    """What lies in a folder, not what lies below that; nothing if there is no such folder.
+
+    Raises:
+        StoreError: it cannot be listed.
+    """
+    folder = open_folder(url)
+    with _listing(url):
+        try:
+            if isinstance(folder, LocalFolder):
+                return sorted(os.listdir(folder.url))
+            filesystem, root = _remote(folder.url)
+            return sorted(PurePosixPath(path).name for path in filesystem.ls(root, detail=False))
+        except FileNotFoundError:
+            return []
+
+
+@contextlib.contextmanager
+def _listing(url: str) -> Iterator[None]:
+    """Turns what a filesystem raises into a StoreError."""
+    try:
+        yield
     except Exception as error:  # clients of object stores raise types of their own
         raise StoreError(f"cannot list {url}: {type(error).__name__}: {error}; check that it can be reached") from error
-    return {path[len(root) + 1 :]: StoredFile(info["size"], _modified(info)) for path, info in infos.items()}
+
+
+def _remote(url: str) -> tuple[Any, str]:
+    """fsspec's filesystem of a URL, that lists anew, and the path there."""
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.invalidate_cache()
+    return filesystem, root.rstrip("/")
 
 
 def _list_local(root: Path) -> dict[str, StoredFile]:

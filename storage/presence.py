@@ -1,11 +1,28 @@
-"""Whether the files of a committed coupling are there, by a listing: cheap where `verify_pairs` reads every byte."""
+"""What is there, by a listing: couplings by the first digits of their fingerprint, and the files of a committed one.
+
+That is cheap where `verify_pairs` reads every byte.
+"""
 
 import os
+import re
 from dataclasses import dataclass
 
-from storage.filesystem import open_folder
-from storage.inventory import list_files
+from storage.filesystem import join, open_folder
+from storage.inventory import list_files, list_names
 from storage.manifest import Manifest, StoredObject
+
+_COUPLING = re.compile(r"([0-9a-f]{64})\.(?:zarr|parquet)")
+
+
+def search_pairs(store_url: str | os.PathLike[str], digits: str) -> list[str]:
+    """URLs of the couplings in a store whose fingerprint begins so, in any format, committed or not.
+
+    Raises:
+        StoreError: the store cannot be listed.
+    """
+    there = list_names(join(store_url, "pairs"))
+    found = [name for name in there if (match := _COUPLING.fullmatch(name)) and match[1].startswith(digits)]
+    return [join(store_url, "pairs", name) for name in found]
 
 
 @dataclass(frozen=True)

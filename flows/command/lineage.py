@@ -4,7 +4,6 @@ import json as json_module
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from flows import references
 from flows.command import options as opt
-from flows.home.settings import Settings, absolute_url, prepare_environment
+from flows.home.settings import Settings, prepare_environment
 from pairflow.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
-    from flows.lineage.tracing.chain import Chain, ChainNode
+    from flows.lineage.tracing.nodes import Node, Trace
 
 # Facts that a line shows, by their label there; all of them are in the JSON.
 _SHOWN = {
@@ -43,8 +43,7 @@ def lineage(
         str | None,
         typer.Argument(
             metavar="REF",
-            help="An MLflow model id m-…, a run's id, pairflow-NAME@ALIAS or pairflow-NAME/VERSION, the URL or "
-            "fingerprint of pairs, a dataset's name or digest, a training's fingerprint, or a checkpoint's folder.",
+            help=references.as_help(references.ANYTHING),
         ),
     ] = None,
     sync: Annotated[
@@ -56,7 +55,7 @@ def lineage(
     if reference is None and not sync:
         raise SpecError("REF is missing: give a model, run, dataset or pairs to trace, or --sync")
     settings = Settings.read()
-    if not _has_history(settings):
+    if not settings.has_history:
         raise StoreError(
             f"nothing was ever run here: there is no {settings.tracking_uri}; set PAIRFLOW_HOME or MLFLOW_TRACKING_URI"
         )
@@ -72,49 +71,37 @@ def lineage(
         print(f"{len(done.sent)} earlier runs sent what was left to {known.uri}", file=sys.stderr)
     if reference is None:
         return
-    chain = trace(_absolute(reference), known)
+    found = trace(reference, known)
     if json:
-        print(json_module.dumps(as_document(reference, chain)))
+        print(json_module.dumps(as_document(reference, found)))
     else:
         console = Console(highlight=False)
-        for start in chain.starts:
-            console.print(_tree(chain, start))
-    for node, fault in chain.broken:
+        for start in found.starts:
+            console.print(_tree(found, start))
+    for node, fault in found.broken:
         print(f"broken: {node.name} ({node.id}): {fault}", file=sys.stderr)
-    if chain.broken:
+    if found.broken:
         raise typer.Exit(1)
 
 
-def _has_history(settings: Settings) -> bool:
-    """False where MLflow's database is a file that is not there, and asking would make it."""
-    uri = settings.tracking_uri
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
-
-
-def as_document(reference: str, chain: "Chain") -> dict[str, Any]:
-    """A chain as JSON: nodes, links between their ids, and what is broken."""
+def as_document(reference: str, found: "Trace") -> dict[str, Any]:
+    """A trace as JSON: nodes, links between their ids, and what is broken."""
     return {
         "ref": reference,
-        "ok": not chain.broken,
-        "starts": list(chain.starts),
-        "nodes": [asdict(node) for node in chain.nodes.values()],
-        "links": [{"from": source, "to": target} for source, target in chain.links],
-        "broken": [{"id": node.id, "kind": node.kind, "fault": fault} for node, fault in chain.broken],
+        "ok": not found.broken,
+        "starts": list(found.starts),
+        "nodes": [asdict(node) for node in found.nodes.values()],
+        "links": [{"from": source, "to": target} for source, target in found.links],
+        "broken": [{"id": node.id, "kind": node.kind, "fault": fault} for node, fault in found.broken],
     }
 
 
-def _absolute(reference: str) -> str:
-    """A path made absolute; anything else as it is."""
-    is_path = Path(reference).expanduser().exists() or "/pairs/" in reference
-    return absolute_url(reference) if is_path else reference
-
-
-def _tree(chain: "Chain", start: str) -> Tree:
-    tree = Tree(_line(chain.nodes[start]))
-    for title, neighbours in (("came from", chain.before), ("came of it", chain.after)):
+def _tree(found: "Trace", start: str) -> Tree:
+    tree = Tree(_line(found.nodes[start]))
+    for title, neighbours in (("came from", found.before), ("came of it", found.after)):
         if neighbours[start]:
             nearest = _nearest(start, neighbours)
-            _grow(tree.add(f"[bold]{title}[/bold]"), chain, start, nearest, {start})
+            _grow(tree.add(f"[bold]{title}[/bold]"), found, start, nearest, {start})
     return tree
 
 
@@ -140,18 +127,18 @@ def _nearest(start: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, l
     }
 
 
-def _grow(branch: Tree, chain: "Chain", node_id: str, neighbours: Mapping[str, Sequence[str]], seen: set[str]) -> None:
+def _grow(branch: Tree, found: "Trace", node_id: str, neighbours: Mapping[str, Sequence[str]], seen: set[str]) -> None:
     """Adds what is on one side of a node; what stands above already is not spread out again."""
     for other in neighbours[node_id]:
         if other in seen:
             more = " [dim](see above)[/dim]" if neighbours[other] else ""
-            branch.add(_short(chain.nodes[other]) + more)
+            branch.add(_short(found.nodes[other]) + more)
             continue
         seen.add(other)
-        _grow(branch.add(_line(chain.nodes[other])), chain, other, neighbours, seen)
+        _grow(branch.add(_line(found.nodes[other])), found, other, neighbours, seen)
 
 
-def _line(node: "ChainNode") -> str:
+def _line(node: "Node") -> str:
     """A node in a line: what it is, its id, its state, what is known, what is wrong."""
     facts = node.facts
     known = [node.state] if node.state not in ("", "FINISHED", "READY", "complete") else []
@@ -169,7 +156,7 @@ def _line(node: "ChainNode") -> str:
     return f"{_short(node)}  {escape(', '.join(known))}{faults}"
 
 
-def _short(node: "ChainNode") -> str:
+def _short(node: "Node") -> str:
     own_id = node.id.partition(":")[2] if node.kind in ("run", "model") else ""
     return f"[bold]{escape(node.name)}[/bold]{'  ' if own_id else ''}{own_id}"
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows import references
 from flows.command import options as opt
 from flows.home.settings import Settings
 from flows.parameters import (
@@ -79,7 +80,7 @@ def retrain(result: RetrainResult, parameters: RetrainParameters) -> None:
 
 
 def sample(
-    model: Annotated[str, typer.Option(metavar="REF", help=opt.REFERENCE_HELP)],
+    model: Annotated[str, typer.Option(metavar="REF", help=references.as_help(references.MODEL))],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File: .smi or .txt (SMILES lines), .png (a grid), .npy (tokens).")
     ],

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import annotated_types
 import typer
 
+from flows import references
 from flows.command.running import run_flow
-from flows.parameters import REFERENCE, FlowParameters, FromPreset
+from flows.parameters import FlowParameters, FromPreset
 from flows.stages.command_line import OPERATIONS, Option, assignments, option_of, options_of, read
 from pairflow.names import NameOf
 from pairflow.spec import Spec
@@ -27,8 +28,8 @@ _Set = Annotated[
         help="Change one setting of the preset, such as training.num_steps=50; may be repeated.",
     ),
 ]
-REFERENCE_HELP = f"{REFERENCE[0].upper()}{REFERENCE[1:]}."
-_METAVARS = {"model": "REF", "extend": "URL", "pairs": "URL", "training-seeds": "SEED,SEED,…"}
+StoredPairs = Annotated[str, typer.Argument(metavar="REF", help=references.as_help(references.PAIRS))]
+_METAVARS = {"model": "REF", "extend": "REF", "pairs": "REF", "training-seeds": "SEED,SEED,…"}
 
 
 def flow_command(

@@ -6,7 +6,6 @@ import typer
 
 from flows.command import options as opt
 from flows.command.running import run_flow
-from flows.home.settings import absolute_url
 from flows.parameters import PairParameters
 from flows.results import PairResult
 
@@ -27,24 +26,26 @@ def pair(result: PairResult, parameters: PairParameters) -> None:
 
 
 def verify(
-    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    pairs: opt.StoredPairs,
     repair: Annotated[bool, typer.Option("--repair", help="Put back what is damaged; make bad shards again.")] = False,
     json: opt.Json = False,
 ) -> None:
     """Recompute the hashes of stored pairs, and repair them; exit code 1 if a file is damaged (still), and which."""
     from flows.command import verification
+    from flows.lineage import stored_pairs
 
     remake = (lambda parameters: run_flow("pair", parameters)) if repair else None
-    if not verification.verify(absolute_url(url), remake, as_json=json):
+    if not verification.verify(stored_pairs.url_of(pairs), remake, as_json=json):
         raise typer.Exit(1)
 
 
 def inspect(
-    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    pairs: opt.StoredPairs,
     rows: Annotated[int, typer.Option(min=0, help="Pairs to show.")] = 5,
     json: opt.Json = False,
 ) -> None:
     """Show what stored pairs were made of, and some of them."""
+    from flows.lineage import stored_pairs
     from flows.pages import terminal
 
-    terminal.pairs(absolute_url(url), num_rows=rows, as_json=json)
+    terminal.pairs(stored_pairs.url_of(pairs), num_rows=rows, as_json=json)

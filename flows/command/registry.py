@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from flows import references
 from flows.command import options as opt
 from flows.home.settings import Settings, prepare_environment
 from flows.lineage import models
@@ -23,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def register(
-    model: Annotated[str, typer.Argument(metavar="REF", help=opt.REFERENCE_HELP)],
+    model: Annotated[str, typer.Argument(metavar="REF", help=references.as_help(references.MODEL))],
     alias: Annotated[
         Literal["champion", "challenger"] | None,
         typer.Option("--as", help="champion: in use from now on; the one of before is then 'previous'."),

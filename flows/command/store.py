@@ -4,7 +4,6 @@ import json as json_module
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -89,7 +88,7 @@ def gc(
 
 
 def export(
-    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    pairs: opt.StoredPairs,
     format: Annotated[PairsFormat, typer.Option(help="File format of the copy.")],
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Rows a shard of the copy; default as in the source.")
@@ -101,8 +100,9 @@ def export(
 ) -> None:
     """Write pairs again in another format or cut, with the same content hash; prints the URL of the copy."""
     import storage
+    from flows.lineage import stored_pairs
 
-    url = absolute_url(url)
+    url = stored_pairs.url_of(pairs)
     store = absolute_url(to) if to is not None else storage.store_of(url)
     copy_url = storage.export_pairs(
         url, format, store_url=store, shard_size=shard_size, progress=sys.stderr.isatty() and not json
@@ -126,25 +126,12 @@ def _runs_by_fingerprint(settings: Settings) -> dict[str, str]:
     Raises:
         LineageError: MLflow cannot be reached.
     """
-    uri = settings.tracking_uri
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return {}  # nothing was ever run here, and asking would make a database
+    if not settings.has_history:
+        return {}
     prepare_environment(settings)
     from flows.lineage.tracking import Lineage
 
-    lineage = Lineage(settings)
-    client = lineage.client
-    found = lineage.insist(client.search_experiments, patience_s=0)
-    experiments = [each.experiment_id for each in found if each.name.startswith("pairflow-")]
-    runs: dict[str, str] = {}
-    token = None
-    while experiments:
-        page = client.search_runs(experiments, "tags.`pairflow.pairs_fingerprint` LIKE '%'", page_token=token)
-        runs |= {run.data.tags["pairflow.pairs_fingerprint"]: str(run.info.run_id) for run in page}
-        token = page.token
-        if not token:
-            break
-    return runs
+    return Lineage(settings).runs_of_pairs()
 
 
 def _as_document(inventory: "Inventory") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import storage
-from flows.lineage.provenance import EXTENDS, extended_by
+from flows.lineage.provenance import EARLIER_PAIRS, extended_by
 from flows.parameters import PairParameters
 from pairflow.errors import SpecError, StoreError
 from pairflow.spec import parse
@@ -81,7 +81,7 @@ def _as_they_were_made(done: Restoration) -> PairParameters:
         PairParameters,
         {
             "dataset": header.dataset.get("spec"),
-            "coupling": {name: value for name, value in header.spec.items() if name != EXTENDS},
+            "coupling": {name: value for name, value in header.spec.items() if name != EARLIER_PAIRS},
             "extend": None if extends is None else _found(extends, storage.store_of(done.url)),
             "engine": header.engine.partition("/")[0],
             "store": storage.store_of(done.url),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from flows.lineage import tags as tag
 from flows.lineage.registry import CHALLENGER, PREVIOUS, Registry, Version
 from flows.parameters import RetrainParameters
 from flows.recipes.methods import DEFAULT_PAIRS, METHODS, coupling_of, pair_groups
@@ -12,9 +13,8 @@ from pairflow.presets import Preset
 from pairflow.spec import OWN_DATA, fingerprint
 
 # Tags of a registered version, by which the next retraining knows it again.
-DATA, RECIPE, SOURCE, JUDGED = (f"pairflow.{name}" for name in ("dataset_digest", "recipe", "source", "judged"))
-ROWS = "pairflow.training_rows"
-PAIRS, EXTENDS = "pairflow.pairs_url", "pairflow.extends"
+DATA, RECIPE, SOURCE, JUDGED = tag.DATASET_DIGEST, tag.RECIPE, tag.SOURCE, tag.JUDGED
+ROWS, PAIRS, EXTENDS = tag.TRAINING_ROWS, tag.PAIRS_URL, tag.EXTENDS
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Contest:
             SOURCE: survey.source,
             JUDGED: self.fingerprint,
             ROWS: str(survey.num_rows),
-            "pairflow.method": self.parameters.method,
+            tag.METHOD: self.parameters.method,
         }
 
     @property

@@ -159,6 +159,12 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
     @property
+    def has_history(self) -> bool:
+        """False where MLflow's database is a file that is not there, and asking would make it."""
+        uri = self.tracking_uri
+        return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+
+    @property
     def mlflow_pages(self) -> str | None:
         """Beginning of the addresses of MLflow's pages; None where no server shows them."""
         url = self.mlflow_ui_url or self.tracking_uri

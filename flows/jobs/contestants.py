@@ -8,9 +8,12 @@ from typing import Any
 from flows.home import kept_results
 from flows.home.settings import Settings
 from flows.jobs import inputs
+from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
 from flows.recipes.methods import METHODS, Method
+from flows.references import Folder, RegisteredModel
+from flows.references import parse as parse_reference
 from flows.results import TrainResult
 from pairflow.checkpoint import read_state
 from pairflow.data_card import DataCard
@@ -30,7 +33,7 @@ class Contestant:
         method: that made it.
         training_seed: of its training.
         sha256: of its checkpoint's tensors.
-        origin: `pairflow.*` tags of what it was made from, as far as it is known.
+        origin: tags of what it was made from, as far as it is known.
     """
 
     label: str
@@ -56,10 +59,10 @@ class Contestant:
             mlflow_model_id=trained.mlflow_model_id,
             training_fingerprint=trained.fingerprint,
             origin={
-                "dataset_digest": trained.dataset_digest,
-                "training_fingerprint": trained.fingerprint,
-                "training_run": trained.mlflow_run_id,
-                **({"pairs_fingerprint": trained.pairs_fingerprint} if trained.pairs_fingerprint else {}),
+                tag.DATASET_DIGEST: trained.dataset_digest,
+                tag.TRAINING_FINGERPRINT: trained.fingerprint,
+                tag.TRAINING_RUN: trained.mlflow_run_id,
+                **({tag.PAIRS_FINGERPRINT: trained.pairs_fingerprint} if trained.pairs_fingerprint else {}),
             },
         )
 
@@ -142,18 +145,17 @@ def _described(
     else:
         tags = {} if model.mlflow_model_id is None else logged_tags(model.mlflow_model_id)
         method = _method(tags, state, model)
-        known_as = tags.get("pairflow.fingerprint")
-        names = {"pairflow.dataset_digest": "dataset_digest", "pairflow.fingerprint": "training_fingerprint"}
+        names = {tag.DATASET_DIGEST: tag.DATASET_DIGEST, tag.FINGERPRINT: tag.TRAINING_FINGERPRINT}
         found = Contestant(
             label=method.label,
             reference=None,
             method=method.name,
-            training_seed=int(tags.get("pairflow.training_seed") or _seed(state)),
+            training_seed=int(tags.get(tag.TRAINING_SEED) or _seed(state)),
             checkpoint=model.checkpoint,
             sha256=model.sha256,
             mlflow_model_id=model.mlflow_model_id,
-            training_fingerprint=known_as,
-            origin={short: tags[name] for name, short in names.items() if name in tags},
+            training_fingerprint=tags.get(tag.FINGERPRINT),
+            origin={ours: tags[name] for name, ours in names.items() if name in tags},
         )
     return replace(found, reference=reference, label=f"{found.label} ({_short(reference, model)})")
 
@@ -164,9 +166,9 @@ def _method(tags: Mapping[str, str], state: Mapping[str, Any], model: FoundModel
     Raises:
         CheckpointError: its checkpoint does not say, and nothing else is known of it.
     """
-    if "pairflow.method" in tags:
+    if tag.METHOD in tags:
         try:
-            return methods.find(tags["pairflow.method"])
+            return methods.find(tags[tag.METHOD])
         except SpecError as error:
             raise CheckpointError(f"the model at {model.checkpoint}: {error}; another release made it") from None
     refinements = (each.refinement for each in METHODS.values() if each.refinement is not None)
@@ -195,9 +197,11 @@ def _seed(state: Mapping[str, Any]) -> int:
 
 def _short(reference: str, model: FoundModel) -> str:
     """A reference as a label can bear it."""
-    if Path(reference).expanduser().is_dir():
-        folder = model.checkpoint.parent
-        run = folder.parent if folder.name == "checkpoints" else folder
-        return f"{run.name[:_DIGITS]}/{model.checkpoint.name}"
-    bare = reference.removeprefix("models:/")
-    return bare if "@" in bare or "/" in bare else bare[:_DIGITS]
+    match parse_reference(reference):
+        case Folder():
+            folder = model.checkpoint.parent
+            run = folder.parent if folder.name == "checkpoints" else folder
+            return f"{run.name[:_DIGITS]}/{model.checkpoint.name}"
+        case RegisteredModel():
+            return reference.removeprefix("models:/")
+    return reference.removeprefix("models:/")[:_DIGITS]

@@ -15,6 +15,7 @@ from flows.jobs import contestants, finished, inputs, presentation
 from flows.jobs.contestants import Contestant
 from flows.jobs.machine import use_threads
 from flows.jobs.scoring import score
+from flows.lineage import tags as tag
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages import report
@@ -143,7 +144,7 @@ class _Evaluation:
         """The models that were named by reference."""
 
         def logged_tags(model_id: str) -> dict[str, str]:
-            return dict(self.lineage.client.get_logged_model(model_id).tags)
+            return self.lineage.model_tags(model_id)
 
         return contestants.by_reference(self.request.models, self.data, self.settings, logged_tags)
 
@@ -165,11 +166,13 @@ class _Evaluation:
             model_id = contestant.mlflow_model_id
             stage.use(data, model_id=model_id)
             stage.tag(
-                method=contestant.method,
-                training_seed=str(contestant.training_seed),
-                checkpoint_sha256=contestant.sha256,
-                **({} if model_id is None else {"model_id": model_id}),
-                **contestant.origin,
+                {
+                    tag.METHOD: contestant.method,
+                    tag.TRAINING_SEED: str(contestant.training_seed),
+                    tag.CHECKPOINT_SHA256: contestant.sha256,
+                    **({} if model_id is None else {tag.MODEL_ID: model_id}),
+                    **contestant.origin,
+                }
             )
             scores = self._score(contestant, known_as, folder, stage)
             stage.log(scores.facts)
@@ -213,7 +216,7 @@ class _Evaluation:
         presentation.keep(scored, folder)
         pairs = (
             None
-            if (known := contestant.origin.get("pairs_fingerprint")) is None
+            if (known := contestant.origin.get(tag.PAIRS_FINGERPRINT)) is None
             else pair_quality.find(known, self.settings)
         )
         headline = evaluator.headline

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import JsonValue
 
 import storage
-from flows.lineage.provenance import EXTENDS
+from flows.lineage.provenance import EARLIER_PAIRS
 from pairflow.coupling import Coupled
 from pairflow.datasets import TokenDataset
 from pairflow.errors import SpecError, StoreError
@@ -128,7 +128,7 @@ def check_alike(pairs: storage.Pairs, train: TokenDataset, spec: CouplingSpec, e
         ("engine", manifest.engine, engine_version),
     ]
     before, now = {**manifest.spec}, spec.model_dump(mode="json")
-    before.pop(EXTENDS, None)
+    before.pop(EARLIER_PAIRS, None)
     wanted += [(f"coupling.{name}", before.get(name), now.get(name)) for name in {**before, **now}]
     for name, got, expected in wanted:
         if got != expected:

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 import storage
 from flows.cluster.protocol import ProgressLines
 from flows.home.settings import Settings
+from flows.lineage import stored_pairs
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import Input
 from flows.recipes.methods import DEFAULT_PAIRS, Method, coupling_of
@@ -88,7 +89,7 @@ def find_pairs(request: TrainRequest | EvaluateRequest, group: str, data: Data, 
         SpecError: they were made of other data, or by a model.
     """
     if request.pairs is not None and (group == DEFAULT_PAIRS or isinstance(request, TrainRequest)):
-        pairs = storage.open_pairs(request.pairs)
+        pairs = storage.open_pairs(stored_pairs.url_of(request.pairs, settings.store))
         _check_data(pairs, data)
         if pairs.manifest.spec.get("kind") == "redi":
             raise SpecError(

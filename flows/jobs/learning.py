@@ -15,6 +15,7 @@ from flows.jobs import inputs
 from flows.jobs.machine import in_use, use_threads
 from flows.jobs.replicas import fit_together
 from flows.lineage import page_text
+from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
@@ -87,7 +88,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     with run as stage:
         _link(work, stage)
         used = in_use(settings)
-        stage.tag(**{"machine.used": used})
+        stage.tag({tag.MACHINE_USED: used})
         stage.tell({"Used": used})
         fitted = _fit(work, folder / "checkpoints", stage, settings)
         num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
@@ -100,15 +101,14 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
         )
         card.write(fitted.checkpoint)
         sha256 = FoundModel.at(fitted.checkpoint).sha256
-        stage.tag(checkpoint=str(fitted.checkpoint), checkpoint_sha256=sha256)
+        stage.tag({tag.CHECKPOINT: str(fitted.checkpoint), tag.CHECKPOINT_SHA256: sha256})
         stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
-        tags = _tags(work) | {"checkpoint_sha256": sha256}
         model_id = lineage.insist(
             lambda: stage.log_model(
                 f"{data.spec.name}-{method.name}",
                 fitted.checkpoint,
                 params={"num_parameters": str(num_parameters)},
-                tags={f"pairflow.{name}": value for name, value in tags.items()},
+                tags=_tags(work) | {tag.CHECKPOINT_SHA256: sha256},
             )
         )
         final = {"final_loss": fitted.loss, "training_seconds": fitted.seconds}
@@ -149,7 +149,7 @@ def _link(work: Learning, stage: StageRun) -> None:
     pairs, base = work.pairs, work.base
     used = [work.data.as_input("training"), *([inputs.as_input(pairs)] if pairs is not None else [])]
     stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
-    stage.tag(**_tags(work))
+    stage.tag(_tags(work))
     if base is not None:
         stage.tell({"Started from": f"the checkpoint {page_text.code_span(str(base.checkpoint))}"})
 
@@ -157,31 +157,31 @@ def _link(work: Learning, stage: StageRun) -> None:
 def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Lineage) -> None:
     """Says what the model cost; on one machine, seconds stand for energy."""
     pairing_seconds = 0.0
-    facts = {}
+    lines = {}
     if work.pairs is not None:
         manifest = work.pairs.manifest
         pairing_seconds = inputs.pairing_seconds(manifest)
         made_by = lineage.finished(work.data.spec.name, "pair", manifest.fingerprint)
-        facts["Pairs"] = page_text.pairs(manifest.fingerprint, work.pairs.url, made_by)
+        lines["Pairs"] = page_text.pairs(manifest.fingerprint, work.pairs.url, made_by)
     stage.log({"pairing_seconds": pairing_seconds}, step=fitted.steps)
     if fitted.seconds:
         stage.log({"pairing_to_training_seconds": pairing_seconds / fitted.seconds}, step=fitted.steps)
-    stage.tell(facts | {"Time": page_text.cost(pairing_seconds, fitted.seconds)})
+    stage.tell(lines | {"Time": page_text.cost(pairing_seconds, fitted.seconds)})
 
 
 def _tags(work: Learning) -> dict[str, str]:
     tags = {
-        "fingerprint": work.fingerprint,
-        "method": work.method.name,
-        "dataset_digest": work.data.train.digest,
-        "training_seed": str(work.spec.seed),
+        tag.FINGERPRINT: work.fingerprint,
+        tag.METHOD: work.method.name,
+        tag.DATASET_DIGEST: work.data.train.digest,
+        tag.TRAINING_SEED: str(work.spec.seed),
     }
     if work.pairs is not None:
-        tags |= {"pairs_fingerprint": work.pairs.manifest.fingerprint, "pairs_url": work.pairs.url}
+        tags |= {tag.PAIRS_FINGERPRINT: work.pairs.manifest.fingerprint, tag.PAIRS_URL: work.pairs.url}
     if work.base is not None:
-        tags |= {"base_sha256": work.base.sha256, "base_checkpoint": str(work.base.checkpoint)}
+        tags |= {tag.BASE_SHA256: work.base.sha256, tag.BASE_CHECKPOINT: str(work.base.checkpoint)}
         if work.base.mlflow_model_id is not None:
-            tags["base_model_id"] = work.base.mlflow_model_id
+            tags[tag.BASE_MODEL_ID] = work.base.mlflow_model_id
     return tags
 
 

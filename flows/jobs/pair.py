@@ -19,6 +19,7 @@ from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import PairSource, Resources, source_of
 from flows.jobs.turns import turn
 from flows.lineage import page_text
+from flows.lineage import tags as tag
 from flows.lineage.provenance import extended_by
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
@@ -92,23 +93,25 @@ def _make_or_find(
     with lineage.run(request.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
         base, earlier = source.base, source.earlier
         stage.use(data.as_input("coupling"), model_id=None if base is None else base.mlflow_model_id)
-        stage.tag(dataset_digest=data.train.digest, pairs_fingerprint=fingerprint, pairs_url=url)
+        stage.tag({tag.DATASET_DIGEST: data.train.digest, tag.PAIRS_FINGERPRINT: fingerprint, tag.PAIRS_URL: url})
         stage.tell({"Pairs": page_text.pairs(fingerprint, url, None)})
         if earlier is not None:
             extends = earlier.pairs.manifest
             stage.tag(
-                extends_fingerprint=extends.fingerprint,
-                extends_url=earlier.pairs.url,
-                extends_dataset_digest=str(extends.dataset["digest"]),
+                {
+                    tag.EXTENDS_FINGERPRINT: extends.fingerprint,
+                    tag.EXTENDS_URL: earlier.pairs.url,
+                    tag.EXTENDS_DATASET_DIGEST: str(extends.dataset["digest"]),
+                }
             )
             stage.tell({"Extends": page_text.pairs(extends.fingerprint, earlier.pairs.url, None)})
         if base is not None:
-            stage.tag(base_sha256=base.sha256, base_checkpoint=str(base.checkpoint))
+            stage.tag({tag.BASE_SHA256: base.sha256, tag.BASE_CHECKPOINT: str(base.checkpoint)})
             if base.mlflow_model_id is not None:
-                stage.tag(base_model_id=base.mlflow_model_id)
+                stage.tag({tag.BASE_MODEL_ID: base.mlflow_model_id})
         if manifest is None:
             manifest = work.couple(stage)
-        stage.tag(content_sha256=manifest.content_sha256)
+        stage.tag({tag.CONTENT_SHA256: manifest.content_sha256})
         stage.log(_figures(manifest))
         stage.tell({"Time": f"pairing {inputs.pairing_seconds(manifest):,.1f} s with the engine {manifest.engine}"})
         if (picture := pair_quality.picture(manifest, work.settings)) is not None:

@@ -13,9 +13,9 @@ from flows.jobs.assignment_shards import match_shards
 from flows.jobs.extension import NOT_EXTENDED, Earlier
 from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
-from flows.lineage import models
+from flows.lineage import models, stored_pairs
 from flows.lineage.models import FoundModel
-from flows.lineage.provenance import EXTENDS
+from flows.lineage.provenance import EARLIER_PAIRS
 from flows.requests import PairRequest
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
@@ -133,7 +133,7 @@ class RowByRow(PairSource):
         fingerprint, version = inputs.pairs_fingerprint(spec, data.train, resolved)
         if request.extend is None:
             return cls(spec, data, resolved, version, fingerprint, None)
-        earlier = Earlier.of(request.extend, data.train, spec, version)
+        earlier = Earlier.of(stored_pairs.url_of(request.extend, settings.store), data.train, spec, version)
         fingerprint, _ = inputs.pairs_fingerprint(spec, data.train, resolved, earlier.pairs)
         return cls(spec, data, resolved, version, fingerprint, earlier)
 
@@ -148,7 +148,7 @@ class RowByRow(PairSource):
     @property
     def document(self) -> dict[str, JsonValue]:
         """For the manifest."""
-        extends = {} if self.earlier is None else {EXTENDS: self.earlier.document}
+        extends = {} if self.earlier is None else {EARLIER_PAIRS: self.earlier.document}
         return {**self.spec.model_dump(mode="json"), **extends}
 
     @property

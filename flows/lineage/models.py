@@ -1,22 +1,15 @@
-"""A trained model by reference: the one place where references are resolved."""
+"""A trained model by reference, to be sampled, refined, measured or registered."""
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows import references
 from flows.home import kept_results
 from flows.home.settings import Settings
+from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Reference, RegisteredModel
 from flows.results import TrainResult
 from pairflow.errors import CheckpointError
-
-_MLFLOW_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
-_REGISTERED = re.compile(r"(?:models:/)?([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9._-]+)|/([0-9]{1,9}))")
-_FINGERPRINT = re.compile(r"[0-9a-f]{6,64}")
-_EXPECTED = (
-    "expected a checkpoint's folder, a training's fingerprint (or its first digits, 6 or more), an id in MLflow, m-…, "
-    "or a registered model, such as pairflow-qm9@champion or pairflow-qm9/3; `pairflow train` prints the folder, its "
-    "--json the others"
-)
 
 
 @dataclass(frozen=True)
@@ -51,35 +44,73 @@ class FoundModel:
 
 
 def resolve(reference: str, settings: Settings) -> FoundModel:
-    """The model that `reference` stands for: a folder, a fingerprint under PAIRFLOW_HOME/runs, or one that MLflow has.
-
-    MLflow's are ids m-…, and versions of registered models by alias or number; `models:/` before either is allowed.
+    """The model that a reference stands for: in a folder, of a training under PAIRFLOW_HOME/runs, or one of MLflow's.
 
     Raises:
         CheckpointError: there is none, or several, or it is not finished, or its state is damaged.
         LineageError: MLflow does not hold it.
     """
-    if match := _MLFLOW_ID.fullmatch(reference):
-        return _logged(match[1], settings)
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        return _known(_checkpoint(folder))
-    if match := _REGISTERED.fullmatch(reference):
-        return _logged(_registered(match[1], match[2] or match[3], settings), settings)
-    if _FINGERPRINT.fullmatch(reference):
-        return _known(_trained(reference, settings.runs_dir))
-    raise CheckpointError(f"no model '{reference}': there is no such folder; {_EXPECTED}")
+    match references.parse(reference):
+        case ModelId(id=model_id):
+            return _logged(model_id, settings)
+        case RegisteredModel() as registered:
+            return _logged(_registered(registered, settings), settings)
+        case Folder(path=folder):
+            return _known(_checkpoint(folder))
+        case Digits() as digits:
+            return _by_digits(digits, settings)
+        case other:
+            raise _no_model(reference, other)
 
 
-def _registered(name: str, alias_or_number: str, settings: Settings) -> str:
+def for_job(reference: str) -> str:
+    """A reference to a model as a job reads it, which runs in another working directory and perhaps on another machine.
+
+    Raises:
+        CheckpointError: it stands for no model, wherever it is read.
+    """
+    parsed = references.parse(reference)
+    if isinstance(parsed, PairsUrl) or (isinstance(parsed, Other) and not parsed.may_be_path):
+        raise _no_model(reference, parsed)
+    return references.absolute(reference)
+
+
+def _no_model(reference: str, parsed: Reference) -> CheckpointError:
+    why = "there is no such folder" if isinstance(parsed, Other) else f"this is {parsed.what}"
+    return CheckpointError(
+        f"no model '{reference}': {why}; expected {references.MODEL}. `pairflow train` prints the folder, its --json "
+        "the others"
+    )
+
+
+def _by_digits(digits: Digits, settings: Settings) -> FoundModel:
+    """The model of a training of this home, or else of a run that MLflow has."""
+    found = sorted(path for path in settings.runs_dir.glob(f"{digits.text}*") if path.is_dir())
+    if not found and digits.may_be_run and (model_id := _made_by(digits.text, settings)) is not None:
+        return _logged(model_id, settings)
+    return _known(_trained(digits.text, found, settings.runs_dir))
+
+
+def _registered(registered: RegisteredModel, settings: Settings) -> str:
     """The id of the logged model that a version of a registered one is."""
     from flows.lineage.registry import Registry
     from flows.lineage.tracking import Lineage
 
-    version = Registry(Lineage(settings)).at(name, alias_or_number)
+    version = Registry(Lineage(settings)).at(registered.name, registered.alias_or_number)
     if not version.model_id:
-        raise CheckpointError(f"{name} version {version.number} is no logged model of MLflow's; register one that is")
+        raise CheckpointError(
+            f"{version.name} version {version.number} is no logged model of MLflow's; register one that is"
+        )
     return version.model_id
+
+
+def _made_by(run_id: str, settings: Settings) -> str | None:
+    """The id of the logged model that a run of MLflow's made, if there are such a run and such a model."""
+    if not settings.has_history:
+        return None
+    from flows.lineage.tracking import Lineage
+
+    return Lineage(settings).model_made_by(run_id)
 
 
 def _logged(model_id: str, settings: Settings) -> FoundModel:
@@ -89,11 +120,12 @@ def _logged(model_id: str, settings: Settings) -> FoundModel:
     return FoundModel.at(_checkpoint(folder), model_id)
 
 
-def _trained(prefix: str, folder: Path) -> Path:
+def _trained(prefix: str, found: Sequence[Path], folder: Path) -> Path:
     """The finished checkpoint of the one training whose fingerprint begins so."""
-    found = sorted(path for path in folder.glob(f"{prefix}*") if path.is_dir())
     if not found:
-        raise CheckpointError(f"no model '{prefix}': no training under {folder} has that fingerprint; {_EXPECTED}")
+        raise CheckpointError(
+            f"no model '{prefix}': no training under {folder} has that fingerprint; expected {references.MODEL}"
+        )
     if len(found) > 1:
         names = ", ".join(path.name[: len(prefix) + 6] for path in found)
         raise CheckpointError(f"'{prefix}' stands for {len(found)} trainings under {folder}: {names}; give more digits")

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from flows.cluster.protocol import JobContext
+from flows.lineage import tags as tag
 from flows.lineage.provenance import Input
 
 _COMMAND = "Command"
@@ -12,11 +13,11 @@ _LINE = 100  # characters
 _LAST = ("Part of", "Prefect", "Ray", "Code", "Machine", "Used")
 
 
-def describe(facts: Mapping[str, str], first: str = "") -> str:
-    """`first`; facts by name, what a run is about before where it ran; the command in a block of its own."""
-    names = [name for name in facts if name not in (*_LAST, _COMMAND)] + [name for name in _LAST if name in facts]
-    parts = [first, "\n".join(f"- **{name}:** {facts[name]}" for name in names if facts[name])]
-    if command := facts.get(_COMMAND):
+def describe(lines: Mapping[str, str], first: str = "") -> str:
+    """`first`; lines by name, what a run is about before where it ran; the command in a block of its own."""
+    names = [name for name in lines if name not in (*_LAST, _COMMAND)] + [name for name in _LAST if name in lines]
+    parts = [first, "\n".join(f"- **{name}:** {lines[name]}" for name in names if lines[name])]
+    if command := lines.get(_COMMAND):
         parts.append(f"The command that makes it again:\n\n```\n{_in_lines(command)}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -35,19 +36,19 @@ def _in_lines(command: str) -> str:
 
 def origin(context: JobContext) -> dict[str, str]:
     """Who asked for a run, and what it is a part of."""
-    facts = {}
+    lines = {}
     if context.flow_run_url:
-        facts["Prefect"] = f"[flow run]({context.flow_run_url})"
+        lines["Prefect"] = f"[flow run]({context.flow_run_url})"
     else:
-        facts["Prefect"] = f"flow run {code_span(context.flow_run_id)}"
+        lines["Prefect"] = f"flow run {code_span(context.flow_run_id)}"
     if context.submission_id is not None:
         job = code_span(context.submission_id)
-        facts["Ray"] = f"[job {context.submission_id}]({context.ray_job_url})" if context.ray_job_url else f"job {job}"
+        lines["Ray"] = f"[job {context.submission_id}]({context.ray_job_url})" if context.ray_job_url else f"job {job}"
     if context.parent_mlflow_run_id:
-        facts["Part of"] = run_link(context.parent_mlflow_run_id, "the comparison")
+        lines["Part of"] = run_link(context.parent_mlflow_run_id, "the comparison")
     if context.command:
-        facts[_COMMAND] = context.command
-    return facts
+        lines[_COMMAND] = context.command
+    return lines
 
 
 def run_link(run_id: str, text: str) -> str:
@@ -66,9 +67,9 @@ def code_span(text: str) -> str:
 
 def code(version: Mapping[str, str]) -> str:
     """The code's version in words."""
-    words = f"pairflow {version['pairflow.version']}"
-    if commit := version.get("mlflow.source.git.commit"):
-        dirty = version.get("pairflow.git_dirty") == "true"
+    words = f"pairflow {version[tag.VERSION]}"
+    if commit := version.get(tag.GIT_COMMIT):
+        dirty = version.get(tag.GIT_DIRTY) == "true"
         words += f", commit {code_span(commit[:12])}" + (", with changes that are not committed" if dirty else "")
     return words
 
@@ -91,15 +92,15 @@ def dataset(name: str, digest: str, profile: Mapping[str, object]) -> str:
 
 def used(inputs: Sequence[Input], model_id: str | None) -> dict[str, str]:
     """What a run used: data, pairs (which have a URL) and a logged model."""
-    facts = {}
+    lines = {}
     for each in inputs:
         if "url" in each.source:
-            facts["Pairs"] = pairs(each.digest, each.source["url"], None)
+            lines["Pairs"] = pairs(each.digest, each.source["url"], None)
         else:
-            facts["Data"] = dataset(each.name, each.digest, each.profile)
+            lines["Data"] = dataset(each.name, each.digest, each.profile)
     if model_id is not None:
-        facts["Model"] = code_span(model_id)
-    return facts
+        lines["Model"] = code_span(model_id)
+    return lines
 
 
 def pairs(fingerprint: str, url: str, made_by: str | None) -> str:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from flows.lineage import tags as tag
 from pairflow.spec import Spec
 
 
@@ -34,14 +35,14 @@ class Input:
     profile: Mapping[str, Any]
 
 
-EXTENDS = "extends"
+EARLIER_PAIRS = "extends"
 """In the `spec` of pairs' header, beside the coupling's own fields: the earlier pairs that were taken over."""
 
 
 def extended_by(spec: Mapping[str, Any]) -> str | None:
     """Fingerprint of the pairs that those with this `spec` extend; None of a whole coupling."""
-    extends = spec.get(EXTENDS)
-    return str(extends["fingerprint"]) if isinstance(extends, Mapping) else None
+    earlier = spec.get(EARLIER_PAIRS)
+    return str(earlier["fingerprint"]) if isinstance(earlier, Mapping) else None
 
 
 def flatten(specs: Mapping[str, Spec]) -> dict[str, str]:
@@ -70,15 +71,15 @@ def code_version() -> dict[str, str]:
     """
     found = {}
     try:
-        found["pairflow.version"] = version("pairflow")
+        found[tag.VERSION] = version("pairflow")
     except PackageNotFoundError:  # run from a folder, without having been installed
-        found["pairflow.version"] = "not installed"
+        found[tag.VERSION] = "not installed"
     # An environment may lie inside a repository of somebody else's, whose commit says nothing of this code.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return found
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     if commit is not None and changes is not None:
-        found |= {"mlflow.source.git.commit": commit, "pairflow.git_dirty": str(bool(changes)).lower()}
+        found |= {tag.GIT_COMMIT: commit, tag.GIT_DIRTY: str(bool(changes)).lower()}
     return found
 
 

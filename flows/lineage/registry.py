@@ -10,14 +10,13 @@ from collections.abc import Mapping
 
 from mlflow.exceptions import MlflowException
 
+from flows.lineage import tags as tag
 from flows.lineage import trial
 from flows.lineage.errors import LineageError
 from flows.lineage.tracking import Lineage
 from flows.lineage.versions import Version, Versions, name_of
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-_ROLLBACK = "pairflow.rollback"  # on the model, while its aliases are being exchanged: the versions from and to
-_LINKS = "mlflow.modelVersions"
 _NOTE = "> "  # how a line about a rollback begins, above the text of the promotion
 
 
@@ -59,6 +58,16 @@ class Registry(Versions):
             )
             self._link(model_id, name, int(made.version))
             return self.at(name, str(made.version))
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Sets tags of a version.
+
+        Raises:
+            LineageError: the version is gone, or MLflow does not answer.
+        """
+        with self.asking():
+            for name, value in tags.items():
+                self._client.set_model_version_tag(version.name, str(version.number), name, value)
 
     def promote(self, version: Version, reason: str) -> Version | None:
         """Makes a version the champion, and the champion of before `previous`; a repeated call ends the same.
@@ -130,7 +139,7 @@ class Registry(Versions):
             self._note(champion, f"Rolled back to version {previous.number}: {reason}")
             self._note(previous, f"Champion again, after version {champion.number}: {reason}")
             versions = json.dumps({"from": champion.number, "to": previous.number})
-            self._client.set_registered_model_tag(name, _ROLLBACK, versions)
+            self._client.set_registered_model_tag(name, tag.ROLLBACK, versions)
             if (done := self._finish_rollback(name)) is None:
                 raise LineageError(f"{name}: a version was deleted while the champion was rolled back; try again")
             return done
@@ -138,15 +147,15 @@ class Registry(Versions):
     def _finish_rollback(self, name: str) -> tuple[Version, Version] | None:
         """Ends the rollback that is under way; None where there is none, or one of its versions is gone."""
         model = self.model(name)
-        if model is None or _ROLLBACK not in model.tags:
+        if model is None or tag.ROLLBACK not in model.tags:
             return None
-        versions = json.loads(model.tags[_ROLLBACK])
+        versions = json.loads(model.tags[tag.ROLLBACK])
         new, old = (self.version(name, int(versions[end])) for end in ("to", "from"))
         there = new is not None and old is not None
         if there:
             self._client.set_registered_model_alias(name, CHAMPION, str(versions["to"]))
             self._client.set_registered_model_alias(name, PREVIOUS, str(versions["from"]))
-        self._client.delete_registered_model_tag(name, _ROLLBACK)
+        self._client.delete_registered_model_tag(name, tag.ROLLBACK)
         return (self.at(name, str(versions["to"])), self.at(name, str(versions["from"]))) if there else None
 
     def _note(self, version: Version, note: str) -> None:
@@ -159,15 +168,15 @@ class Registry(Versions):
 
     def _link(self, model_id: str, name: str, number: int) -> None:
         """Has MLflow's page of the logged model name the version; its server does that by itself, its client not."""
-        linked = json.loads(self._client.get_logged_model(model_id).tags.get(_LINKS, "[]"))
+        linked = json.loads(self._client.get_logged_model(model_id).tags.get(tag.MODEL_VERSIONS, "[]"))
         if not any(each["name"] == name and int(each["version"]) == number for each in linked):
             linked.append({"name": name, "version": number})
-            self._client.set_logged_model_tags(model_id, {_LINKS: json.dumps(linked)})
+            self._client.set_logged_model_tags(model_id, {tag.MODEL_VERSIONS: json.dumps(linked)})
 
     def _make(self, name: str, dataset: str) -> None:
         text = f"Few-step generative models of {dataset}. The version in use is `models:/{name}@{CHAMPION}`."
         try:
-            self._client.create_registered_model(name, tags={"pairflow.dataset": dataset}, description=text)
+            self._client.create_registered_model(name, tags={tag.DATASET: dataset}, description=text)
         except MlflowException:
             if self.model(name) is None:  # else another process was quicker
                 raise

@@ -8,10 +8,12 @@ from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from flows.lineage import tags as tag
+
 Artifacts = Callable[[str], str | None]
 """Where the files of an experiment go, by its name; None leaves it to the server."""
 
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else the page opens as one on agents
+_EXPERIMENT_TAGS = {tag.EXPERIMENT_KIND: "custom_model_development"}  # else the page opens as one on agents
 _PREFIX = "pairflow-"
 _PAGE = 500
 
@@ -46,7 +48,7 @@ def find_run(client: MlflowClient, experiment_id: str, stage: str, fingerprint: 
     """The last run of a stage that computes what `fingerprint` stands for, deleted ones left out."""
     runs = client.search_runs(
         [experiment_id],
-        f"tags.`pairflow.fingerprint` = '{fingerprint}' and tags.`pairflow.stage` = '{stage}'",
+        f"tags.`{tag.FINGERPRINT}` = '{fingerprint}' and tags.`{tag.STAGE}` = '{stage}'",
         max_results=1,
         order_by=["start_time DESC"],
     )
@@ -83,6 +85,11 @@ def all_registered(client: MlflowClient) -> Iterator[RegisteredModel]:
 def all_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
     """Every version of a registered model; none if there is no such model."""
     yield from _pages(lambda token: client.search_model_versions(f"name = '{name}'", _PAGE, page_token=token))
+
+
+def model_ids_of(run: Run) -> list[str]:
+    """The logged models that a run made."""
+    return [str(each.model_id) for each in (run.outputs.model_outputs if run.outputs else [])]
 
 
 def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:

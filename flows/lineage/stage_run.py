@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
 from flows.lineage import page_text
+from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.outbox import Outbox
 from flows.lineage.provenance import Input
@@ -24,10 +25,10 @@ class StageRun:
     """
 
     def __init__(
-        self, client: MlflowClient, outbox: Outbox, writer: RunWriter, *, facts: Mapping[str, str], patience_s: float
+        self, client: MlflowClient, outbox: Outbox, writer: RunWriter, *, lines: Mapping[str, str], patience_s: float
     ) -> None:
         self._client, self._outbox, self._writer = client, outbox, writer
-        self._facts, self._first = dict(facts), ""
+        self._lines, self._first = dict(lines), ""
         self._patience_s = patience_s
 
     @property
@@ -59,20 +60,20 @@ class StageRun:
         if not self._outbox.wait(self._patience_s):
             raise self._not_taken()
 
-    def tag(self, **tags: str) -> None:
-        """Sets `pairflow.*` tags."""
-        self._outbox.put({"do": "tags", "tags": {f"pairflow.{key}": value for key, value in tags.items()}})
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Sets tags; `flows.lineage.tags` has their names."""
+        self._outbox.put({"do": "tags", "tags": dict(tags)})
 
-    def tell(self, facts: Mapping[str, str], *, first: str = "") -> None:
+    def tell(self, lines: Mapping[str, str], *, first: str = "") -> None:
         """Adds lines to the text at the top of the run's page.
 
         Args:
-            facts: by their names, as markdown.
+            lines: by what they are about, as markdown.
             first: markdown above them, in place of what was there.
         """
-        self._facts |= facts
+        self._lines |= lines
         self._first = first or self._first
-        self._outbox.put({"do": "tags", "tags": {"mlflow.note.content": page_text.describe(self._facts, self._first)}})
+        self._outbox.put({"do": "tags", "tags": {tag.NOTE: page_text.describe(self._lines, self._first)}})
 
     def use(self, *inputs: Input, model_id: str | None = None) -> None:
         """Links what this run used, and says it on the run's page."""
@@ -132,7 +133,7 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
-        self._client.set_logged_model_tags(model_id, {"mlflow.note.content": page_text.model(model_id, self.run_id)})
+        self._client.set_logged_model_tags(model_id, {tag.NOTE: page_text.model(model_id, self.run_id)})
         with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
             folder = Path(scratch) / "model"
             package(

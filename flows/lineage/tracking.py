@@ -15,15 +15,16 @@ from mlflow.exceptions import MlflowException
 from flows.cluster.protocol import JobContext
 from flows.home.settings import Settings
 from flows.lineage import page_text
+from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.leftovers import Sent, send_leftovers
 from flows.lineage.machine_metrics import watching
 from flows.lineage.outbox import Operation, Outbox
 from flows.lineage.provenance import Input, code_version, flatten, hardware
-from flows.lineage.search import experiment_id_of, find_run
+from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, find_run, model_ids_of
 from flows.lineage.stage_run import StageRun
-from flows.lineage.waiting import be_quick, first_line, insist, without_password
-from flows.lineage.writer import BEGUN_BY, RunWriter, inputs_of
+from flows.lineage.waiting import be_quick, first_line, insist, or_none, without_password
+from flows.lineage.writer import RunWriter, inputs_of
 from pairflow.spec import Spec, canonical_json
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class Lineage:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.unsent = settings.home / "mlflow" / "unsent"
         try:
-            self.client = MlflowClient(uri)
+            self.client = MlflowClient(uri)  # for this room alone: whoever else asks has a method here
         except MlflowException as error:
             raise LineageError(
                 f"MLFLOW_TRACKING_URI is {self._uri!r}: {first_line(error)}; expected http://…, or unset it to use "
@@ -95,9 +96,42 @@ class Lineage:
         """
         return inputs_of(self.insist(lambda: self.client.get_run(run_id)))
 
+    def model_made_by(self, run_id: str) -> str | None:
+        """The id of the logged model that a run made; None if it made none, or there is no such run.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+        run = self.insist(lambda: or_none(lambda: self.client.get_run(run_id)), patience_s=0)
+        made = model_ids_of(run) if run is not None else []
+        return made[0] if made else None
+
+    def model_tags(self, model_id: str) -> dict[str, str]:
+        """The tags of a logged model.
+
+        Raises:
+            LineageError: MLflow has no such model, or does not answer.
+        """
+        return dict(self.insist(lambda: self.client.get_logged_model(model_id)).tags)
+
+    def runs_of_pairs(self) -> dict[str, str]:
+        """Fingerprint of pairs -> a run that made or used them, of all that were not deleted.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+
+        def ask() -> dict[str, str]:
+            experiments = list(experiment_ids(self.client).values())
+            runs = all_runs(self.client, experiments, f"tags.`{tag.PAIRS_FINGERPRINT}` LIKE '%'")
+            active = (run for run in runs if run.info.lifecycle_stage != "deleted")
+            return {run.data.tags[tag.PAIRS_FINGERPRINT]: str(run.info.run_id) for run in active}
+
+        return self.insist(ask, patience_s=0)
+
     def adopt(self, run_id: str, parent_run_id: str) -> None:
         """Makes a run that is over the child of another."""
-        self.insist(lambda: self.client.set_tag(run_id, "mlflow.parentRunId", parent_run_id))
+        self.insist(lambda: self.client.set_tag(run_id, tag.PARENT_RUN, parent_run_id))
 
     def fetch_model(self, model_id: str, folder: Path) -> Path:
         """A copy of a logged model's checkpoint on this disk, below `folder`; a finished one is used again.
@@ -167,27 +201,27 @@ class Lineage:
         Raises:
             LineageError: the work is done, but MLflow does not answer or refuses; the same again finds what was done.
         """
-        facts = page_text.origin(context)
+        lines = page_text.origin(context)
         code, machine = code_version(), hardware()
-        facts |= {"Code": page_text.code(code), "Machine": page_text.machine(machine)}
+        lines |= {"Code": page_text.code(code), "Machine": page_text.machine(machine)}
         begun_by = f"{stage}-{fingerprint[:12]}-{time.time_ns()}"
         tags = {
-            "mlflow.runName": name,
-            "mlflow.note.content": page_text.describe(facts),
-            "mlflow.source.name": f"pairflow {stage}",
-            "mlflow.source.type": "LOCAL",
-            "pairflow.stage": stage,
-            "pairflow.fingerprint": fingerprint,
-            "pairflow.spec": canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),
-            "pairflow.prefect_run_id": context.flow_run_id,
-            "pairflow.ray_submission_id": context.submission_id,
-            "pairflow.prefect_run_url": context.flow_run_url,
-            "pairflow.ray_job_url": context.ray_job_url,
-            "pairflow.command": context.command,
-            "mlflow.parentRunId": context.parent_mlflow_run_id,
-            BEGUN_BY: begun_by,
+            tag.RUN_NAME: name,
+            tag.NOTE: page_text.describe(lines),
+            tag.SOURCE_NAME: f"pairflow {stage}",
+            tag.SOURCE_TYPE: "LOCAL",
+            tag.STAGE: stage,
+            tag.FINGERPRINT: fingerprint,
+            tag.SPEC: canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),
+            tag.PREFECT_RUN_ID: context.flow_run_id,
+            tag.RAY_SUBMISSION_ID: context.submission_id,
+            tag.PREFECT_RUN_URL: context.flow_run_url,
+            tag.RAY_JOB_URL: context.ray_job_url,
+            tag.COMMAND: context.command,
+            tag.PARENT_RUN: context.parent_mlflow_run_id,
+            tag.BEGUN_BY: begun_by,
             **code,
-            **{f"pairflow.machine.{key}": str(value) for key, value in machine.items()},
+            **{f"{tag.MACHINE}{key}": str(value) for key, value in machine.items()},
         }
         begin = {
             "do": "begin",
@@ -203,7 +237,7 @@ class Lineage:
         outbox = Outbox(self.unsent, f"{stage}-{fingerprint[:12]}", self._deliverer(writer), self._uri)
         outbox.put(begin)
         patience = self._settings.mlflow_patience
-        run = StageRun(self.client, outbox, writer, facts=facts, patience_s=patience)
+        run = StageRun(self.client, outbox, writer, lines=lines, patience_s=patience)
         status = "KILLED"
         # The machine of the flow itself mostly waits.
         measured = watching(run) if context.submission_id is not None else contextlib.nullcontext()

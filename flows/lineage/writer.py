@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from flows.lineage import tags as tag
 from flows.lineage.outbox import Operation, StartAgain
 from flows.lineage.provenance import Input
 from flows.lineage.search import Artifacts, all_runs, experiment_id_of, find_run
@@ -21,8 +22,6 @@ _METRICS_AT_ONCE, _PAIRS_AT_ONCE = 1000, 100  # MLflow's limits of a request
 _STARTS = 3
 DIGEST_LENGTH = 36
 """MLflow's limit; the whole digest is a tag of the input."""
-BEGUN_BY = "pairflow.begun_by"
-"""Tag of a run: the outbox that begins it, or goes on with it."""
 _logger = logging.getLogger("pairflow.lineage")
 
 
@@ -98,8 +97,8 @@ class RunWriter:
 
     def _remove_twins(self, operation: Operation) -> None:
         """A server that was slow may have begun the run once for every time that it was asked."""
-        mine = operation["tags"][BEGUN_BY]
-        twins = all_runs(self._client, [self.experiment_id], f"tags.`{BEGUN_BY}` = '{mine}'")
+        mine = operation["tags"][tag.BEGUN_BY]
+        twins = all_runs(self._client, [self.experiment_id], f"tags.`{tag.BEGUN_BY}` = '{mine}'")
         for each in [run for run in twins if run.info.run_id != self.run_id and run.info.lifecycle_stage == "active"]:
             self._client.delete_run(each.info.run_id)
 
@@ -169,13 +168,13 @@ def inputs_of(run: Run) -> tuple[Input, ...]:
     """The data that a run used: `_entity` the other way round."""
     found = []
     for each in run.inputs.dataset_inputs if run.inputs else []:
-        tags = {tag.key: tag.value for tag in each.tags}
+        tags = {found.key: found.value for found in each.tags}
         source = json.loads(each.dataset.source or "{}")
         found.append(
             Input(
                 name=each.dataset.name,
-                digest=tags.get("pairflow.digest", each.dataset.digest),
-                role=tags.get("mlflow.data.context", ""),
+                digest=tags.get(tag.DIGEST, each.dataset.digest),
+                role=tags.get(tag.DATA_CONTEXT, ""),
                 source=source.get("tags", {}),
                 profile=json.loads(each.dataset.profile or "{}"),
             )
@@ -192,5 +191,5 @@ def _entity(used: Mapping[str, Any]) -> DatasetInput:
         source=json.dumps({"tags": used["source"]}),
         profile=json.dumps(used["profile"]),
     )
-    tags = [InputTag("mlflow.data.context", used["role"]), InputTag("pairflow.digest", used["digest"])]
+    tags = [InputTag(tag.DATA_CONTEXT, used["role"]), InputTag(tag.DIGEST, used["digest"])]
     return DatasetInput(dataset=dataset, tags=tags)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flows.lineage import page_text
+from flows.lineage import tags as tag
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages.tables import comparison_rows
@@ -24,19 +25,19 @@ def fill(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> None:
 def _link(parent: StageRun, result: ComparisonResult) -> None:
     """Tags for programs: `pairflow lineage` follows them."""
     evaluation = result.evaluation
-    tags = {"comparison": evaluation.figure, "samples": evaluation.grid, "table": evaluation.table}
-    tags["report"] = evaluation.report_address
-    tags["dataset_digest"] = result.trainings[0].dataset_digest
+    tags = {tag.COMPARISON: evaluation.figure, tag.SAMPLES: evaluation.grid, tag.TABLE: evaluation.table}
+    tags[tag.REPORT] = evaluation.report_address
+    tags[tag.DATASET_DIGEST] = result.trainings[0].dataset_digest
     if result.pairs is not None:
-        tags |= {"pairs_fingerprint": result.pairs.fingerprint, "pairs_url": result.pairs.url}
-        tags["pairing_run"] = result.pairs.mlflow_run_id or ""
+        tags |= {tag.PAIRS_FINGERPRINT: result.pairs.fingerprint, tag.PAIRS_URL: result.pairs.url}
+        tags[tag.PAIRING_RUN] = result.pairs.mlflow_run_id or ""
     for trained in (*result.trainings, *result.distillations):
         name = f"{METHODS[trained.method].key}.seed{trained.training_seed}"
-        tags |= {f"training_run.{name}": trained.mlflow_run_id, f"model.{name}": trained.mlflow_model_id}
+        tags |= {f"{tag.TRAINING_RUN}.{name}": trained.mlflow_run_id, f"{tag.MODEL}.{name}": trained.mlflow_model_id}
     for scored in evaluation.models:
         name = f"{METHODS[scored.method].key}.seed{scored.training_seed}"
-        tags[f"evaluation_run.{name}"] = scored.mlflow_run_id
-    parent.tag(**tags)
+        tags[f"{tag.EVALUATION_RUN}.{name}"] = scored.mlflow_run_id
+    parent.tag(tags)
 
 
 def _log(parent: StageRun, result: ComparisonResult) -> None:

@@ -9,12 +9,12 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
 from flows.home.settings import absolute_url
+from flows.lineage import models
 from flows.parameters import FlowParameters, PairParameters
 from flows.recipes import methods
 from flows.recipes.changes import resolve, settable, spec_of, with_assignments
@@ -123,6 +123,7 @@ def read(parameters_type: type[P], given: Mapping[str, Any], assignments: Mappin
 
     Raises:
         SpecError: what was given does not fit, or does not fit together.
+        CheckpointError, StoreError: a reference can stand for no model, or stands for no pairs.
     """
     data: dict[str, Any] = {}
     group = None
@@ -145,15 +146,19 @@ def read(parameters_type: type[P], given: Mapping[str, Any], assignments: Mappin
         within = data
         for step in path[:-1]:
             within = within.setdefault(step, {})
-        within[path[-1]] = _value(option, path[-1], given[option.name])
+        within[path[-1]] = _value(option, path[-1], given[option.name], given.get("store"))
     return with_assignments(parse(parameters_type, data), assignments or {})
 
 
-def _value(option: Option, field: str, given: Any) -> Any:
+def _value(option: Option, field: str, given: Any, store: str | None) -> Any:
+    if field in _OF_PAIRS and isinstance(given, str):
+        from flows.lineage import stored_pairs
+
+        return stored_pairs.url_of(given, store)
     if field in _READ and isinstance(given, str):
         return _READ[field](given)
     if option.repeats:
-        return tuple(map(reference, given))
+        return tuple(map(models.for_job, given))
     return given
 
 
@@ -169,18 +174,13 @@ def seeds(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def reference(model: str) -> str:
-    """A reference to a model that a job can resolve, which runs in another working directory."""
-    folder = Path(model).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else model
-
-
+_OF_PAIRS = ("pairs", "extend")
 _READ: dict[str, Callable[[str], Any]] = {
     "method": lambda text: methods.find(text).name,
     "methods": lambda text: methods.parse(text) if text else (),
     "training_seeds": seeds,
-    "base_model": reference,
-    **dict.fromkeys(("path", "vocab_path", "store", "pairs", "extend"), absolute_url),
+    "base_model": models.for_job,
+    **dict.fromkeys(("path", "vocab_path", "store"), absolute_url),
 }
 
 

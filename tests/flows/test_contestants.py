@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from flows.cluster.protocol import JobContext
 from flows.jobs import evaluate
 from flows.parameters import EvaluateParameters
+from flows.requests import EvaluateRequest
 from flows.results import EvaluateResult
 from pairflow.errors import CheckpointError, SpecError
 from pairflow.spec import DatasetSpec, EvaluationSpec
@@ -45,7 +46,8 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def _evaluate(spec: DatasetSpec, *models: object) -> EvaluateResult:
     named = tuple(map(str, models))
-    return evaluate.run(EvaluateParameters(dataset=spec, methods=(), models=named, evaluation=_EVALUATION), _CONTEXT)
+    parameters = EvaluateParameters(dataset=spec, methods=(), models=named, evaluation=_EVALUATION)
+    return evaluate.run(EvaluateRequest.of(parameters), _CONTEXT)
 
 
 def test_equal_weights_get_equal_scores_under_their_own_names(spec: DatasetSpec, model: Path, own_home: Path) -> None:

@@ -1,13 +1,16 @@
 """Reading all that MLflow holds of a dataset, page by page."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Experiment, Run, RunData, RunInfo, RunTag
 from mlflow.store.entities import PagedList
 
+from flows.home.settings import Settings
 from flows.lineage.tracing.graph import Graph
 from flows.lineage.tracing.records import Records
+from flows.lineage.tracking import Lineage
 
 
 class _ManyRuns:
@@ -41,8 +44,22 @@ class _ManyRuns:
         return PagedList([], None)
 
 
-def _run(index: int, tags: dict[str, str]) -> Run:
-    info = RunInfo(f"{index:032x}", "1", "me", "FINISHED", index, index + 1, "active")
+class _Pairings:
+    """An MLflow with runs of pairs, in two pages; the third was deleted."""
+
+    def search_experiments(self, *_: Any, **__: Any) -> PagedList[Experiment]:
+        return PagedList([Experiment("1", "pairflow-nci", "", "active"), Experiment("2", "theirs", "", "active")], None)
+
+    def search_runs(
+        self, experiments: Sequence[str], filter_string: str, _: int, __: int, ___: Any, token: str | None
+    ) -> PagedList[Run]:
+        assert (experiments, filter_string) == (["1"], "tags.`pairflow.pairs_fingerprint` LIKE '%'")
+        runs = [_run(index, {"pairflow.pairs_fingerprint": f"{index:064x}"}, deleted=index == 2) for index in range(4)]
+        return PagedList(runs[2:], None) if token else PagedList(runs[:2], "more")
+
+
+def _run(index: int, tags: dict[str, str], *, deleted: bool = False) -> Run:
+    info = RunInfo(f"{index:032x}", "1", "me", "FINISHED", index, index + 1, "deleted" if deleted else "active")
     return Run(info, RunData(tags=[RunTag(key, value) for key, value in tags.items()]))
 
 
@@ -55,3 +72,9 @@ def test_thousands_of_runs_are_read_in_pages() -> None:
     chain = graph.around([f"run:{'0' * 32}"])
     assert len(chain.nodes) == 3001  # the data too
     assert len(chain.after[f"run:{'0' * 32}"]) == 2999
+
+
+def test_runs_that_were_deleted_refer_to_no_pairs(tmp_path: Path) -> None:
+    lineage = Lineage(Settings(home=tmp_path, mlflow_uri="http://127.0.0.1:9"))
+    lineage.client = _Pairings()  # type: ignore[assignment]
+    assert lineage.runs_of_pairs() == {f"{index:064x}": f"{index:032x}" for index in (0, 1, 3)}

@@ -10,6 +10,7 @@ import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardConflictError, ShardCorruptError, SpecError, StoreError
+from storage import open_folder
 
 DAY_S = 24 * 3600.0
 
@@ -45,6 +46,26 @@ def test_an_inventory_says_what_is_there_and_how_much_of_it(format, store):
     assert abs(found[whole].modified - time.time()) < 600
     described = sum(each.num_bytes for shard in storage.find_manifest(whole).shards for each in shard.objects)
     assert described < found[whole].num_bytes < described + 40_000
+
+
+def test_couplings_are_found_by_the_first_digits_of_their_fingerprint(store):
+    """In every format, whole or not; whatever else lies there is passed over."""
+    assert storage.search_pairs(store, "ab") == []
+    first, second = "ab" * 32, "abc" + "d" * 61
+    urls = [formula.write(store, formula.header(format, fingerprint=first)) for format in ("parquet", "zarr")]
+    urls.append(begin(store, formula.header("zarr", fingerprint=second), 1))
+    formula.write(store, formula.header("zarr", fingerprint="e" * 64))
+    open_folder(store).write("pairs/abandoned.zarr", b"no coupling")
+    assert storage.search_pairs(store, "ab") == urls
+    assert storage.search_pairs(store, first) == urls[:2]
+    assert storage.search_pairs(store, "abc") == urls[2:]
+    assert storage.search_pairs(store, "abd") == []
+
+
+def test_a_file_where_the_pairs_should_be(tmp_path):
+    (tmp_path / "pairs").write_bytes(b"a file")
+    with pytest.raises(StoreError, match=r"cannot list .*pairs: NotADirectoryError"):
+        storage.search_pairs(tmp_path, "ab")
 
 
 def test_sizes_are_those_on_the_disk(format, tmp_path):

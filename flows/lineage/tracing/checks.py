@@ -1,4 +1,4 @@
-"""Whether what a chain names is there: pairs in their store, checkpoints, files of logged models."""
+"""Whether what a trace names is there: pairs in their store, checkpoints, files of logged models."""
 
 import socket
 from pathlib import Path
@@ -6,22 +6,22 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import storage
-from flows.lineage.tracing.chain import Chain, ChainNode
+from flows.lineage.tracing.nodes import Node, Trace
 from pairflow.errors import ManifestVersionError, PairFlowError, ShardCorruptError, StoreError
 from storage import Manifest
 
 _SOME = 3  # faults of one coupling that are spelt out
 
 
-def check(chain: Chain) -> None:
+def check(trace: Trace) -> None:
     """Adds to the nodes what is wrong with what they name. Paths of other machines are not looked for."""
     hosts = {
         neighbour: node.facts.get("machine.host")
-        for node in chain.nodes.values()
+        for node in trace.nodes.values()
         if node.kind == "run"
-        for neighbour in (node.id, *chain.after[node.id])
+        for neighbour in (node.id, *trace.after[node.id])
     }
-    for node in chain.nodes.values():
+    for node in trace.nodes.values():
         if node.kind == "pairs":
             _check_pairs(node, hosts.get(node.id))
         elif node.kind == "model" and node.state != "missing":
@@ -36,7 +36,7 @@ def _is_here(host: str | None) -> bool:
     return host in (None, socket.gethostname())
 
 
-def _check_pairs(node: ChainNode, host: str | None) -> None:
+def _check_pairs(node: Node, host: str | None) -> None:
     states = []
     for url in node.facts["urls"]:
         if "://" not in url and not Path(url).exists() and not _is_here(host):
@@ -100,7 +100,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _check_artifacts(node: ChainNode) -> None:
+def _check_artifacts(node: Node) -> None:
     """A model's files, where MLflow keeps them on a disk that is seen from here."""
     place = urlparse(str(node.facts.get("artifacts", "")))
     if place.scheme not in ("", "file"):

@@ -7,7 +7,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import RegisteredModel
 
-from flows.lineage.search import all_models, all_registered, all_runs, all_versions, experiment_ids
+from flows.lineage import tags as tag
+from flows.lineage.search import all_models, all_registered, all_runs, all_versions, experiment_ids, model_ids_of
 from flows.lineage.waiting import or_none
 
 
@@ -40,7 +41,7 @@ class Records:
         while wanted := digests - self.digests:
             for digest in wanted:
                 self.digests.add(digest)
-                chosen = f"tags.`pairflow.dataset_digest` = '{digest}'"
+                chosen = f"tags.`{tag.DATASET_DIGEST}` = '{digest}'"
                 for run in all_runs(self.client, experiments, chosen):
                     self.runs[run.info.run_id] = run
                 for model in all_models(self.client, experiments, chosen):
@@ -77,17 +78,17 @@ class Records:
 
     def _elsewhere(self, experiments: list[str]) -> set[str]:
         """Datasets whose models or pairs were made from these, or from whose models or pairs these were made."""
-        digests = {model.tags.get("pairflow.dataset_digest") for model in self.models.values() if model is not None}
-        made = {model.tags.get("pairflow.checkpoint_sha256") for model in self.models.values() if model is not None}
-        for run in all_runs(self.client, experiments, "tags.`pairflow.base_sha256` LIKE '%'"):
-            if run.data.tags["pairflow.base_sha256"] in made:
-                digests.add(run.data.tags.get("pairflow.dataset_digest"))
+        digests = {model.tags.get(tag.DATASET_DIGEST) for model in self.models.values() if model is not None}
+        made = {model.tags.get(tag.CHECKPOINT_SHA256) for model in self.models.values() if model is not None}
+        for run in all_runs(self.client, experiments, f"tags.`{tag.BASE_SHA256}` LIKE '%'"):
+            if run.data.tags[tag.BASE_SHA256] in made:
+                digests.add(run.data.tags.get(tag.DATASET_DIGEST))
         runs = [run.data.tags for run in self.runs.values() if run is not None]
-        digests |= {tags.get("pairflow.extends_dataset_digest") for tags in runs}
-        pairs = {tags.get("pairflow.fingerprint") for tags in runs if tags.get("pairflow.stage") == "pair"}
-        for run in all_runs(self.client, experiments, "tags.`pairflow.extends_fingerprint` LIKE '%'"):
-            if run.data.tags["pairflow.extends_fingerprint"] in pairs:
-                digests.add(run.data.tags.get("pairflow.dataset_digest"))
+        digests |= {tags.get(tag.EXTENDS_DATASET_DIGEST) for tags in runs}
+        pairs = {tags.get(tag.FINGERPRINT) for tags in runs if tags.get(tag.STAGE) == "pair"}
+        for run in all_runs(self.client, experiments, f"tags.`{tag.EXTENDS_FINGERPRINT}` LIKE '%'"):
+            if run.data.tags[tag.EXTENDS_FINGERPRINT] in pairs:
+                digests.add(run.data.tags.get(tag.DATASET_DIGEST))
         return {each for each in digests if each}
 
     def _read_versions(self, registered: RegisteredModel) -> None:
@@ -100,13 +101,12 @@ class Records:
 
 def runs_named_by(run: Run) -> set[str]:
     """The runs that a run's tags refer to."""
-    names = ("mlflow.parentRunId", "pairflow.training_run", "pairflow.pairing_run")
-    prefixes = ("pairflow.training_run.", "pairflow.evaluation_run.")
+    names = (tag.PARENT_RUN, tag.TRAINING_RUN, tag.PAIRING_RUN)
+    prefixes = (f"{tag.TRAINING_RUN}.", f"{tag.EVALUATION_RUN}.")
     return {value for key, value in run.data.tags.items() if value and (key in names or key.startswith(prefixes))}
 
 
 def models_named_by(run: Run) -> set[str]:
     """The logged models that a run made, or that its tags refer to."""
-    made = {each.model_id for each in (run.outputs.model_outputs if run.outputs else [])}
-    tags = {run.data.tags.get(name) for name in ("pairflow.model_id", "pairflow.base_model_id")}
-    return made | {each for each in tags if each}
+    named = {run.data.tags.get(name) for name in (tag.MODEL_ID, tag.BASE_MODEL_ID)}
+    return {*model_ids_of(run), *(each for each in named if each)}

@@ -9,8 +9,8 @@ Kind = Literal["dataset", "pairs", "run", "model", "version"]
 
 
 @dataclass
-class ChainNode:
-    """A thing in a chain.
+class Node:
+    """A thing that came from others, or that others came from.
 
     Attributes:
         id: its kind and its own id, such as `pairs:<fingerprint>`.
@@ -18,7 +18,7 @@ class ChainNode:
         name: as people call it.
         state: as its keeper says, such as FINISHED or complete.
         facts: what is known of it.
-        faults: what is wrong with it; a chain with any is broken.
+        faults: what is wrong with it; a trace with any is broken.
     """
 
     id: str
@@ -30,7 +30,7 @@ class ChainNode:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Trace:
     """What came from what, around some nodes.
 
     Attributes:
@@ -40,11 +40,11 @@ class Chain:
     """
 
     starts: tuple[str, ...]
-    nodes: Mapping[str, ChainNode]
+    nodes: Mapping[str, Node]
     links: tuple[tuple[str, str], ...]
 
     @property
-    def broken(self) -> list[tuple[ChainNode, str]]:
+    def broken(self) -> list[tuple[Node, str]]:
         """Every fault, with the node that has it."""
         return [(node, fault) for node in self.nodes.values() for fault in node.faults]
 
