@@ -4,19 +4,21 @@ import json
 import pickle
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import storage_formula as formula
 import torch
 
 import storage
 from pairflow.errors import ShardCorruptError, SpecError
 
+from . import storage_formula as formula
+
 NUM_ROWS, SHARD_SIZE = 53, 7
 ROW_BYTES = 2 * formula.LENGTH
-ONE_WINDOW = {"window_bytes": NUM_ROWS * ROW_BYTES}
-SEVERAL_WINDOWS = {"window_bytes": 2 * SHARD_SIZE * ROW_BYTES}
+ONE_WINDOW: dict[str, Any] = {"window_bytes": NUM_ROWS * ROW_BYTES}
+SEVERAL_WINDOWS: dict[str, Any] = {"window_bytes": 2 * SHARD_SIZE * ROW_BYTES}
 BATCH_SIZES = (1, 3, 4, 8, 19, NUM_ROWS, 64)
 WORLD_SIZES = (1, 2, 3, 4)
 

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardCorruptError, StoreError
+
+from . import storage_formula as formula
 
 SCRIPT = Path(formula.__file__)
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
@@ -21,7 +22,7 @@ NUM_KILLS = 20
 
 
 def start_writer(store: Path, format: str) -> subprocess.Popen[str]:
-    command = [sys.executable, SCRIPT, store, format, str(SHARD_SIZE), str(NUM_ROWS), "1"]
+    command = [sys.executable, str(SCRIPT), str(store), format, str(SHARD_SIZE), str(NUM_ROWS), "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
