@@ -142,7 +142,7 @@ def test_a_teacher_that_does_not_fit_is_named(tmp_path, teacher):
     masked = TRAINING.model_copy(update={"process": "absorbing"})
     fit(MODEL, masked, TARGET, vocab_size=VOCAB_SIZE, checkpoint_dir=tmp_path / "m", device="cpu", progress=False)
     run(tmp_path / "distilled", teacher)
-    cases = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"vocab_size": 6}, "teacher: the model at .* has vocab_size 5, the data has 6"),
         ({"target": TARGET[:, :4]}, "has length 6, the data has 4"),
         ({"image_shape": (1, 2, 3)}, r"has image_shape None, the data has \(1, 2, 3\)"),

@@ -81,7 +81,7 @@ def test_networks_embed_a_mask_and_do_not_predict_it(architecture):
     model = models.build(spec, vocab_size=4, num_states=5, length=16, image_shape=(1, 4, 4))
     logits = model(torch.full((2, 16), 4), torch.zeros(2))
     assert logits.shape == (2, 16, 4)
-    rows: Any = model.embedding.weight
+    rows = model.state_dict()["embedding.weight"]
     assert rows.shape[0] == 5
     assert all((rows[4] != rows[token]).any() for token in range(4))
     with pytest.raises(SpecError, match="num_states: got 3, expected at least the vocabulary's 4"):
@@ -96,8 +96,14 @@ def test_the_absorbing_process_has_no_pairs(tmp_path):
 
 
 def test_the_network_of_the_absorbing_process_is_always_told_the_same_time(tmp_path, monkeypatch):
-    times, forward = [], models.Dit.forward
-    monkeypatch.setattr(models.Dit, "forward", lambda self, x_t, t: times.append(t.clone()) or forward(self, x_t, t))
+    times: list[Any] = []
+    forward = models.Dit.forward
+
+    def told(self, x_t, t):
+        times.append(t.clone())
+        return forward(self, x_t, t)
+
+    monkeypatch.setattr(models.Dit, "forward", told)
     train(tmp_path, spec=MASKED, validation=TARGET[:3])
     assert times
     assert all((t == 0).all() for t in times)
@@ -160,8 +166,13 @@ def test_a_spike_lasts_is_large_and_comes_after_the_warm_up():
 
 
 def test_networks_are_compiled_when_asked_and_by_default_on_cuda_only(tmp_path, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(learner.torch, "compile", lambda model: compiled.append(model) or model)
+    compiled: list[Any] = []
+
+    def not_really(model):
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(learner.torch, "compile", not_really)
     plain = tensors_of(train(tmp_path / "default"))
     assert compiled == []
     asked = tensors_of(train(tmp_path / "asked", compiled=True))

@@ -40,7 +40,7 @@ def placement(request) -> dict[str, int]:
     return {} if request.param == "resident" else {"resident_bytes": 0}
 
 
-def order_of(pairs: storage.Pairs, epoch: int, **options: int) -> list[int]:
+def order_of(pairs: storage.Pairs, epoch: int, **options: Any) -> list[int]:
     """The order of a whole epoch, by its definition: all windows, no batches."""
     shuffle = storage.PairReader(pairs, batch_size=1, **options).shuffle
     return [row for window in shuffle.windows(epoch) for row in shuffle.rows(epoch, window).tolist()]
@@ -122,15 +122,15 @@ def test_resuming_gives_the_same_arrays(format, pairs, window, placement, world_
         options = {"batch_size": batch_size, "rank": rank, "world_size": world_size, **window, **placement}
         undisturbed = storage.PairReader(pairs[format], **options)
         expected = [batch for _ in range(2) for batch in undisturbed]
-        state = None
+        state: dict[str, Any] = {}
         for wanted in expected:
             reader = storage.PairReader(pairs[format], **options)
-            if state is not None:
+            if state:
                 reader.load_state_dict(state)
             batches = iter(reader)
             batch = next(batches)
             state = reader.state_dict()
-            batches.close()
+            batches.close()  # type: ignore[attr-defined]
             assert batch.rows.tolist() == wanted.rows.tolist()
             check_rows(batch, pairs[format].manifest)
             check_rows(wanted, pairs[format].manifest)

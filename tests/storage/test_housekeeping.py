@@ -29,8 +29,8 @@ def folders(store: str) -> set[str]:
     return {each.url for each in storage.take_inventory(store).couplings}
 
 
-def garbage(store: str, **options: object) -> list[storage.Garbage]:
-    options: dict[str, Any] = {"older_than_s": DAY_S, "now": time.time() + 2 * DAY_S, **options}
+def garbage(store: str, **options: Any) -> list[storage.Garbage]:
+    options = {"older_than_s": DAY_S, "now": time.time() + 2 * DAY_S, **options}
     return storage.find_garbage(storage.take_inventory(store), **options)
 
 
@@ -165,8 +165,13 @@ def test_an_export_has_the_same_content_and_fingerprint(format, store, tmp_path,
 def test_an_export_goes_on_where_it_was(format, tmp_path, monkeypatch):
     url = formula.write(str(tmp_path / "store"), formula.header(format, 7))
     copy_url = begin(str(tmp_path / "copy"), formula.header("parquet", 4), 6)
-    written = []
-    monkeypatch.setattr("storage.export.write_shard", lambda *given: written.append(given[2]) or real(*given))
+    written: list[int] = []
+
+    def write(*given):
+        written.append(given[2])
+        real(*given)
+
+    monkeypatch.setattr("storage.export.write_shard", write)
     assert storage.export_pairs(url, "parquet", store_url=tmp_path / "copy", progress=False) == copy_url
     assert written == [6, 7, 8, 9]
     assert storage.verify_pairs(copy_url, progress=False).ok
