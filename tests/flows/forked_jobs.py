@@ -37,7 +37,7 @@ class ForkedJob:
     def look(self) -> JobStatus:
         if self.status is JobStatus.RUNNING:
             try:
-                code = self.child.wait(0.001)
+                code = self.child.wait(0)
             except TimeoutError:
                 return self.status
             ended = JobStatus.SUCCEEDED if code == 0 else JobStatus.FAILED

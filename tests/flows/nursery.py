@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
 import shutil
 import signal
@@ -94,7 +95,8 @@ class Child:
         Raises:
             TimeoutError: it has not.
         """
-        self._socket.settimeout(timeout_s)
+        if not select.select([self._socket], [], [], timeout_s)[0]:
+            raise TimeoutError(f"process {self.pid} has not ended")
         code = int(self._said.readline())
         self._said.close()
         self._socket.close()

@@ -16,7 +16,6 @@ from flows.cluster.protocol import JOB_URL_VARIABLE
 from .user import User
 
 pytestmark = [
-    pytest.mark.kill,
     pytest.mark.story,
     pytest.mark.timeout(1800),  # of a machine that is very busy
 ]

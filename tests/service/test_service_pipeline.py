@@ -8,11 +8,7 @@ from mlflow import MlflowClient
 
 from .user import User
 
-pytestmark = [
-    pytest.mark.journey,
-    pytest.mark.kill,
-    pytest.mark.timeout(1800),  # of a machine that is very busy
-]
+pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 _TINY = {

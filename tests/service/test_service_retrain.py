@@ -11,10 +11,7 @@ from mlflow import MlflowClient
 
 from .user import User
 
-pytestmark = [
-    pytest.mark.journey,
-    pytest.mark.timeout(1800),  # of a machine that is very busy
-]
+pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 
 # (parameters, the field that the refusal names)
 _REFUSED: list[tuple[dict[str, Any], str]] = [
