@@ -8,6 +8,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers side by side: the threads of one would wait for those of another. Read when torch is first imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads that spin while they wait take from the others what they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _FOLDER = Path(__file__).parent
 _SERVERS = {"ray_cluster": "flows", "prefect_url": "flows", "user": "service", "service_environment": "postgres"}
