@@ -8,9 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On a terminal pip shows its progress; in a log it would be hundreds of lines.
 PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet --disable-pip-version-check --constraint constraints.txt
+# Three workers on two cores: the tests of servers mostly wait, and the others fill their waits (tests/conftest.py).
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-fast check format clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,7 +39,10 @@ check: $(VENV)/.installed-dev  ## Lint, formatting, types, and who may import wh
 	$(BIN)/lint-imports
 
 test: $(VENV)/.installed-dev  ## All tests; PAIRFLOW_DATA_DIR=DIR adds those on the large data sets.
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed-dev  ## The tests that need no server, but for the slowest: under 4 minutes on 2 cores.
+	$(PYTEST) -m 'not service and not slow'
 
 format: $(VENV)/.installed-dev  ## Rewrite the code in the house's format.
 	$(BIN)/ruff check --fix .

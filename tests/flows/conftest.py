@@ -5,6 +5,7 @@ Each is ended by whoever started it, by its process id.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from mlflow import MlflowClient
 
 from flows.cluster.local import LocalCluster
 from flows.home.settings import Settings, prefect_environment
+
+from . import nursery
+from .forked_jobs import GCS_VARIABLE
 
 # What the developer may have set, and what must not leak into a test.
 _OWN_VARIABLES = ("PAIRFLOW_", "PREFECT_", "RAY_", "MLFLOW_")
@@ -48,6 +52,7 @@ class Finished:
 
 
 Cli = Callable[..., Finished]
+_COMMAND = "flows.command.app"
 
 
 @pytest.fixture(scope="session")
@@ -107,21 +112,66 @@ def served_environment(bare_environment: dict[str, str], ray_cluster: LocalClust
 
 
 @pytest.fixture(scope="session")
-def cli(served_environment: dict[str, str]) -> Cli:
-    """Runs `pairflow ...` in a process of its own against the session's servers."""
-    return _cli(served_environment)
+def nursery_address(home: Path, bare_environment: dict[str, str]) -> Iterator[Path]:
+    """Of a process that has imported what commands and jobs need, and forks them off."""
+    with nursery.running(bare_environment | prefect_environment(Settings(home=home)), home / "nursery.log") as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
-def bare_cli(bare_environment: dict[str, str]) -> Cli:
-    """Runs `pairflow ...` in a process of its own that finds no servers."""
-    return _cli(bare_environment)
+def cli(
+    served_environment: dict[str, str],
+    ray_cluster: LocalCluster,
+    nursery_address: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Cli:
+    """Runs `pairflow ...` against the session's servers, in a process that is forked, and so are its jobs."""
+    environment = served_environment | {
+        nursery.VARIABLE: str(nursery_address),
+        GCS_VARIABLE: (ray_cluster._folder / "ray_current_cluster").read_text().strip(),
+        "PAIRFLOW_GPUS_PER_JOB": "0",
+    }
+    return _forked(environment, nursery_address, tmp_path_factory)
 
 
-def _cli(environment: dict[str, str]) -> Cli:
+@pytest.fixture(scope="session")
+def bare_cli(bare_environment: dict[str, str], nursery_address: Path, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """Runs `pairflow ...` in a process that is forked, and finds no servers."""
+    return _forked(bare_environment, nursery_address, tmp_path_factory)
+
+
+def _forked(environment: dict[str, str], address: Path, folders: pytest.TempPathFactory) -> Cli:
+    def run(*arguments: object, **variables: str) -> Finished:
+        folder = folders.mktemp("said")
+        said = folder / "stdout", folder / "stderr"
+        words, its_own = list(map(str, arguments)), environment | variables
+        child = nursery.Child(address, _COMMAND, words, environment=its_own, stdout=said[0], stderr=said[1])
+        try:
+            code = child.wait(300)
+        except TimeoutError:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        return Finished(code, *(path.read_text() for path in said))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def new_cli(served_environment: dict[str, str]) -> Cli:
+    """Runs `pairflow ...` against the session's servers as a user does: a new process, and jobs by Ray's server."""
+    return _new(served_environment)
+
+
+@pytest.fixture(scope="session")
+def new_bare_cli(bare_environment: dict[str, str]) -> Cli:
+    """Runs `pairflow ...` as a user does who has no servers."""
+    return _new(bare_environment)
+
+
+def _new(environment: dict[str, str]) -> Cli:
     def run(*arguments: object, **variables: str) -> Finished:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.command.app", *map(str, arguments)],
+            [sys.executable, "-m", _COMMAND, *map(str, arguments)],
             env=environment | variables,
             capture_output=True,
             text=True,
@@ -134,8 +184,8 @@ def _cli(environment: dict[str, str]) -> Cli:
 
 
 @pytest.fixture(scope="session")
-def pipeline_result(cli: Cli) -> dict[str, Any]:
-    done = cli(*PIPELINE)
+def pipeline_result(new_cli: Cli) -> dict[str, Any]:
+    done = new_cli(*PIPELINE)
     assert done.code == 0, done.stderr
     document: dict[str, Any] = json.loads(done.last_line)
     return document

@@ -23,8 +23,8 @@ with LocalCluster(Path(sys.argv[1]), object_store_mb=100, num_cpus=1) as cluster
 """
 
 
-def test_one_command_without_any_server(bare_cli: Cli, tmp_path: Path) -> None:
-    done = bare_cli("pair", "--dataset", "digits", "--max-rows", 120, "--store", tmp_path / "store", "--json")
+def test_one_command_without_any_server(new_bare_cli: Cli, tmp_path: Path) -> None:
+    done = new_bare_cli("pair", "--dataset", "digits", "--max-rows", 120, "--store", tmp_path / "store", "--json")
     assert done.code == 0, done.stderr
     result = json.loads(done.last_line)
     assert result["rows"] == 108

@@ -45,8 +45,8 @@ def _result(cli: Cli, methods: str) -> tuple[ComparisonResult, str]:
 
 
 @pytest.fixture(scope="module")
-def study(cli: Cli) -> ComparisonResult:
-    return _result(cli, "udlm+redi,udlm+dcd,mdlm")[0]
+def study(new_cli: Cli) -> ComparisonResult:
+    return _result(new_cli, "udlm+redi,udlm+dcd,mdlm")[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,9 @@
 """Settings of all tests of the library."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-# The exact denoiser is a module that several tests import.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True, scope="session")

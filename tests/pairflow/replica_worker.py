@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from pairflow.training import fit
 
 MODEL = ModelSpec(hidden_size=16, num_layers=1, num_heads=2, cond_size=8)
 TARGET, SOURCE = (np.random.default_rng(seed).integers(5, size=(20, 6), dtype=np.uint8) for seed in (0, 1))
-SIZES = {"num_steps": 12, "batch_size": 8, "accumulate": 2, "learning_rate": 1e-2}
+SIZES: dict[str, Any] = {"num_steps": 12, "batch_size": 8, "accumulate": 2, "learning_rate": 1e-2}
 
 
 def curve(folder: str, *, stop: int | None = None) -> list[float]:
@@ -26,7 +27,13 @@ def curve(folder: str, *, stop: int | None = None) -> list[float]:
             raise KeyboardInterrupt
         losses.append(metrics.loss)
 
-    options = {"vocab_size": 5, "checkpoint_every": 5, "log_every": 1, "device": "cpu", "progress": False}
+    options: dict[str, Any] = {
+        "vocab_size": 5,
+        "checkpoint_every": 5,
+        "log_every": 1,
+        "device": "cpu",
+        "progress": False,
+    }
     options |= {"on_step": on_step, "replica": Replica.current()}
     try:
         fit(MODEL, TrainingSpec(warmup_steps=3, **SIZES), TARGET, SOURCE, checkpoint_dir=f"{folder}/fit", **options)

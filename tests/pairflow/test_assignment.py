@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_as_good_as_scipy_on_1200_blocks_with_ties():
     random = np.random.default_rng(0)
     for number in range(1200):
         size, length = int(random.integers(1, 60)), int(random.integers(1, 12))
-        matches = random.integers(0, length + 1, (size, size)).astype(np.uint8 if number % 2 else np.uint16)
+        matches: Any = random.integers(0, length + 1, (size, size)).astype(np.uint8 if number % 2 else np.uint16)
         if number % 4 == 0:
             matches = matches[random.integers(0, max(1, size // 6), size)]
         if number % 4 == 1:

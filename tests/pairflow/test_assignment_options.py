@@ -98,6 +98,6 @@ def test_free_memory_is_some_and_within_the_machine():
 
 
 def test_progress_adds_up():
-    done = []
+    done: list[int] = []
     couple(DATA, vocab_size=43, spec=spec_of(20), progress=done.append)
     assert sum(done) == len(DATA)

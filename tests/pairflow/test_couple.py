@@ -122,7 +122,7 @@ def test_any_shape_gives_sources_within_the_vocabulary(data):
 
 
 def test_progress_adds_up():
-    done = []
+    done: list[int] = []
     couple(SUPPORT, vocab_size=43, spec=SPEC, progress=done.append)
     assert sum(done) == len(SUPPORT)
 

@@ -42,7 +42,7 @@ def test_unknown_names_are_refused_at_both_doors():
     with pytest.raises(SpecError, match="digitz"):
         parse(DatasetSpec, {"name": "digitz"})
     with pytest.raises(DatasetError, match=r"digitz.*expected one of digits"):
-        datasets.load(DatasetSpec.model_construct(name="digitz"))
+        datasets.load(DatasetSpec.model_construct(name="digitz"))  # type: ignore[arg-type]
 
 
 def test_digits_are_the_binarised_pixels():
@@ -52,6 +52,7 @@ def test_digits_are_the_binarised_pixels():
     raw = load_digits()
     assert (digits.tokens.dtype, digits.vocab_size, digits.kind) == (np.uint8, 2, "images")
     assert digits.image_shape == (1, 8, 8)
+    assert digits.labels is not None
     assert digits.labels.dtype == np.uint8
     np.testing.assert_array_equal(digits.labels, raw.target)
     pictures = digits.tokens.reshape(-1, 8, 8)
@@ -165,4 +166,4 @@ def test_tokens_and_labels_are_read_only():
     part = digits.part("test")
     for array in (digits.tokens, digits.labels, part.tokens, part.labels, digits.splits["train"]):
         with pytest.raises(ValueError, match="read-only"):
-            array[0] = 0
+            array[0] = 0  # type: ignore[index]

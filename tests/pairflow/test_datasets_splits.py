@@ -108,9 +108,11 @@ def test_a_part_holds_its_rows_and_has_no_parts(rows):
 def test_labels_follow_their_rows():
     digits = datasets.load(DatasetSpec(name="digits", max_rows=500))
     full = datasets.load(DatasetSpec(name="digits"))
+    assert full.labels is not None
     label_of = {row.tobytes(): label for row, label in zip(full.tokens, full.labels, strict=True)}
     for part in ("train", "test"):
         rows = digits.part(part)
+        assert rows.labels is not None
         assert all(label_of[row.tobytes()] == label for row, label in zip(rows.tokens, rows.labels, strict=True))
 
 

@@ -91,6 +91,7 @@ def test_vocabulary_file(tmp_path):
     (tmp_path / "words.json").write_text(json.dumps(words))
     spec = DatasetSpec(name="tokens", path=str(save_npy(tmp_path)), vocab_path=str(tmp_path / "words.json"))
     loaded = datasets.load(spec)
+    assert loaded.vocab is not None
     assert loaded.vocab.tokens == tuple(words)
     assert loaded.vocab_size == 11
 

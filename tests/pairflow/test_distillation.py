@@ -1,6 +1,7 @@
 """Distillation: the Gaussian operator, the shared trajectories, the objective, rounds, resuming and bad teachers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_the_loss_is_the_divergence_of_the_predictions():
             self.register_buffer("logits", logits)
 
         def forward(self, x_t, t):
-            return self.logits[x_t]
+            return self.logits[x_t]  # type: ignore[index]
 
     generator = torch.Generator().manual_seed(0)
     taught, said = (torch.randn(VOCAB_SIZE, VOCAB_SIZE, generator=generator) for _ in range(2))
@@ -86,7 +87,7 @@ def teacher(tmp_path_factory):
 
 
 def run(folder, teacher, target=TARGET, source=None, *, spec=SPEC, **options):
-    settings = {"vocab_size": VOCAB_SIZE, "checkpoint_every": 5, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"vocab_size": VOCAB_SIZE, "checkpoint_every": 5, "device": "cpu", "progress": False}
     return distill(spec, teacher, target, source, checkpoint_dir=folder, **{**settings, **options})
 
 
@@ -117,7 +118,9 @@ def test_an_interrupted_distillation_ends_bit_identical(tmp_path, teacher, stop,
 def test_the_teacher_is_replaced_by_the_students_average_after_every_round(tmp_path, teacher):
     run(tmp_path, teacher, checkpoint_every=1, spec=SPEC.model_copy(update={"num_steps": 6}))
     tensors = {step: load_file(path / "tensors.safetensors") for step, path in checkpoint.steps(tmp_path)}
-    first = load_file(checkpoint.latest(teacher) / "tensors.safetensors")
+    start = checkpoint.latest(teacher)
+    assert start is not None
+    first = load_file(start / "tensors.safetensors")
     name = "head.weight"
     assert torch.equal(tensors[5][f"teacher.{name}"], first[f"ema.{name}"])
     assert torch.equal(tensors[6][f"teacher.{name}"], tensors[5][f"ema.{name}"])
@@ -139,7 +142,7 @@ def test_a_teacher_that_does_not_fit_is_named(tmp_path, teacher):
     masked = TRAINING.model_copy(update={"process": "absorbing"})
     fit(MODEL, masked, TARGET, vocab_size=VOCAB_SIZE, checkpoint_dir=tmp_path / "m", device="cpu", progress=False)
     run(tmp_path / "distilled", teacher)
-    cases = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"vocab_size": 6}, "teacher: the model at .* has vocab_size 5, the data has 6"),
         ({"target": TARGET[:, :4]}, "has length 6, the data has 4"),
         ({"image_shape": (1, 2, 3)}, r"has image_shape None, the data has \(1, 2, 3\)"),
@@ -175,7 +178,13 @@ def test_distillation_makes_one_step_samples_better(tmp_path):
     def whole(folder):
         loaded = load_model(folder, device="cpu")
         ancestral = SamplingSpec(final_step="ancestral")
-        settings = {"num_samples": 2000, "num_steps": 1, "length": LENGTH, "device": "cpu", "progress": False}
+        settings: dict[str, Any] = {
+            "num_samples": 2000,
+            "num_steps": 1,
+            "length": LENGTH,
+            "device": "cpu",
+            "progress": False,
+        }
         tokens = sample(loaded.model, loaded.process, ancestral, **settings).tokens
         return (tokens == tokens[:, :1]).all(axis=1).mean()
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,10 @@ def test_any_number_of_parts_gives_the_bytes_of_the_cpu_engine(data):
     rows[rng.integers(num_rows)] = rows[0]
     target = rows[rng.permutation(num_rows)[:25]]
     support = rows[data.draw(st.integers(0, 1)) if num_rows > 1 else 0 :]  # at 1, row 0 may be outside
-    keys = {"sample_ids": rng.integers(0, 2**40, len(target)), "replicas": rng.integers(0, 4096, len(target))}
+    keys: dict[str, Any] = {
+        "sample_ids": rng.integers(0, 2**40, len(target)),
+        "replicas": rng.integers(0, 4096, len(target)),
+    }
     expected = couple_counted(target, support, vocab_size=vocab_size, spec=spec, engine="cpu", **keys)
     parts = split(support_rows(support, spec), data.draw(st.integers(1, 4)))
     got = couple_in_parts(
@@ -119,13 +123,13 @@ def test_parts_follow_the_law_of_the_dense_engine():
     support = noisy_copies(np.random.default_rng(2), 43, 150, 8)
     start = np.repeat(support[1:2], 12_000, axis=0)
     walked = couple_in_parts(start, split(support, 3), vocab_size=43, spec=CouplingSpec(num_steps=6, seed=1))
-    dense = couple(start, support, vocab_size=43, spec=CouplingSpec(num_steps=6, seed=2), engine="dense")
+    dense = couple(start, support, vocab_size=43, spec=CouplingSpec(num_steps=6, seed=2), engine="dense", num_threads=1)
     kept = [source == start for source in (walked.source, dense)]
     for i in range(8):
         table = [[k[:, i].sum(), (~k[:, i]).sum()] for k in kept]
         assert stats.fisher_exact(table).pvalue > 1e-5, i
-    table = np.array([np.bincount(k.sum(1), minlength=9) for k in kept])
-    assert stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue > 1e-5
+    distances = np.array([np.bincount(k.sum(1), minlength=9) for k in kept])
+    assert stats.chi2_contingency(distances[:, distances.sum(0) > 0]).pvalue > 1e-5
 
 
 @pytest.mark.parametrize("rows_per_batch", [1, 13, 1000])
@@ -134,7 +138,7 @@ def test_the_gpu_engine_on_a_cpu(rows_per_batch, temperature):
     """All of it but the device: torch's kernels are its fallback."""
     support = noisy_copies(np.random.default_rng(3), 43, 90, 14)
     spec = CouplingSpec(num_steps=6, seed=4, temperature=temperature)
-    done = []
+    done: list[int] = []
     got = couple_on(
         CPU,
         support,
@@ -211,7 +215,7 @@ class Broken:
 )
 def test_kernels_that_miscount_are_found_before_they_are_used(name, found):
     support = noisy_copies(np.random.default_rng(4), 43, 6_000, 14)
-    assert disagreement(Broken(name), torch_kernels, support, CPU) == found
+    assert disagreement(Broken(name), torch_kernels, support, CPU) == found  # type: ignore[arg-type]
 
 
 def test_the_engines_need_no_pydantic_and_load_nothing_before_they_are_used():

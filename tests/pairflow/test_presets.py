@@ -97,12 +97,12 @@ def test_what_is_missing_is_named():
     ):
         preset("paper", "digits")
     with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, laptop, paper"):
-        preset("huge", "qm9")
+        preset("huge", "qm9")  # type: ignore[arg-type]
 
 
 def test_a_preset_is_frozen_and_refuses_unknown_fields():
     demo = preset("demo", "digits")
     with pytest.raises(ValidationError):
-        demo.training = demo.training
+        demo.training = demo.training  # type: ignore[misc]
     with pytest.raises(ValidationError, match="batch"):
         Preset.model_validate({**demo.model_dump(), "batch": 1})

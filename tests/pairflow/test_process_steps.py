@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from exact_denoiser import POINTS, SHARES, VOCAB_SIZE, all_states, exact_model
 
 from pairflow import processes
 from pairflow.coupling.dense import DenseSupport
 from pairflow.processes import AbsorbingProcess, UniformProcess
 from pairflow.sampling import draw_categorical
 from pairflow.schedule import gamma
+
+from .exact_denoiser import POINTS, SHARES, VOCAB_SIZE, all_states, exact_model
 
 
 @pytest.mark.parametrize("time", [0.0, 0.2, 0.9])

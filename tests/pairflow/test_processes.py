@@ -107,7 +107,7 @@ def test_posterior_is_bayes_rule_and_sums_to_one(t, s):
     )
     torch.testing.assert_close(posterior.sum(-1), torch.ones(2, 3, dtype=torch.float64))
     for row, position in np.ndindex(2, 3):
-        expected = bayes_posterior(probs[row, position], x_t[row, position], t, s)
+        expected = bayes_posterior(probs[row, position], int(x_t[row, position]), t, s)
         np.testing.assert_allclose(posterior[row, position], expected, rtol=1e-12)
 
 

@@ -1,5 +1,7 @@
 """ReDi: pairs that a model makes, slice by slice, and fine-tuning on them from its weights."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ INDEPENDENT = TrainingSpec(num_steps=4, batch_size=8, warmup_steps=1, learning_r
 PAIRED = INDEPENDENT.model_copy(update={"coupling": "paired", "num_steps": 3})
 TARGET = np.random.default_rng(0).integers(VOCAB_SIZE, size=(20, LENGTH), dtype=np.uint8)
 SPEC = RediSpec(num_pairs=30, num_steps=8, seed=3)
-QUIET = {"device": "cpu", "progress": False}
+QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from replica_worker import curve
 from safetensors.torch import load_file
 
 from pairflow.errors import SpecError
 from pairflow.replicas import Replica
+
+from .replica_worker import curve
 
 WORKER = Path(__file__).parent / "replica_worker.py"
 

@@ -1,9 +1,18 @@
 """The samplers with an exact denoiser in place of the network: loss, posterior, draws and schedule together."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from exact_denoiser import (
+from scipy import stats
+from torch import nn
+
+from pairflow.processes import AbsorbingProcess, UniformProcess, build
+from pairflow.sampling import SAMPLERS, network_calls, sample
+from pairflow.spec import SamplingSpec
+
+from .exact_denoiser import (
     APART,
     ENTROPY,
     LENGTH,
@@ -15,12 +24,6 @@ from exact_denoiser import (
     exact_model,
     likelihoods,
 )
-from scipy import stats
-from torch import nn
-
-from pairflow.processes import AbsorbingProcess, UniformProcess, build
-from pairflow.sampling import SAMPLERS, network_calls, sample
-from pairflow.spec import SamplingSpec
 
 UNIFORM, ABSORBING = UniformProcess(VOCAB_SIZE), AbsorbingProcess(VOCAB_SIZE)
 ANCESTRAL = SamplingSpec(final_step="ancestral")
@@ -32,7 +35,7 @@ def spec_of(sampler, final_step="ancestral"):
 
 
 def draw(points=POINTS, process=UNIFORM, spec=ANCESTRAL, **changes):
-    settings = {"num_samples": 64, "num_steps": 4, "length": LENGTH, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"num_samples": 64, "num_steps": 4, "length": LENGTH, "device": "cpu", "progress": False}
     return sample(exact_model(process, points), process, spec, **{**settings, **changes})
 
 
@@ -139,7 +142,7 @@ class Counting(nn.Module):
 
 def test_greedy_is_the_argmax_of_one_more_network_call():
     model = Counting(ExactDenoiser()).train()
-    settings = {"length": 3, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"length": 3, "device": "cpu", "progress": False}
     greedy = sample(model, UNIFORM, num_samples=32, num_steps=2, **settings)
     assert [time for time, _ in model.calls] == pytest.approx([0.001, 0.5, 0.999])
     assert greedy.network_calls == len(model.calls) == network_calls(2, "greedy") == network_calls(2, "ancestral") + 1
@@ -156,7 +159,14 @@ def test_greedy_is_the_argmax_of_one_more_network_call():
 def test_the_cache_changes_the_number_of_network_calls_and_nothing_else(sampler, final_step, monkeypatch):
     """A row of D = 3 tokens is asked for at most three times without remasking, whatever the number of steps."""
     model = Counting(exact_model(ABSORBING))
-    settings = {"num_samples": 40, "num_steps": 64, "length": 3, "batch_size": 16, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {
+        "num_samples": 40,
+        "num_steps": 64,
+        "length": 3,
+        "batch_size": 16,
+        "device": "cpu",
+        "progress": False,
+    }
     cached = sample(model, ABSORBING, spec_of(sampler, final_step), **settings)
     rows = sum(len(x_t) for _, x_t in model.calls)
     assert cached.network_calls == rows / 40

@@ -1,11 +1,11 @@
 """Samplers: draws, nucleus, dtypes, and settings that do not fit."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from exact_denoiser import LENGTH, VOCAB_SIZE, exact_model
 from pydantic import ValidationError
 from torch import nn
 
@@ -14,10 +14,12 @@ from pairflow.processes import UniformProcess
 from pairflow.sampling import draw_categorical, nucleus, sample
 from pairflow.spec import EvaluationSpec, SamplingSpec
 
+from .exact_denoiser import LENGTH, VOCAB_SIZE, exact_model
+
 
 def draw(**changes):
     process = UniformProcess(VOCAB_SIZE)
-    settings = {"num_samples": 64, "num_steps": 4, "length": LENGTH, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"num_samples": 64, "num_steps": 4, "length": LENGTH, "device": "cpu", "progress": False}
     return sample(exact_model(process), process, **{**settings, **changes})
 
 
@@ -45,7 +47,7 @@ def test_tokens_come_in_the_smallest_dtype():
         def forward(self, x_t, t):
             return torch.zeros(*x_t.shape, 300)
 
-    settings = {"num_samples": 2, "num_steps": 1, "length": 2, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"num_samples": 2, "num_steps": 1, "length": 2, "device": "cpu", "progress": False}
     assert sample(Flat(), UniformProcess(300), **settings).tokens.dtype == np.uint16
     assert draw(num_samples=2).tokens.dtype == np.uint8
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from exact_denoiser import LENGTH, POINTS, VOCAB_SIZE, exact_model
 
 from pairflow.processes import build
 from pairflow.sampling import Paths, sample
 from pairflow.spec import SamplingSpec
+
+from .exact_denoiser import LENGTH, POINTS, VOCAB_SIZE, exact_model
 
 
 def draw(name, final_step="greedy", **options):
@@ -64,6 +65,7 @@ def test_counts_are_those_of_the_states_whatever_the_batch():
         assert paths.changes == int((states[1:] != states[:-1]).sum())
         assert paths.hamming == int((states[0] != states[-1]).sum())
         np.testing.assert_array_equal(np.stack(paths.states), states[:, :4])
+        assert paths.straightness is not None
         assert 0 < paths.straightness < 1
 
 

@@ -1,6 +1,7 @@
 """fit: resumed runs, metrics, learning, divergence and data that does not fit."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_only_the_last_two_checkpoints_are_kept_and_partial_ones_ignored(finishe
 
 
 def test_metrics_arrive_at_their_steps(tmp_path):
-    seen = []
+    seen: list[Any] = []
     result = train(tmp_path, on_step=seen.append, log_every=4, validation=TARGET[:3], validate_every=6)
     assert [metrics.step for metrics in seen] == [4, 5, 6, 8, 10, 12]
     assert [metrics.step for metrics in seen if metrics.validation_nll is not None] == [6, 12]

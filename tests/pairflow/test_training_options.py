@@ -1,6 +1,7 @@
 """fit's options: the absorbing process, accumulation, spikes, compilation, and what is counted."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ SOURCE = np.random.default_rng(1).integers(VOCAB_SIZE, size=(20, LENGTH), dtype=
 
 
 def train(directory, target=TARGET, source=SOURCE, *, model=MODEL, spec=SPEC, **options):
-    settings = {"vocab_size": VOCAB_SIZE, "checkpoint_every": 5, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"vocab_size": VOCAB_SIZE, "checkpoint_every": 5, "device": "cpu", "progress": False}
     source = source if spec.coupling == "paired" else None
     return fit(model, spec, target, source, checkpoint_dir=directory, **{**settings, **options})
 
@@ -69,7 +70,7 @@ def test_the_absorbing_process_trains_a_network_that_reads_a_mask_and_never_says
     assert (loaded.process.name, loaded.process.num_states, loaded.vocab_size) == ("absorbing", 6, 5)
     assert loaded.model.state_dict()["embedding.weight"].shape[0] == 6
     assert loaded.model.state_dict()["head.weight"].shape[0] == 5
-    settings = {"num_samples": 64, "num_steps": 1, "length": LENGTH, "device": "cpu", "progress": False}
+    settings: dict[str, Any] = {"num_samples": 64, "num_steps": 1, "length": LENGTH, "device": "cpu", "progress": False}
     drawn = sample(loaded.model, loaded.process, **settings).tokens
     assert (drawn == target[0]).mean() > 0.9
 
@@ -80,7 +81,7 @@ def test_networks_embed_a_mask_and_do_not_predict_it(architecture):
     model = models.build(spec, vocab_size=4, num_states=5, length=16, image_shape=(1, 4, 4))
     logits = model(torch.full((2, 16), 4), torch.zeros(2))
     assert logits.shape == (2, 16, 4)
-    rows = model.embedding.weight
+    rows = model.state_dict()["embedding.weight"]
     assert rows.shape[0] == 5
     assert all((rows[4] != rows[token]).any() for token in range(4))
     with pytest.raises(SpecError, match="num_states: got 3, expected at least the vocabulary's 4"):
@@ -95,8 +96,14 @@ def test_the_absorbing_process_has_no_pairs(tmp_path):
 
 
 def test_the_network_of_the_absorbing_process_is_always_told_the_same_time(tmp_path, monkeypatch):
-    times, forward = [], models.Dit.forward
-    monkeypatch.setattr(models.Dit, "forward", lambda self, x_t, t: times.append(t.clone()) or forward(self, x_t, t))
+    times: list[Any] = []
+    forward = models.Dit.forward
+
+    def told(self, x_t, t):
+        times.append(t.clone())
+        return forward(self, x_t, t)
+
+    monkeypatch.setattr(models.Dit, "forward", told)
     train(tmp_path, spec=MASKED, validation=TARGET[:3])
     assert times
     assert all((t == 0).all() for t in times)
@@ -155,12 +162,17 @@ def test_a_spike_lasts_is_large_and_comes_after_the_warm_up():
     assert faults([9.0] * 30 + [0.2] * 48 + [3.0] * 3, first_step=30) == []
     assert faults([9.0] * 30 + [0.2] * 54 + [3.0] * 3, first_step=30) == [86, 87]
     assert faults([*calm, math.nan], factor=None) == [61]
-    assert "gradient norm inf" in SpikeGuard(None, floor=0.0, first_step=9).fault(1, 0.5, math.inf)
+    assert "gradient norm inf" in str(SpikeGuard(None, floor=0.0, first_step=9).fault(1, 0.5, math.inf))
 
 
 def test_networks_are_compiled_when_asked_and_by_default_on_cuda_only(tmp_path, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(learner.torch, "compile", lambda model: compiled.append(model) or model)
+    compiled: list[Any] = []
+
+    def not_really(model):
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(learner.torch, "compile", not_really)
     plain = tensors_of(train(tmp_path / "default"))
     assert compiled == []
     asked = tensors_of(train(tmp_path / "asked", compiled=True))
@@ -203,7 +215,7 @@ def test_utilisation_is_what_was_done_by_what_can_be(tmp_path, monkeypatch):
     """With a pretended GPU: tokens a second, times operations a token, over its peak; None on a CPU."""
     from pairflow import loop
 
-    seen = []
+    seen: list[Any] = []
     train(tmp_path / "cpu", on_step=seen.append)
     assert {metrics.flop_utilisation for metrics in seen} == {None}
     pretended = learner.Learner.start(

@@ -43,12 +43,17 @@ def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 
 
 @pytest.fixture(scope="session")
-def user(service_environment: dict[str, str]) -> Iterator[User]:
-    """Somebody for whose home `pairflow up --detach` was said."""
+def served(service_environment: dict[str, str]) -> Iterator[User]:
+    """Somebody with a home, of which nothing is left at the end."""
     person = User(service_environment)
-    try:
-        up = person.run("up", "--detach")
+    yield person
+    person.run("down")
+
+
+@pytest.fixture(scope="module")
+def user(served: User) -> User:
+    """Somebody for whose home `pairflow up --detach` was said: by the first test file, or by that after a `down`."""
+    if not served.processes():
+        up = served.run("up", "--detach")
         assert up.returncode == 0, up.stderr
-        yield person
-    finally:
-        person.run("down")
+    return served

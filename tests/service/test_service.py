@@ -1,4 +1,4 @@
-"""The service as a user has it, from `pairflow up` to `pairflow down`. The tests tell one story, in their order."""
+"""The service as a user has it once `pairflow up` was said."""
 
 import json
 import subprocess

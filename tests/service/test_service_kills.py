@@ -15,7 +15,10 @@ from flows.cluster.protocol import JOB_URL_VARIABLE
 
 from .user import User
 
-pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
+pytestmark = [
+    pytest.mark.story,
+    pytest.mark.timeout(1800),  # of a machine that is very busy
+]
 
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 

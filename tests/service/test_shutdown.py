@@ -1,10 +1,14 @@
-"""The end of the story that `test_service.py` begins: nothing is left."""
+"""After `pairflow down`, and after a start that is interrupted, nothing is left."""
 
 import signal
 import subprocess
 import sys
 
+import pytest
+
 from .user import User
+
+pytestmark = pytest.mark.story
 
 
 def test_down_leaves_nothing(user: User) -> None:

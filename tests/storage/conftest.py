@@ -1,13 +1,9 @@
 """Fixtures of the storage tests: every test runs on both formats unless it says otherwise."""
 
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
-
-# The formula data is a module that the tests import and that their subprocesses run as a script.
-sys.path.insert(0, str(Path(__file__).parent))
 
 _numbers = itertools.count()
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import SpecError, StoreError
 from storage.filesystem import open_folder
+
+from . import storage_formula as formula
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_fingerprint_is_64_digits(fingerprint, tmp_path):
 
 def test_formats_and_plans(tmp_path):
     with pytest.raises(SpecError, match="zarr or parquet, got 'csv'"):
-        storage.pairs_url(tmp_path, "ab" * 32, "csv")
+        storage.pairs_url(tmp_path, "ab" * 32, "csv")  # type: ignore[arg-type]
     for shard_size in (0, -3):
         with pytest.raises(SpecError, match=f"shard_size must be at least 1, got {shard_size}"):
             storage.plan_shards(10, shard_size)

@@ -4,19 +4,21 @@ import json
 import pickle
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import storage_formula as formula
 import torch
 
 import storage
 from pairflow.errors import ShardCorruptError, SpecError
 
+from . import storage_formula as formula
+
 NUM_ROWS, SHARD_SIZE = 53, 7
 ROW_BYTES = 2 * formula.LENGTH
-ONE_WINDOW = {"window_bytes": NUM_ROWS * ROW_BYTES}
-SEVERAL_WINDOWS = {"window_bytes": 2 * SHARD_SIZE * ROW_BYTES}
+ONE_WINDOW: dict[str, Any] = {"window_bytes": NUM_ROWS * ROW_BYTES}
+SEVERAL_WINDOWS: dict[str, Any] = {"window_bytes": 2 * SHARD_SIZE * ROW_BYTES}
 BATCH_SIZES = (1, 3, 4, 8, 19, NUM_ROWS, 64)
 WORLD_SIZES = (1, 2, 3, 4)
 
@@ -38,7 +40,7 @@ def placement(request) -> dict[str, int]:
     return {} if request.param == "resident" else {"resident_bytes": 0}
 
 
-def order_of(pairs: storage.Pairs, epoch: int, **options: int) -> list[int]:
+def order_of(pairs: storage.Pairs, epoch: int, **options: Any) -> list[int]:
     """The order of a whole epoch, by its definition: all windows, no batches."""
     shuffle = storage.PairReader(pairs, batch_size=1, **options).shuffle
     return [row for window in shuffle.windows(epoch) for row in shuffle.rows(epoch, window).tolist()]
@@ -120,15 +122,15 @@ def test_resuming_gives_the_same_arrays(format, pairs, window, placement, world_
         options = {"batch_size": batch_size, "rank": rank, "world_size": world_size, **window, **placement}
         undisturbed = storage.PairReader(pairs[format], **options)
         expected = [batch for _ in range(2) for batch in undisturbed]
-        state = None
+        state: dict[str, Any] = {}
         for wanted in expected:
             reader = storage.PairReader(pairs[format], **options)
-            if state is not None:
+            if state:
                 reader.load_state_dict(state)
             batches = iter(reader)
             batch = next(batches)
             state = reader.state_dict()
-            batches.close()
+            batches.close()  # type: ignore[attr-defined]
             assert batch.rows.tolist() == wanted.rows.tolist()
             check_rows(batch, pairs[format].manifest)
             check_rows(wanted, pairs[format].manifest)

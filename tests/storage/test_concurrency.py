@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardConflictError
+
+from . import storage_formula as formula
 
 SCRIPT = Path(formula.__file__)
 NUM_COUPLINGS = 20

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ManifestVersionError, ShardCorruptError, StoreError
 from storage.documents import parse_document
+
+from . import storage_formula as formula
 
 SHARD_FILES = {"zarr": ["sample_id/c.3", "target/c.3.0", "source/c.3.0"], "parquet": ["part-00003.parquet"]}
 
@@ -90,8 +91,9 @@ def test_bad_shards_are_repaired_alone_and_in_place(format, url, snapshot):
     sound = snapshot(url)
     for name in SHARD_FILES[format]:
         flip(Path(url) / name, 0)
-    header = storage.find_manifest(url).header
+    header = storage.open_pairs(url).manifest.header
     (index,) = {bad.index for bad in storage.verify_pairs(url, progress=False).bad}
+    assert index is not None
     shard = header.shard(index)
     storage.write_shard(url, header, index, *formula.rows(header, shard.start, shard.stop))
     assert snapshot(url) == sound

@@ -1,18 +1,22 @@
 """Writers die at any point: nothing half-written reads as whole, and a rerun makes the rest, the same bytes."""
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardCorruptError, StoreError
+
+from . import storage_formula as formula
 
 SCRIPT = Path(formula.__file__)
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2])}
@@ -20,9 +24,12 @@ NUM_ROWS, SHARD_SIZE = 800, 4
 NUM_KILLS = 20
 
 
-def start_writer(store: Path, format: str) -> subprocess.Popen[str]:
-    command = [sys.executable, SCRIPT, store, format, str(SHARD_SIZE), str(NUM_ROWS), "1"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+@contextlib.contextmanager
+def start_writer(store: Path, format: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    command = [sys.executable, str(SCRIPT), str(store), format, str(SHARD_SIZE), str(NUM_ROWS), "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as writer:
+        assert writer.stdout is not None
+        yield writer, writer.stdout
 
 
 def test_killed_writers_are_resumed(format, tmp_path, snapshot):
@@ -35,11 +42,11 @@ def test_killed_writers_are_resumed(format, tmp_path, snapshot):
     finished: set[int] = set()
     num_kills = num_made = 0
     while num_kills < NUM_KILLS:
-        with start_writer(tmp_path / "killed", format) as writer:
-            lines = [writer.stdout.readline() for _ in range(rng.randint(1, 4))]
+        with start_writer(tmp_path / "killed", format) as (writer, said):
+            lines = [said.readline() for _ in range(rng.randint(1, 4))]
             time.sleep(rng.uniform(0, 0.01))
             writer.kill()
-            lines += writer.stdout.readlines()
+            lines += said.readlines()
         assert writer.returncode == -signal.SIGKILL
         num_kills += 1
         made = {int(line.split()[1]) for line in lines if line.startswith("shard") and line.endswith("\n")}
@@ -69,11 +76,11 @@ def test_writers_killed_while_they_commit(format, tmp_path, snapshot):
     rng = random.Random(12)  # noqa: S311
     for _ in range(4):
         (Path(url) / "_manifest.json").unlink(missing_ok=True)
-        with start_writer(tmp_path / "store", format) as writer:
-            assert writer.stdout.readline() == "commit\n"
+        with start_writer(tmp_path / "store", format) as (writer, said):
+            assert said.readline() == "commit\n"
             time.sleep(rng.uniform(0, 0.1))
             writer.kill()
-            assert not writer.stdout.read()
+            assert not said.read()
         files = snapshot(url)
         assert files.items() <= undisturbed.items()
         assert undisturbed.keys() - files.keys() <= {"_manifest.json"}

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import StoreError
+
+from . import storage_formula as formula
 
 SCRIPT = Path(formula.__file__)
 
@@ -39,7 +40,8 @@ def mount(tmp_path) -> Iterator[Callable[..., Path]]:
 def noise(header: storage.PairsHeader) -> tuple[np.ndarray, np.ndarray]:
     """Source and target that do not compress."""
     rng = np.random.default_rng(0)
-    return tuple(rng.integers(0, 256, (header.num_rows, header.length), np.uint8) for _ in range(2))
+    source, target = rng.integers(0, 256, (2, header.num_rows, header.length), np.uint8)
+    return source, target
 
 
 def test_a_disk_that_fills_up(format, mount, tmp_path, snapshot):

@@ -3,14 +3,16 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardConflictError, ShardCorruptError, SpecError, StoreError
 from storage import open_folder
+
+from . import storage_formula as formula
 
 DAY_S = 24 * 3600.0
 
@@ -28,7 +30,7 @@ def folders(store: str) -> set[str]:
     return {each.url for each in storage.take_inventory(store).couplings}
 
 
-def garbage(store: str, **options: object) -> list[storage.Garbage]:
+def garbage(store: str, **options: Any) -> list[storage.Garbage]:
     options = {"older_than_s": DAY_S, "now": time.time() + 2 * DAY_S, **options}
     return storage.find_garbage(storage.take_inventory(store), **options)
 
@@ -40,11 +42,13 @@ def test_an_inventory_says_what_is_there_and_how_much_of_it(format, store):
     found = {each.url: each for each in inventory.couplings}
     assert set(found) == {whole, part}
     assert [(found[url].state, found[url].shards_written) for url in (whole, part)] == [("complete", 6), ("partial", 4)]
-    assert found[whole].header == storage.find_manifest(whole).header
+    manifest = storage.find_manifest(whole)
+    assert manifest is not None
+    assert found[whole].header == manifest.header
     assert found[whole].fingerprint == "ab" * 32
     assert found[whole].stray == found[part].stray == ()
     assert abs(found[whole].modified - time.time()) < 600
-    described = sum(each.num_bytes for shard in storage.find_manifest(whole).shards for each in shard.objects)
+    described = sum(each.num_bytes for shard in manifest.shards for each in shard.objects)
     assert described < found[whole].num_bytes < described + 40_000
 
 
@@ -182,8 +186,13 @@ def test_an_export_has_the_same_content_and_fingerprint(format, store, tmp_path,
 def test_an_export_goes_on_where_it_was(format, tmp_path, monkeypatch):
     url = formula.write(str(tmp_path / "store"), formula.header(format, 7))
     copy_url = begin(str(tmp_path / "copy"), formula.header("parquet", 4), 6)
-    written = []
-    monkeypatch.setattr("storage.export.write_shard", lambda *given: written.append(given[2]) or real(*given))
+    written: list[int] = []
+
+    def write(*given):
+        written.append(given[2])
+        real(*given)
+
+    monkeypatch.setattr("storage.export.write_shard", write)
     assert storage.export_pairs(url, "parquet", store_url=tmp_path / "copy", progress=False) == copy_url
     assert written == [6, 7, 8, 9]
     assert storage.verify_pairs(copy_url, progress=False).ok
@@ -197,7 +206,7 @@ def test_exports_that_cannot_be(format, tmp_path):
     with pytest.raises(SpecError, match="the copy would lie where the pairs lie"):
         storage.export_pairs(url, format, store_url=storage.store_of(url), shard_size=3)
     with pytest.raises(SpecError, match="zarr or parquet, got 'csv'"):
-        storage.export_pairs(url, "csv", store_url=tmp_path / "copy")
+        storage.export_pairs(url, "csv", store_url=tmp_path / "copy")  # type: ignore[arg-type]
     storage.export_pairs(url, format, store_url=tmp_path / "copy", progress=False)
     with pytest.raises(ShardConflictError, match="shards of 7 rows, asked for 3"):
         storage.export_pairs(url, format, store_url=tmp_path / "copy", shard_size=3)

@@ -13,8 +13,9 @@ import pandas
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
-import storage_formula as formula
 import zarr
+
+from . import storage_formula as formula
 
 
 @pytest.fixture(params=["store", ".hidden/store", "odd #1 [x] ü/store"])
@@ -25,7 +26,7 @@ def folder(request, tmp_path) -> str:
 def test_zarr_opens_the_group(folder):
     header = formula.header("zarr")
     source, target, ids = formula.rows(header)
-    group = zarr.open_group(formula.write(folder, header), mode="r")
+    group: Any = zarr.open_group(formula.write(folder, header), mode="r")
     assert dict(group.arrays()).keys() == {"sample_id", "source", "target"}
     np.testing.assert_array_equal(group["source"][:], source)
     np.testing.assert_array_equal(group["target"][5:20:2], target[5:20:2])
@@ -87,7 +88,7 @@ def test_one_parquet_part_opens_alone_and_states_its_coupling(tmp_path):
 
 def test_plain_readers_agree_in_memory():
     url = formula.write("memory://plain-readers", formula.header("zarr"))
-    group = zarr.open_group(url, mode="r")
+    group: Any = zarr.open_group(url, mode="r")
     np.testing.assert_array_equal(group["source"][:], formula.rows(formula.header("zarr"))[0])
     url = formula.write("memory://plain-readers", formula.header("parquet"))
     assert len(pandas.read_parquet(f"{url}/part-00000.parquet")) == 7

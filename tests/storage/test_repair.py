@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardConflictError, ShardCorruptError, StoreError
+
+from . import storage_formula as formula
 
 
 def flip(path: Path, place: int, bit: int) -> None:
@@ -47,7 +48,7 @@ def test_one_flipped_bit_of_any_file_is_repaired(format, tmp_path, snapshot, see
         else:
             assert (done.restored, done.bad_shards, done.lost) == ([], [int(shard[1])], [])
             with pytest.raises(ShardCorruptError, match=rf"shard {bad.index} is damaged: .*{re.escape(name)}"):
-                storage.open_pairs(url).shard(bad.index)
+                storage.open_pairs(url).shard(int(shard[1]))
             make_again(url, done.bad_shards)
         assert snapshot(url) == sound
     assert storage.restore_pairs(url) == storage.Restoration(url)
@@ -77,7 +78,7 @@ def test_a_manifest_too_large_to_try_every_bit_is_put_together_again(format, tmp
 
 def test_a_manifest_beyond_salvage_loses_its_summary_and_says_so(format, tmp_path, snapshot):
     url = formula.write(str(tmp_path), formula.header(format, 2))
-    sound, before = snapshot(url), storage.find_manifest(url)
+    sound, before = snapshot(url), storage.open_pairs(url).manifest
     manifest = Path(url) / "_manifest.json"
     for damage in (b"", b"{", sound["_manifest.json"][:-100], sound["_manifest.json"].replace(b"0.25", b"0.52")):
         manifest.write_bytes(damage)
@@ -165,4 +166,4 @@ def test_what_is_salvaged_is_a_valid_manifest(tmp_path):
     assert json.loads(text)["summary"] == {"keep_rate": 0.25, "seconds": 1.5}
     manifest.write_bytes(text.replace(b"1.5", b"9.5").replace(b"0.25", b"0.35"))
     assert "its summary" in storage.restore_pairs(url).lost[0]
-    assert storage.find_manifest(url).summary == {}
+    assert storage.open_pairs(url).manifest.summary == {}

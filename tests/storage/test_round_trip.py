@@ -4,10 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import SpecError, StoreError
+
+from . import storage_formula as formula
 
 KEYS = [
     0,
@@ -116,7 +117,7 @@ def test_asarray_copies_and_casts(format, tmp_path):
     assert np.asarray(pairs.source, dtype=np.int64).dtype == np.int64
     with pytest.raises(ValueError, match="without a copy"):
         np.array(pairs.source, copy=False)
-    assert sum(1 for _ in pairs.source) == len(pairs) == 40
+    assert len(list(pairs.source)) == len(pairs) == 40  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("key", [40, -41, [0, 40], "a", 1.5, None, [0.5], np.zeros(39, bool), [[1]], (1, 2)])

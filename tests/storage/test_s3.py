@@ -14,12 +14,13 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
-import s3_server
-import storage_formula as formula
 
 import storage
 from pairflow.errors import ShardCorruptError, StoreError
 from storage.filesystem import open_folder
+
+from . import s3_server
+from . import storage_formula as formula
 
 SCRIPT = Path(formula.__file__)
 _numbers = itertools.count()
@@ -176,7 +177,7 @@ def test_housekeeping(bucket, objects):
     storage.remove(bucket, found)
     assert objects(part) == {}
     copy = storage.export_pairs(whole, "zarr", store_url=bucket, shard_size=9, progress=False)
-    assert storage.find_manifest(copy).content_sha256 == storage.find_manifest(whole).content_sha256
+    assert storage.open_pairs(copy).manifest.content_sha256 == storage.open_pairs(whole).manifest.content_sha256
 
 
 def test_credentials_are_in_no_object_and_no_log(format, bucket, server, objects):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import storage_formula as formula
 
 from storage.schema import document_schemas
+
+from . import storage_formula as formula
 
 FOLDER = Path(__file__).parents[2] / "docs" / "schema"
 DOCUMENTS = {

@@ -3,7 +3,6 @@
 import google_crc32c
 import numpy as np
 import pytest
-import storage_formula as formula
 import zarr
 from numcodecs import Zstd
 from zarr.core.buffer import default_buffer_prototype
@@ -11,6 +10,8 @@ from zarr.storage import MemoryStore
 
 from storage import zarr_shards
 from storage.sharding import _content_bytes, decode_object, encode_object
+
+from . import storage_formula as formula
 
 CASES = [
     (num_rows, shard_size, length, vocab_size)

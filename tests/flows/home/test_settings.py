@@ -1,0 +1,47 @@
+"""Settings, read from the environment, and the environment that is made of them."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.home.settings import Settings, prepare_environment
+from pairflow.errors import SpecError
+
+
+def test_paths_are_absolute_and_addresses_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAIRFLOW_HOME", "here")
+    monkeypatch.setenv("PAIRFLOW_STORE", "s3://bucket/pairs")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = Settings.read()
+    assert settings.home == tmp_path / "here"
+    assert settings.store == "s3://bucket/pairs"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/here/mlflow/mlflow.db"
+    assert settings.job_environment()["PAIRFLOW_STORE"] == "s3://bucket/pairs"
+
+
+def test_pages_are_where_a_browser_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path)})
+    assert (Settings.read().mlflow_pages, Settings.read().ray_pages) == (None, None)
+    within = {"MLFLOW_TRACKING_URI": "http://mlflow:5000/", "RAY_ADDRESS": "http://ray:8265"}
+    monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path), **within})
+    assert (Settings.read().mlflow_pages, Settings.read().ray_pages) == ("http://mlflow:5000", "http://ray:8265")
+    outside = {"PAIRFLOW_MLFLOW_UI_URL": "https://a.example/ml/", "PAIRFLOW_RAY_UI_URL": "https://a.example/ray"}
+    monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path), **within, **outside})
+    settings = Settings.read()
+    assert settings.mlflow_pages == "https://a.example/ml"
+    assert settings.ray_pages == "https://a.example/ray"
+    assert settings.job_environment()["PAIRFLOW_MLFLOW_UI_URL"] == "https://a.example/ml/"
+    assert settings.job_environment()["MLFLOW_TRACKING_URI"] == "http://mlflow:5000/"
+    monkeypatch.setattr("os.environ", {"PAIRFLOW_MLFLOW_UI_URL": "javascript:alert(1)"})
+    with pytest.raises(SpecError, match="PAIRFLOW_MLFLOW_UI_URL"):
+        Settings.read()
+
+
+def test_environment_of_the_user_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment = {"PREFECT_HOME": "/mine", "PREFECT_API_URL": "http://server/api"}
+    monkeypatch.setattr("os.environ", environment)
+    prepare_environment(Settings(home=tmp_path))
+    assert environment["PREFECT_HOME"] == "/mine"
+    assert environment["PREFECT_API_URL"] == "http://server/api"
+    assert environment["DO_NOT_TRACK"] == "true"
