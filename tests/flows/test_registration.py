@@ -21,43 +21,42 @@ _SMALL = {
 }
 
 
+@pytest.fixture(scope="module")
+def story(served_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Results by step, in the order in which they were asked for."""
+    folder = tmp_path_factory.mktemp("rows")
+    np.save(folder / "a.npy", np.random.default_rng(0).integers(5, size=(40, 6), dtype=np.uint8))
+    common = {**_SMALL, "dataset": {"name": "tokens", "path": str(folder), "vocab_size": 5}}
+    evaluation = {"steps": [1, 2], "num_samples": 8}
+    rule = {"steps": 1, "trials": 2, "num_samples": 8}
+    study = {"flow": "study", "methods": ["udlm+longer", "mirror"], "evaluation": evaluation, **common}
+    mirror = {**common, **rule, "name": "mirror", "method": "mirror", "coupling": {"kind": "reversed"}}
+    longer = {**common, **rule, "name": "longer", "method": "udlm+longer"}
+    steps: dict[str, dict[str, Any]] = {
+        "toys": {"toys": True},
+        "study": {**study, "coupling": {"kind": "reversed"}},
+        "mirror": mirror,
+        "mirror again": mirror,
+        "mirror, another seed": {**mirror, "coupling": {"kind": "reversed", "seed": 1}},
+        "longer": longer,
+        "longer again": longer,
+        "longer, another setting": {**longer, "redi_training": {"num_steps": 4, "batch_size": 16}},
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.flows.retrain_story", json.dumps(list(steps.values()))],
+        cwd=_ROOT,
+        env=served_environment,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(zip([name for name in steps if name != "toys"], map(json.loads, results), strict=True))
+
+
 @pytest.mark.timeout(900)
 class TestToys:
-    @pytest.fixture(scope="class")
-    def story(
-        self, served_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-    ) -> dict[str, dict[str, Any]]:
-        """Results by step, in the order in which they were asked for."""
-        folder = tmp_path_factory.mktemp("rows")
-        np.save(folder / "a.npy", np.random.default_rng(0).integers(5, size=(40, 6), dtype=np.uint8))
-        common = {**_SMALL, "dataset": {"name": "tokens", "path": str(folder), "vocab_size": 5}}
-        evaluation = {"steps": [1, 2], "num_samples": 8}
-        rule = {"steps": 1, "trials": 2, "num_samples": 8}
-        study = {"flow": "study", "methods": ["udlm+longer", "mirror"], "evaluation": evaluation, **common}
-        mirror = {**common, **rule, "name": "mirror", "method": "mirror", "coupling": {"kind": "reversed"}}
-        longer = {**common, **rule, "name": "longer", "method": "udlm+longer"}
-        steps: dict[str, dict[str, Any]] = {
-            "toys": {"toys": True},
-            "study": {**study, "coupling": {"kind": "reversed"}},
-            "mirror": mirror,
-            "mirror again": mirror,
-            "mirror, another seed": {**mirror, "coupling": {"kind": "reversed", "seed": 1}},
-            "longer": longer,
-            "longer again": longer,
-            "longer, another setting": {**longer, "redi_training": {"num_steps": 4, "batch_size": 16}},
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.flows.retrain_story", json.dumps(list(steps.values()))],
-            cwd=_ROOT,
-            env=served_environment,
-            capture_output=True,
-            text=True,
-            timeout=800,
-        )
-        results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        assert done.returncode == 0, done.stderr[-4000:]
-        return dict(zip([name for name in steps if name != "toys"], map(json.loads, results), strict=True))
-
     def test_they_stand_in_the_table(self, story: dict[str, dict[str, Any]]) -> None:
         study = ComparisonResult.model_validate(story["study"])
         assert [each.label for each in study.evaluation.methods] == ["UDLM + Longer", "Mirror"]
