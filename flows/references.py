@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
-from flows.home.settings import absolute_url
+from flows.home.places import absolute_url
 
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 _REGISTERED = re.compile(r"(?:models:/)?([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9._-]+)|/([0-9]{1,9}))")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from pairflow.errors import StoreError
 
@@ -84,7 +85,7 @@ def open_folder(url: str | os.PathLike[str]) -> Folder:
     """The folder at a plain path or fsspec URL; nothing is touched yet.
 
     Raises:
-        StoreError: the URL is empty, carries a password, or its filesystem is unknown or not installed.
+        StoreError: the URL is empty or relative, carries a password, or its filesystem is unknown or not installed.
     """
     url = os.fspath(url)
     if not url.strip() or "\0" in url:
@@ -97,9 +98,22 @@ def open_folder(url: str | os.PathLike[str]) -> Folder:
             "the store's URL carries a password, which would end up in logs; leave it out and give credentials "
             "through the environment or fsspec's configuration"
         )
-    if "://" not in url or url.startswith("file://"):
-        return LocalFolder(url.removeprefix("file://"))
-    return RemoteFolder(url)
+    if url.startswith(("file:", "local:")):
+        return LocalFolder(_path_of_file_url(url))
+    return RemoteFolder(url) if "://" in url else LocalFolder(url)
+
+
+def _path_of_file_url(url: str) -> str:
+    """The path of a file: URL; what fsspec reads below the working folder is refused, as jobs have another one."""
+    scheme, _, rest = url.partition(":")
+    rest = rest.removeprefix("//localhost") if rest.startswith("//localhost/") else rest
+    path = unquote(rest[2:] if rest.startswith("//") else rest)
+    if not path.startswith("/"):
+        raise StoreError(
+            f"the URL {url} is relative, or of another machine: after {scheme}:// comes a machine's name; write "
+            f"{scheme}:///… and an absolute path, or the path alone"
+        )
+    return path
 
 
 class LocalFolder(Folder):

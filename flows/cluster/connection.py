@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from flows.cluster.local import LocalCluster
+from flows.cluster.local import START_PATIENCE_S, LocalCluster
 from flows.home.addresses import running_servers
 from flows.home.settings import Settings
 from pairflow.errors import JobFailedError, SpecError
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 # What the client raises for a head that is gone: those of `requests` are no ConnectionError, but an OSError.
 UNREACHABLE = (RuntimeError, OSError)
-_RESTART_S = 120.0
 
 
 class Cluster:
@@ -41,7 +40,12 @@ class Cluster:
 
     def __enter__(self) -> Self:
         if self.settings.ray_address is None:
-            self._local = LocalCluster(self.settings.home, object_store_mb=self.settings.object_store_mb)
+            patience = self.settings.ray_patience
+            self._local = LocalCluster(
+                self.settings.home,
+                object_store_mb=self.settings.object_store_mb,
+                patience_s=START_PATIENCE_S if patience is None else patience,
+            )
         return self
 
     def __exit__(
@@ -73,7 +77,9 @@ class Cluster:
         address = self.settings.ray_address
         servers = running_servers(self.settings.home)
         # A head of `pairflow up` that was killed is started again; nobody says so of another cluster's.
-        patience = _RESTART_S if servers is not None and servers.ray_url == address else 0.0
+        patience = self.settings.ray_patience
+        if patience is None:
+            patience = START_PATIENCE_S if servers is not None and servers.ray_url == address else 0.0
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -82,7 +88,7 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise JobFailedError(
                         f"cannot reach the Ray cluster at {address}: {error}; correct RAY_ADDRESS, or unset it to have "
-                        "a local cluster started"
+                        "a local cluster started (PAIRFLOW_RAY_PATIENCE are the seconds to wait for it)"
                     ) from None
                 time.sleep(1)
 

@@ -24,6 +24,7 @@ from pydantic import ConfigDict, ValidationError
 from tqdm import tqdm
 
 import storage
+from flows.home.network import set_up_network
 from pairflow.errors import JobFailedError, PairFlowError, StoreError
 from pairflow.spec import Spec
 
@@ -206,6 +207,7 @@ def main(parameters_type: type[P], work: Callable[[P, JobContext], Spec]) -> int
     logger = logging.getLogger("pairflow.job")
     # `stop_job` sends SIGTERM first: as an exception it lets `with` blocks mark what they hold as ended.
     signal.signal(signal.SIGTERM, _terminated)
+    set_up_network()
     folder = JobFolder(os.environ[JOB_URL_VARIABLE])
     try:
         parameters, context = folder.read_request(parameters_type)

@@ -4,13 +4,15 @@ Nothing heavy is imported before a command needs it, so that `pairflow --help` a
 output; logs, progress bars and errors go to standard error.
 """
 
+import contextlib
+import os
 import signal
 import sys
-from types import FrameType
 
 import typer
 
-from flows.command import data, lineage, models, pairs, registry, service, store
+from flows.command import data, lineage, models, pairs, registry, service, signals, store
+from flows.home.network import set_up_network
 from pairflow.errors import PairFlowError, SpecError
 
 app = typer.Typer(
@@ -29,17 +31,38 @@ for _noun in (data, pairs, store, models, registry, lineage, service):
 
 
 def main() -> None:
-    """Entry point: an error of ours is one message and exit code 1 (2 if the command line is at fault)."""
-    signal.signal(signal.SIGTERM, _terminated)
+    """Entry point: an error is one message and exit code 1 (2 if the command line is at fault)."""
+    set_up_network()
+    with signals.handled():
+        try:
+            app()
+        except PairFlowError as error:
+            _end(str(error), 2 if isinstance(error, SpecError) else 1)
+        except OSError as error:
+            # A full disk, a name too long, a folder that is closed or gone: the system's words say what and where.
+            _end(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+        finally:
+            _finish_output()
+
+
+def _end(message: str, code: int) -> None:
+    with contextlib.suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _finish_output() -> None:
+    """Writes what is still to be written, so that a closed pipe or a full disk is no traceback of the interpreter's."""
+    if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's, once the pipe was found closed
+        sys.exit(128 + signal.SIGPIPE)
     try:
-        app()
-    except PairFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, SpecError) else 1)
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _end(f"standard output cannot be written: {error.strerror}", 1)
 
 
 if __name__ == "__main__":

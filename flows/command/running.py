@@ -1,13 +1,17 @@
 """Runs a flow for the command line."""
 
+import contextlib
 import importlib
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from flows.home.addresses import running_servers
 from flows.home.settings import Settings, prepare_environment
 from flows.parameters import FlowParameters
 from pairflow.errors import PairFlowError
@@ -15,17 +19,45 @@ from pairflow.errors import PairFlowError
 
 def run_flow(name: str, parameters: FlowParameters) -> Any:
     """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up."""
-    prepare_environment(Settings.read())
+    settings = Settings.read()
+    prepare_environment(settings)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    from flows.command.temporary_prefect import start_temporary_server
+    from flows.service.unfinished import end_unfinished, hold_run
     from flows.stages.surroundings import shared_cluster
 
     _log_expected_errors_without_traceback()
+    _leave_signals_to_us()
     try:
         with shared_cluster(parameters.store):
+            if temporary := start_temporary_server(settings):
+                for ended in end_unfinished(settings.home):
+                    print(f"ended run '{ended}', whose command was killed", file=sys.stderr)
+            if temporary or running_servers(settings.home) is not None:
+                flow = flow.with_options(on_running=[_Hold(settings.home, hold_run)])
             return flow(parameters)
     except KeyboardInterrupt:
-        print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that is closed
+            print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
         raise typer.Exit(128 + signal.SIGINT) from None
+
+
+class _Hold:
+    """A hook that notes which run is this process's."""
+
+    def __init__(self, home: Path, hold_run: Callable[[Path, Any], None]) -> None:
+        self.__name__ = "hold_run"
+        self._home, self._hold_run = home, hold_run
+
+    def __call__(self, flow: Any, flow_run: Any, state: Any) -> None:
+        self._hold_run(self._home, flow_run.id)
+
+
+def _leave_signals_to_us() -> None:
+    """Keeps Prefect's engine from answering SIGTERM: it would take a second copy of the same signal for another one."""
+    import prefect.flow_engine as engine
+
+    vars(engine)["capture_sigterm"] = contextlib.nullcontext
 
 
 def _log_expected_errors_without_traceback() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.home.places import absolute_path
 from flows.home.settings import Settings, prepare_environment
 from flows.lineage import models
 from pairflow.data_card import DataCard
@@ -49,7 +50,7 @@ def sample_to_file(
     """
     settings = Settings.read()
     prepare_environment(settings)
-    out = out.expanduser().absolute()
+    out = absolute_path(out, "--out")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
         raise SpecError(f"--out {out}: expected a file in a folder that is there and can be written")
     found = models.resolve(reference, settings)

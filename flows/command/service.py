@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command import options as opt
+from flows.command import signals
 from flows.home.settings import Settings
 from flows.service import database as databases
 from flows.service import health, stack
 from flows.service.programs import ProgramName, urls
+from flows.service.remains import end, processes_of
 from flows.service.supervision import Supervisor
 
+_STOP_TIMEOUT_S = 120.0  # runs in progress stop their jobs, then each program has its turn
 LogName = Literal[ProgramName, "supervisor"]
 
 
@@ -51,16 +54,20 @@ def up(
     supervisor = Supervisor(settings.home)
     variable = None if settings.database_url is None else settings.database_url.get_secret_value()
     wanted = databases.chosen(settings.home, database, variable)
-    if supervisor.pid() is not None:
-        databases.refuse_another(settings.home, wanted)
-        stack.attach(settings, supervisor, _say)
-        _show_urls(settings)
-        return
-    if wanted is not None and databases.remembered(settings.home) is None and (settings.home / "prefect").is_dir():
-        _say(f"the histories are now those of {wanted}; what SQLite holds under {settings.home} stays there, unseen")
     started = time.monotonic()
+    ours = False
     try:
-        stack.start(settings, supervisor, _say, wanted)
+        with stack.one_at_a_time(settings, _say):
+            ours = supervisor.pid() is None
+            if ours:
+                _say_if_unseen(settings, wanted)
+                stack.start(settings, supervisor, _say, wanted)
+            else:
+                databases.refuse_another(settings.home, wanted)
+                stack.attach(Settings.read(), supervisor, _say)
+        if not ours:
+            _show_urls(Settings.read())
+            return
         _say(f"ready after {time.monotonic() - started:.0f} s")
         _show_urls(settings)
         if detach:
@@ -69,7 +76,9 @@ def up(
         print("Ctrl-C ends all of it.", flush=True)
         stack.wait(supervisor)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
+        if not ours:  # what another `up` runs, or is about to, is none of ours to end
+            raise
+        signals.take_your_time(_STOP_TIMEOUT_S, at_once=lambda: end(processes_of(settings.home), timeout_s=2))
         _say("ending; runs in progress stop their Ray jobs")
         stack.stop(settings, supervisor)
         _say("all ended; `pairflow up` finds everything again")
@@ -121,6 +130,11 @@ def logs(
     if not supervisor.log_path(name).is_file():
         print(f"there is no log at {supervisor.log_path(name)}; `pairflow up` starts what writes it", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _say_if_unseen(settings: Settings, wanted: databases.Database | None) -> None:
+    if wanted is not None and databases.remembered(settings.home) is None and (settings.home / "prefect").is_dir():
+        _say(f"the histories are now those of {wanted}; what SQLite holds under {settings.home} stays there, unseen")
 
 
 def _show_urls(settings: Settings) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command import options as opt
-from flows.home.settings import Settings, absolute_url, prepare_environment
+from flows.home.places import absolute_url
+from flows.home.settings import Settings, prepare_environment
 from pairflow.spec import PairsFormat
 
 if TYPE_CHECKING:

@@ -6,6 +6,9 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+OWNER_VARIABLE = "PAIRFLOW_SERVICE_OF"
+"""Set to the home for every process under the supervisor; so they are told from those of another home."""
+
 
 class Servers(BaseModel):
     """Addresses of running servers, and the supervisor that runs them."""
@@ -40,10 +43,13 @@ def running_servers(home: Path) -> Servers | None:
     """The servers of this home; None if none run, or those of the file are gone."""
     try:
         servers = Servers.model_validate_json(_path(home).read_bytes())
-        started = psutil.Process(servers.supervisor_pid).create_time()
+        supervisor = psutil.Process(servers.supervisor_pid)
+        lives = abs(supervisor.create_time() - servers.supervisor_started) < 2
+        if not lives:  # that time shifts when the clock is set; the mark stays, but is for its own user to see
+            lives = supervisor.environ().get(OWNER_VARIABLE) == str(home)
     except (OSError, ValidationError, psutil.Error):
         return None
-    return servers if abs(started - servers.supervisor_started) < 2 else None  # the clock may be set meanwhile
+    return servers if lives else None
 
 
 def announce(home: Path, servers: Servers) -> None:

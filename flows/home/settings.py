@@ -11,8 +11,11 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.home.addresses import running_servers
+from flows.home.network import set_up_network
+from flows.home.places import absolute_path, absolute_tracking_uri, absolute_url, sqlite_path, sqlite_url
 from flows.home.token import access_token, cluster_environment
 from pairflow.errors import SpecError
+from pairflow.paths import default_home
 
 # Names as each release reads them; DO_NOT_TRACK must be exactly "true", because MLflow does not understand "1".
 _QUIET = {
@@ -27,7 +30,7 @@ _QUIET = {
 # The first start of the embedded server migrates its database: 14 s when idle, several times that when busy.
 _EMBEDDED_PREFECT = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
 }
 # Seconds; the automation of flows/service/registration.py ends a run that has been silent for more than two of them.
 HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
@@ -41,7 +44,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        default_factory=lambda: Path.home() / ".pairflow",
+        default_factory=default_home,
         description="Everything local: store, checkpoints, Prefect's and MLflow's databases (PAIRFLOW_HOME).",
     )
     store_url: str | None = Field(
@@ -106,6 +109,12 @@ class Settings(BaseSettings):
     mlflow_patience: float = Field(
         600, ge=0, description="Seconds that the end of a stage waits for an MLflow that does not answer."
     )
+    ray_patience: float | None = Field(
+        None,
+        ge=0,
+        description="Seconds that a run waits for Ray to start, or for the head of RAY_ADDRESS to be back; default 300 "
+        "for a Ray of this machine, and 0 for another's.",
+    )
     object_store_mb: int = Field(
         1024, ge=80, description="Shared memory of the local Ray cluster, in MiB (at least 80)."
     )
@@ -140,29 +149,36 @@ class Settings(BaseSettings):
         except ValidationError as error:
             lines = [f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
             raise SpecError("; ".join(lines) + "; correct the environment variable") from None
-        home = settings.home.expanduser().absolute()
+        home = resolved_home(settings.home)
         update: dict[str, object] = {"home": home}
+        # Once, here: jobs and servers read these in other folders.
+        if settings.store_url is not None:
+            update["store_url"] = absolute_url(settings.store_url, "PAIRFLOW_STORE")
+        if settings.mlflow_uri is not None:
+            update["mlflow_uri"] = absolute_tracking_uri(settings.mlflow_uri)
+        if settings.data_dir is not None:
+            update["data_dir"] = absolute_path(settings.data_dir, "PAIRFLOW_DATA_DIR")
         if (servers := running_servers(home)) is not None:
             update |= servers.ports
             update["ray_address"] = settings.ray_address or servers.ray_url
-            update["mlflow_uri"] = settings.mlflow_uri or servers.mlflow_url
+            update.setdefault("mlflow_uri", servers.mlflow_url)
         return settings.model_copy(update=update)
 
     @property
     def store(self) -> str:
         """fsspec URL (or absolute path) of the pair store."""
-        return absolute_url(self.store_url or str(self.home / "store"))
+        return self.store_url or str(self.home / "store")
 
     @property
     def tracking_uri(self) -> str:
         """MLflow's tracking URI."""
-        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        return self.mlflow_uri or sqlite_url(self.home / "mlflow" / "mlflow.db")
 
     @property
     def has_history(self) -> bool:
         """False where MLflow's database is a file that is not there, and asking would make it."""
-        uri = self.tracking_uri
-        return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+        path = sqlite_path(self.tracking_uri)
+        return path is None or path.exists()
 
     @property
     def mlflow_pages(self) -> str | None:
@@ -208,11 +224,11 @@ class Settings(BaseSettings):
             "RAY_task_oom_retries": "3",
             **_QUIET,
         }
-        for name in ("num_workers", "threads_per_job", "gpus_per_job", "mlflow_ui_url"):
+        for name in ("num_workers", "threads_per_job", "gpus_per_job", "mlflow_ui_url", "ray_patience"):
             if (value := getattr(self, name)) is not None:
                 variables[f"PAIRFLOW_{name.upper()}"] = str(value)
         if self.data_dir is not None:
-            variables["PAIRFLOW_DATA_DIR"] = str(self.data_dir.expanduser().absolute())
+            variables["PAIRFLOW_DATA_DIR"] = str(self.data_dir)
         return variables
 
 
@@ -239,6 +255,28 @@ def prepare_environment(settings: Settings) -> None:
             variables |= cluster_environment(access_token(settings.home))
     for name, value in variables.items():
         os.environ.setdefault(name, value)
+    if settings.mlflow_uri is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri  # absolute now
+    set_up_network()  # now that it names the servers
+
+
+def resolved_home(home: Path) -> Path:
+    """PAIRFLOW_HOME as all its processes know it: the folder itself, whichever link leads there.
+
+    Raises:
+        SpecError: no folder can be that, or its name cannot stand in the addresses of the databases in it.
+    """
+    path = absolute_path(home, "PAIRFLOW_HOME")
+    try:
+        path = path.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, a folder that is closed
+        raise SpecError(f"PAIRFLOW_HOME {path} leads nowhere: {error}; name a folder that can be written") from None
+    if unfit := sorted({each for each in str(path) if each in "?%#" or not each.isprintable()}):
+        raise SpecError(
+            f"PAIRFLOW_HOME {str(path)!r} holds {', '.join(map(repr, unfit))}, which the addresses of its databases "
+            "cannot hold; name another folder, or reach this one by a mount"
+        )
+    return path
 
 
 def make_home(settings: Settings) -> None:
@@ -253,11 +291,6 @@ def make_home(settings: Settings) -> None:
         raise SpecError(
             f"PAIRFLOW_HOME: the folder {settings.home} cannot be made: {error}; name one that can be written"
         ) from error
-
-
-def absolute_url(url: str) -> str:
-    """`url` with a plain path made absolute, because jobs run in another working directory."""
-    return url if "://" in url else str(Path(url).expanduser().absolute())
 
 
 def _variable(field: str) -> str:

@@ -4,6 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
+from flows.home.private import private_folder
+
 
 def token_headers(token_path: Path) -> dict[str, str]:
     """HTTP headers with which a cluster lets in whoever can read its token."""
@@ -26,11 +28,16 @@ def cluster_environment(token_path: Path) -> dict[str, str]:
 def access_token(home: Path) -> Path:
     """The file with this home's Ray token, made with mode 0600 if there is none."""
     path = home / "ray" / "token"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if path.is_file():
         return path
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+    draft = private_folder(path.parent) / f".{path.name}.{os.getpid()}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
         file.write(secrets.token_hex(32))
+    try:
+        os.link(draft, path)  # whole or not at all, and the first one stays
+    except FileExistsError:
+        pass
+    except OSError:  # a filesystem without hard links
+        os.replace(draft, path)
+    draft.unlink(missing_ok=True)
     return path

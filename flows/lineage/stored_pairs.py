@@ -4,7 +4,8 @@ from pathlib import PurePosixPath
 
 import storage
 from flows import references
-from flows.home.settings import Settings, absolute_url
+from flows.home.places import absolute_url
+from flows.home.settings import Settings
 from flows.references import Digits, Folder, Other, PairsUrl
 from pairflow.errors import StoreError
 

@@ -13,6 +13,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from flows.cluster.protocol import JobContext
+from flows.home.places import sqlite_path
 from flows.home.settings import Settings
 from flows.lineage import page_text
 from flows.lineage import tags as tag
@@ -40,8 +41,8 @@ class Lineage:
         uri = settings.tracking_uri
         self._uri = without_password(uri)  # for messages
         be_quick()
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if (database := sqlite_path(uri)) is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations in the first run's log
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.unsent = settings.home / "mlflow" / "unsent"

@@ -7,17 +7,20 @@ that way, so that every start, a restart after a crash too, asks for its free po
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from flows.cluster.local import RAY_START, head_command
-from flows.home.addresses import Servers
+from flows.home.addresses import OWNER_VARIABLE, Servers
+from flows.home.places import sqlite_url
 from flows.home.settings import HEARTBEATS, Settings, prefect_environment
 from flows.home.token import access_token, cluster_environment
 from flows.service.database import PASSWORD_VARIABLE, Database
-from flows.service.remains import OWNER_VARIABLE, end, processes_of
+from flows.service.remains import end, processes_of
+from flows.service.sockets import runtime_folder
 from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
@@ -34,6 +37,11 @@ class Command:
 
     arguments: tuple[str, ...]
     environment: dict[str, str]
+
+
+def program_mark(name: ProgramName) -> str:
+    """The variable that a program and its children bear."""
+    return f"PAIRFLOW_IS_{name.upper()}"
 
 
 def urls(settings: Settings) -> dict[ProgramName, str]:
@@ -55,6 +63,13 @@ def servers_of(settings: Settings, supervisor_pid: int, supervisor_started: floa
         supervisor_pid=supervisor_pid,
         supervisor_started=supervisor_started,
     )
+
+
+def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
+    """The ports of running servers by their settings' names, as everything under their supervisor knows them."""
+    at = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "ray": "RAY_ADDRESS"}
+    ports = {name: urlsplit(environment.get(variable, "")).port for name, variable in at.items()}
+    return {f"{name}_port": port for name, port in ports.items() if port is not None}
 
 
 def shared_environment(settings: Settings) -> dict[str, str]:
@@ -89,7 +104,7 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
     folder = settings.home / "mlflow"
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     database = _database(settings)
-    backend = database.mlflow_url if database else f"sqlite:///{folder / 'mlflow.db'}"
+    backend = database.mlflow_url if database else sqlite_url(folder / "mlflow.db")
     return Command(
         (
             *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
@@ -137,16 +152,16 @@ def command(name: ProgramName, settings: Settings, runtime: Path) -> Command:
     return _COMMANDS[name](settings, runtime)
 
 
-def main(name: str, runtime: Path) -> None:
+def main(name: str) -> None:
     """Becomes the program of this name."""
     if name not in PROGRAM_NAMES:
         raise SpecError(f"there is no program {name!r}; expected one of {', '.join(PROGRAM_NAMES)}")
     settings = Settings.read()
-    mark = f"PAIRFLOW_IS_{name.upper()}"
+    mark = program_mark(name)
     if name in SERVER_NAMES:
         # Where the first process alone was killed, the others have the port, and Ray's jobs work on for nobody.
         end(processes_of(settings.home, with_variable=mark))
-    made = command(name, settings, runtime)
+    made = command(name, settings, runtime_folder(settings.home))
     # A shell that started us in the background had SIGINT ignored, which is inherited.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = os.environ | made.environment | {mark: "1"}
@@ -159,4 +174,4 @@ def main(name: str, runtime: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1])

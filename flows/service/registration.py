@@ -52,8 +52,13 @@ _SAYS_MORE = (
 )
 
 
-def register(settings: Settings) -> list[str]:
+def register(settings: Settings, *, watch_anew: bool = False) -> list[str]:
     """Makes all of it as this version wants it; the names of the deployments, as `flow/deployment`.
+
+    Args:
+        settings: limits and schedules.
+        watch_anew: the server has just started: what it remembers of heartbeats before that must end no run, which on
+            a busy machine would be one that was resumed meanwhile. The runs of before are ended otherwise.
 
     Raises:
         SpecError: deploy/prefect.yaml names a flow that there is not, or cannot be read.
@@ -67,7 +72,7 @@ def register(settings: Settings) -> list[str]:
                 deployment.schedules = _merged(deployment.schedules, _known_schedules(client, name))
             deployment.apply()
             names.append(name)
-        _make_automation(client)
+        _make_automation(client, anew=watch_anew)
     return names
 
 
@@ -169,7 +174,7 @@ def _make_pool(client: SyncPrefectClient, max_runs: int) -> None:
         client.update_work_pool(WORK_POOL, update)
 
 
-def _make_automation(client: SyncPrefectClient) -> None:
+def _make_automation(client: SyncPrefectClient, *, anew: bool) -> None:
     """Runs whose process and worker are both dead are ended by nobody else.
 
     No hook runs then: the reconciler stops the Ray job.
@@ -196,7 +201,10 @@ def _make_automation(client: SyncPrefectClient) -> None:
         ],
     )
     found = client.read_automations_by_name(_AUTOMATION)
-    if not found:
+    if anew:
+        for each in found:  # and with each what was counted for it
+            client.delete_automation(each.id)
+    if anew or not found:
         client.create_automation(automation)
     elif _comparable(found[0]) != _comparable(automation):
         client.update_automation(found[0].id, automation)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import psutil
 
-OWNER_VARIABLE = "PAIRFLOW_SERVICE_OF"
-"""Set to the home for every process under the supervisor; so they are told from those of another home."""
+from flows.home.addresses import OWNER_VARIABLE
+
+_SUPERVISOR = "supervisor.supervisord"
 
 
 def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil.Process]:
@@ -22,6 +23,15 @@ def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil
             if environment.get(OWNER_VARIABLE) == str(home) and (with_variable is None or with_variable in environment):
                 found.append(process)
     return found
+
+
+def supervisor_of(home: Path) -> psutil.Process | None:
+    """The supervisor of this home, if one lives; the mark tells, even where its socket and files are gone."""
+    for process in processes_of(home):
+        with contextlib.suppress(psutil.Error):
+            if _SUPERVISOR in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+    return None
 
 
 def end(processes: Sequence[psutil.Process], *, timeout_s: float = 10) -> list[psutil.Process]:

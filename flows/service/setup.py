@@ -8,6 +8,7 @@ import sys
 
 import fsspec
 
+from flows.home.network import set_up_network
 from flows.home.settings import Settings
 from pairflow.errors import PairFlowError, StoreError
 
@@ -30,6 +31,7 @@ def make_store(url: str) -> None:
 
 def main() -> None:
     """Sets up the servers that the environment names; an error of ours is one message and exit code 1."""
+    set_up_network()
     try:
         settings = Settings.read()
         make_store(settings.store)

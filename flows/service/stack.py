@@ -1,14 +1,18 @@
 """Starting, joining and ending the servers of one home, in order."""
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 import psutil
 
-from flows.home.addresses import announce, withdraw
+from flows.home.addresses import announce, service_folder, withdraw
+from flows.home.locks import only_one
+from flows.home.network import set_up_network
+from flows.home.private import private_folder
 from flows.home.settings import Settings, make_home
 from flows.service import health
 from flows.service.database import Database, remember
@@ -16,10 +20,12 @@ from flows.service.programs import (
     PROGRAM_NAMES,
     SERVER_NAMES,
     ProgramName,
+    ports_of,
     ray_folder,
     servers_of,
     shared_environment,
 )
+from flows.service.remains import supervisor_of
 from flows.service.supervision import ServiceError, Supervisor
 
 _READY_TIMEOUT_S = 600  # a program that gives up is noticed at once; a busy machine may be slow
@@ -28,6 +34,27 @@ _FIELDS: dict[ProgramName, str] = {
     "mlflow": "mlflow_port",
     "ray": "ray_port",
 }
+
+
+@contextlib.contextmanager
+def one_at_a_time(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+    """Waits while another `pairflow up` of this home starts its servers: this one would take them for remains.
+
+    Raises:
+        SpecError: PAIRFLOW_HOME cannot be made, or its disk has no locks.
+    """
+    make_home(settings)
+    private_folder(service_folder(settings.home))
+    told = False
+    while True:
+        with only_one(service_folder(settings.home), "up", f"process {os.getpid()}") as holder:
+            if holder is None:
+                yield
+                return
+        if not told:
+            say(f"waiting for another `pairflow up` of this home, {holder}")
+            told = True
+        time.sleep(0.5)
 
 
 def start(
@@ -43,9 +70,8 @@ def start(
 
     Raises:
         ServiceError: a port is taken, the database cannot be used, or a program does not start.
-        SpecError: PAIRFLOW_HOME cannot be made.
+        SpecError: a folder for sockets is open to others.
     """
-    make_home(settings)
     started = datetime.now(UTC)
     if remains := supervisor.end_remains():
         say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")
@@ -58,17 +84,21 @@ def start(
         environment |= database.environment()
     shutil.rmtree(ray_folder(supervisor.runtime), ignore_errors=True)
     try:
-        supervisor.start(os.environ | environment)
         os.environ.update(environment)  # for the registration, which uses Prefect's client
+        set_up_network()
+        supervisor.start(dict(os.environ))
         _wait(["prefect"], settings, supervisor, say)
         from prefect.client.orchestration import get_client
 
         from flows.service import resumption
         from flows.service.registration import register
+        from flows.service.unfinished import end_unfinished
 
         with get_client(sync_client=True) as prefect:
             interrupted = resumption.end_interrupted(prefect, started)
-        names = register(settings)
+        for name in end_unfinished(settings.home):
+            say(f"ended run '{name}', whose command was killed")
+        names = register(settings, watch_anew=True)
         say(f"registered {', '.join(names)}")
         for name in PROGRAM_NAMES:
             if name not in SERVER_NAMES:
@@ -92,7 +122,11 @@ def attach(settings: Settings, supervisor: Supervisor, say: Callable[[str], None
     Raises:
         ServiceError: they do not become well.
     """
-    say(f"already running for {settings.home}, under process {supervisor.pid()}")
+    process = supervisor_of(settings.home)
+    if process is None:
+        raise ServiceError(f"the supervisor has ended: {supervisor.log_tail('supervisor')}")
+    say(f"already running for {settings.home}, under process {process.pid}")
+    settings = settings.model_copy(update=ports_of(process.environ()))
     _wait(PROGRAM_NAMES, settings, supervisor, lambda _: None)
     _announce(settings, supervisor)
 

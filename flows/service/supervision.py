@@ -1,15 +1,13 @@
 """supervisord over the programs of a home: its configuration, its start and its end, and what it knows.
 
-It listens on a Unix socket in a folder that only its owner may enter, and nowhere else.
+It listens on a Unix socket in a folder that only its owner may enter, and nowhere else. Whether it lives is asked of
+the process table: a socket can be taken away, and nobody must take that for the end of the service.
 """
 
 import contextlib
-import hashlib
-import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +19,13 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 
 from flows.home.addresses import service_folder
-from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName
-from flows.service.remains import end, processes_of
+from flows.home.private import private_folder
+from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName, program_mark
+from flows.service.remains import end, processes_of, supervisor_of
+from flows.service.sockets import choose_socket, runtime_folder, supervisor_socket
 from pairflow.errors import PairFlowError
 
-_ANSWER_TIMEOUT_S = 15
+_ANSWER_TIMEOUT_S = 120  # it answers within a second, but on a busy machine
 _STOP_TIMEOUT_S = 90
 # What ends first has the highest number: flow runs stop their jobs while Ray and Prefect can still be told.
 _PRIORITIES: dict[ProgramName, int] = {"prefect": 1, "mlflow": 2, "ray": 3, "reconciler": 4, "worker": 5}
@@ -48,19 +48,12 @@ class ProgramState:
 
 
 class Supervisor:
-    """The supervisor of one home, whether it runs or not.
-
-    Raises:
-        ServiceError: the folder for its socket belongs to somebody else.
-    """
+    """The supervisor of one home, whether it runs or not."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = service_folder(home)
-        # Paths of Unix sockets end at 107 bytes, so they cannot lie under an arbitrarily deep home.
-        name = f"pairflow-{os.getuid()}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
-        self.runtime = _private_folder(Path(tempfile.gettempdir()) / name)
-        self._socket = self.runtime / "supervisor.sock"
+        self.runtime = runtime_folder(home)
 
     def log_path(self, name: str) -> Path:
         """Where the output of a program, or of the supervisor itself, is kept."""
@@ -71,10 +64,12 @@ class Supervisor:
 
         Raises:
             ServiceError: it does not start.
+            SpecError: the folder for its socket belongs to somebody else.
         """
-        self.log_path("supervisor").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.folder, self.log_path("supervisor").parent, self.runtime):
+            private_folder(folder)
         configuration = self.folder / "supervisord.conf"
-        configuration.write_text(self._configuration(), encoding="utf-8")
+        configuration.write_text(self._configuration(choose_socket(self.home)), encoding="utf-8")
         with self.log_path("supervisor").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
                 [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(configuration)],
@@ -87,28 +82,32 @@ class Supervisor:
             )
         deadline = time.monotonic() + _ANSWER_TIMEOUT_S
         while process.poll() is None and time.monotonic() < deadline:
-            if self.pid() is not None:
+            with contextlib.suppress(ServiceError), self._client() as client:
+                client.supervisor.getPID()
                 return process
             time.sleep(0.1)
         process.terminate()
+        process.wait(_STOP_TIMEOUT_S)
         raise ServiceError(f"the supervisor did not start: {self.log_tail('supervisor')}")
 
     def pid(self) -> int | None:
-        """Its process id, if it runs and answers."""
-        try:
-            with self._client() as client:
-                return int(client.supervisor.getPID())
-        except ServiceError:
-            return None
+        """Its process id, if it runs."""
+        process = supervisor_of(self.home)
+        return None if process is None else int(process.pid)
 
     def states(self) -> list[ProgramState]:
-        """What it knows of its programs.
+        """What it knows of its programs; where it cannot be asked, as its socket was taken away, what is seen of them.
 
         Raises:
             ServiceError: it does not run.
         """
-        with self._client() as client:
-            found = {each["name"]: each for each in client.supervisor.getAllProcessInfo()}
+        try:
+            with self._client() as client:
+                found = {each["name"]: each for each in client.supervisor.getAllProcessInfo()}
+        except ServiceError:
+            if (process := supervisor_of(self.home)) is None:
+                raise
+            return _states_of_children(process)
         return [
             ProgramState(
                 name=name,
@@ -173,7 +172,8 @@ class Supervisor:
     def _client(self) -> Iterator[Any]:
         from supervisor.xmlrpc import SupervisorTransport
 
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        at = supervisor_socket(self.home)
+        transport = SupervisorTransport(None, None, f"unix://{at}")
         try:
             yield ServerProxy("http://127.0.0.1", transport=transport)
         except Fault as fault:
@@ -181,13 +181,13 @@ class Supervisor:
                 f"the supervisor answers {fault.faultString}; `pairflow logs supervisor` has more"
             ) from None
         except (OSError, HTTPException) as error:
-            raise ServiceError(f"no supervisor answers at {self._socket}: {error}") from None
+            raise ServiceError(f"no supervisor answers at {at}: {error}") from None
         finally:
             transport.close()
 
-    def _configuration(self) -> str:
+    def _configuration(self, listens_at: Path) -> str:
         sections = [
-            _section("unix_http_server", file=self._socket, chmod="0600"),
+            _section("unix_http_server", file=listens_at, chmod="0600"),
             _section(
                 "supervisord",
                 nodaemon="true",
@@ -201,7 +201,7 @@ class Supervisor:
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n",
         ]
         for name in PROGRAM_NAMES:
-            words = (sys.executable, "-m", "flows.service.programs", name, str(self.runtime))
+            words = (sys.executable, "-m", "flows.service.programs", name)
             sections.append(
                 _section(
                     f"program:{name}",
@@ -231,11 +231,12 @@ def _section(name: str, **values: object) -> str:
     return "\n".join([f"[{name}]", *lines, ""])
 
 
-def _private_folder(path: Path) -> Path:
-    path.mkdir(mode=0o700, exist_ok=True)
-    status = path.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not path.is_dir() or path.is_symlink():
-        raise ServiceError(
-            f"{path} must be a folder that only you may enter; remove it, or set TMPDIR to another place"
-        )
-    return path
+def _states_of_children(supervisor: psutil.Process) -> list[ProgramState]:
+    found = {name: ProgramState(name, "STOPPED", 0, 0) for name in PROGRAM_NAMES}
+    for child in supervisor.children():
+        with contextlib.suppress(psutil.Error):
+            environment, seconds = child.environ(), int(time.time() - child.create_time())
+            for name in PROGRAM_NAMES:
+                if program_mark(name) in environment:
+                    found[name] = ProgramState(name, "RUNNING", child.pid, seconds)
+    return list(found.values())

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
-from flows.home.settings import absolute_url
+from flows.home.places import absolute_url
 from flows.lineage import models
 from flows.parameters import FlowParameters, PairParameters
 from flows.recipes import methods

@@ -12,7 +12,8 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.cluster.connection import Cluster
 from flows.cluster.protocol import JobContext, check_store
-from flows.home.settings import Settings, absolute_url
+from flows.home.places import absolute_url
+from flows.home.settings import Settings
 
 
 @dataclass(frozen=True)

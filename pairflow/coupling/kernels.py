@@ -8,8 +8,8 @@ counts in the smallest unsigned type that fits D.
 """
 
 import numpy as np
-from numba import njit
 
+from pairflow.coupling.compilation import compiled
 from pairflow.coupling.match_counts import FIND_BLOCK, apply_moves, count_level_by_block, count_matches, find_row
 from pairflow.rng import MULTIPLIERS, ROUNDS, WEYL, Purpose
 
@@ -23,7 +23,7 @@ _LOW, _32, _26, _6, _5 = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(26), np
 _MOVE, _REPLACE = np.uint64(Purpose.MOVE << 28), np.uint64(Purpose.REPLACE << 28)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw(seed, sample_id, word, position):
     """Two uniform float64 of one Philox4x32-10 call: the scalar twin of `pairflow.rng.draw_pairs`."""
     c0, c1, c2, c3 = np.uint64(position), word, sample_id & _LOW, sample_id >> _32
@@ -37,7 +37,7 @@ def draw(seed, sample_id, word, position):
     return first, second
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def draw_levels(counts, own_level, gamma, units, histogram, by_block, cumulative, levels):
     """Draws a level for each of `units` by P(l) ∝ hist[l]·γ^l, Eq. (2.10), and fills `histogram` as needed.
 
@@ -87,7 +87,7 @@ def draw_levels(counts, own_level, gamma, units, histogram, by_block, cumulative
         level -= 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _agreement(points, state, target, counts, own_level, gamma, negligible, by_level, used, agreement):
     """S^i of every position, Eq. (2.3), summed over the rows whose weight is not negligible; agreement is [D] float64.
 
@@ -126,7 +126,7 @@ def _agreement(points, state, target, counts, own_level, gamma, negligible, by_l
         agreement[i] /= total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _best_of_others(counts, length):
     """Most matches that a row has which is no copy of the target (which matches everywhere); −1 if all are copies."""
     best = np.int64(-1)
@@ -136,7 +136,7 @@ def _best_of_others(counts, length):
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def walk_rows(
     states,
     columns,
@@ -256,7 +256,7 @@ def walk_rows(
                 num_moves += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move_probability(rate, vocab_size, exponent):
     """Probability of leaving a token from c_t·S^i, Eq. (2.8): the odds of another token against the own, to 1/τ."""
     if exponent == 1.0:
@@ -265,7 +265,7 @@ def _move_probability(rate, vocab_size, exponent):
     return 1 - 1 / (1 + others * (rate / (1 - rate) / others) ** exponent)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _other_token(token, vocab_size, unit):
     """One of the K−1 tokens other than `token`, uniformly."""
     other = np.int64(unit * np.float64(vocab_size - np.uint64(1)))

@@ -9,7 +9,8 @@ kernels.py, whose compiled code holds a copy of these functions.
 """
 
 import numpy as np
-from numba import njit
+
+from pairflow.coupling.compilation import compiled
 
 _BLOCK = 8192  # rows of the support whose counts stay in the first-level cache
 _POSITIONS_PER_BYTE = 255
@@ -17,7 +18,7 @@ _LANES = 128  # rows counted at once; below 256, so that a byte holds their numb
 FIND_BLOCK = 2048  # rows whose number at each level is kept, to find a row by its rank; a multiple of _LANES
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_matches(columns, states, counts):
     """counts[b, m] = number of positions at which row m of the support has state b's token.
 
@@ -41,7 +42,7 @@ def count_matches(columns, states, counts):
                 counts[b, start:stop] += in_bytes[b, : stop - start]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def apply_moves(columns, positions, old, new, counts):
     """Brings the match counts up to date after the state's tokens at `positions` went from `old` to `new`."""
     for start in range(0, counts.shape[0], _BLOCK):
@@ -53,7 +54,7 @@ def apply_moves(columns, positions, old, new, counts):
                 block[m] += np.int8(column[m] == after) - np.int8(column[m] == before)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_level(counts, level):
     """Number of entries of `counts` that equal `level`."""
     wanted = counts.dtype.type(level)
@@ -69,7 +70,7 @@ def _count_level(counts, level):
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_level_by_block(counts, level, numbers):
     """Fills numbers[k] with those of the k-th FIND_BLOCK entries of `counts` that equal `level`; returns the sum."""
     total = 0
@@ -79,7 +80,7 @@ def count_level_by_block(counts, level, numbers):
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_row(counts, level, rank, numbers):
     """The row that comes `rank`-th (from 0) among those at `level`, of which block k has numbers[k]."""
     block = 0

@@ -1,9 +1,9 @@
 """A part of the support on the CPU: match counts kept, with the cpu engine's own passes over them (numba)."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pairflow.coupling.compilation import compiled
 from pairflow.coupling.match_counts import FIND_BLOCK, apply_moves, count_matches, find_row
 from pairflow.coupling.parts import Array, Draws, Moves
 
@@ -61,7 +61,7 @@ class NumbaPart:
         return np.asarray(tokens).astype(self._columns.dtype)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scan(columns, counts, rows, offsets, positions, old, new, numbers):
     """numbers[r, l, k] = rows of the k-th FIND_BLOCK rows that are at level l of state rows[r], after its moves."""
     # Neighbours are often at one level: in four histograms by turns, an addition does not wait for the one before.
@@ -85,14 +85,14 @@ def _scan(columns, counts, rows, offsets, positions, old, new, numbers):
                 numbers[r, level, k] = turns[0, level] + turns[1, level] + turns[2, level] + turns[3, level]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tokens(columns, counts, scanned, numbers, rows, levels, ranks, positions, tokens):
     for n in range(rows.shape[0]):
         r, level = rows[n], levels[n]
         tokens[n] = columns[positions[n], find_row(counts[scanned[r]], level, ranks[n], numbers[r, level])]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _agreement(columns, counts, scanned, states, powers, sums):
     chosen = np.empty(counts.shape[1], np.int64)
     weights = np.empty(counts.shape[1])

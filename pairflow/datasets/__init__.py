@@ -14,6 +14,7 @@ from pairflow.datasets.base import DatasetInfo, DatasetReport, TokenDataset
 from pairflow.datasets.files import Sources
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
+from pairflow.paths import default_home, user_path
 from pairflow.progress import Progress
 from pairflow.spec import DatasetSpec
 
@@ -143,7 +144,7 @@ def load(
         )
     sources = Sources(
         data_dir=_folder(data_dir, "PAIRFLOW_DATA_DIR"),
-        cache_dir=(_folder(None, "PAIRFLOW_HOME") or Path.home() / ".pairflow") / "downloads"
+        cache_dir=(_folder(None, "PAIRFLOW_HOME") or default_home()) / "downloads"
         if cache_dir is None
         else Path(cache_dir),
         progress=progress,
@@ -156,4 +157,4 @@ def _folder(given: Path | None, variable: str) -> Path | None:
     if given is not None:
         return Path(given)
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
+    return user_path(value, variable) if value else None

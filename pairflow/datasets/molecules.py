@@ -10,6 +10,7 @@ from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.screening import Screened, Treatment, Verdict, screen
 from pairflow.datasets.vocabulary import Vocabulary, tokenise
 from pairflow.errors import DatasetError
+from pairflow.paths import user_path
 from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.05
@@ -82,7 +83,7 @@ def load_own(spec: DatasetSpec, sources: Sources) -> LoadedRows:
 
     Unlike an array, text that is cut short cannot be told from a shorter file: write under another name and rename.
     """
-    path = Path(spec.path or "").expanduser()
+    path = user_path(spec.path or "")
     if not path.is_dir() and not path.name.endswith(_ENDINGS):
         raise DatasetError(f"{path} is no file of SMILES: expected one that ends in {', '.join(_ENDINGS)}, or a folder")
     paths = finished_files(path, _ENDINGS) if path.is_dir() else [path]

@@ -18,6 +18,7 @@ from pairflow.datasets.base import DatasetReport, pack_tokens
 from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
+from pairflow.paths import user_path
 from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.1
@@ -32,8 +33,8 @@ def load_tokens(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     Raises:
         DatasetError: a file is missing, damaged or of another layout.
     """
-    path = Path(spec.path or "").expanduser()
-    vocab = None if spec.vocab_path is None else read_vocabulary(Path(spec.vocab_path).expanduser())
+    path = user_path(spec.path or "")
+    vocab = None if spec.vocab_path is None else read_vocabulary(user_path(spec.vocab_path, "vocab_path"))
     vocab_size = vocab.size if vocab is not None else int(spec.vocab_size or 0)
     tokens = read_folder(path, vocab_size) if _is_plain_folder(path) else read_array(path)
     rows = len(tokens) if tokens.ndim else 0
@@ -72,7 +73,8 @@ def read_array(path: Path) -> np.ndarray:
         DatasetError: there is none, it is damaged, or its layout is none of those described at the readers.
     """
     if not path.exists():
-        raise DatasetError(f"{path} does not exist; the path is relative to {Path.cwd()}")
+        beside = "" if path.is_absolute() else "; the path is relative to the folder in which this runs"
+        raise DatasetError(f"{path} does not exist{beside}")
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise DatasetError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(_READERS)}")

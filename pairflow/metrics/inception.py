@@ -16,6 +16,7 @@ import torch.nn.functional as nnf
 from torch import nn
 
 from pairflow.errors import DatasetError
+from pairflow.paths import user_path
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 """Name of the file in the data folder; it ends with the first digits of its SHA-256."""
@@ -200,7 +201,7 @@ class Inception(nn.Module):
 def weights_file(data_dir: Path | None = None) -> Path | None:
     """The file of weights where it lies in the data folder; $PAIRFLOW_DATA_DIR by default, read now."""
     folder = data_dir or os.environ.get("PAIRFLOW_DATA_DIR")
-    path = None if not folder else Path(folder).expanduser() / WEIGHTS
+    path = None if not folder else user_path(folder, "the data folder") / WEIGHTS
     return path if path is not None and path.is_file() else None
 
 

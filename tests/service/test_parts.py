@@ -3,16 +3,20 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from flows.home.addresses import Servers, announce, running_servers, service_folder, withdraw
+from flows.home.addresses import OWNER_VARIABLE, Servers, announce, running_servers, service_folder, withdraw
+from flows.home.private import private_folder
 from flows.home.settings import Settings, prepare_environment
 from flows.service import health
-from flows.service.remains import OWNER_VARIABLE, end, processes_of
-from flows.service.supervision import ServiceError, Supervisor
+from flows.service.remains import end, processes_of
+from flows.service.sockets import runtime_folder, supervisor_socket
+from flows.service.supervision import Supervisor
+from pairflow.errors import SpecError
 
 
 def _servers(**changes: object) -> Servers:
@@ -65,13 +69,52 @@ def test_a_file_that_is_none_does_not_count(served_home: Path) -> None:
     assert running_servers(served_home) is None
 
 
-def test_supervisor_refuses_a_folder_that_others_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    runtime = Supervisor(tmp_path / "home").runtime
-    assert runtime.stat().st_mode & 0o777 == 0o700
-    runtime.chmod(0o755)
-    with pytest.raises(ServiceError, match="only you"):
-        Supervisor(tmp_path / "home")
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177])
+def test_a_private_folder_whatever_the_mask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert private_folder(tmp_path / "run").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_others_could_read_is_closed_and_one_that_they_could_fill_refused(tmp_path: Path) -> None:
+    (tmp_path / "read").mkdir(mode=0o755)
+    assert private_folder(tmp_path / "read").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path / "read")
+    for place in ("filled", "link"):
+        with pytest.raises(SpecError, match="only you"):
+            private_folder(tmp_path / place)
+
+
+def test_sockets_are_a_function_of_the_home_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    homes = [tmp_path, tmp_path / ("deep" * 30)]
+    before = [(runtime_folder(home), supervisor_socket(home)) for home in homes]
+    for name in ("TMPDIR", "HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir("/")
+    assert [(runtime_folder(home), supervisor_socket(home)) for home in homes] == before
+    assert all(len(os.fsencode(path)) < 100 for pair in before for path in pair)
+    assert before[0] != before[1]
+
+
+def test_a_live_supervisor_is_found_without_any_file(tmp_path: Path) -> None:
+    code = "import time; time.sleep(60)"
+    words = [sys.executable, "-c", code, "-m", "supervisor.supervisord"]
+    with subprocess.Popen(words, env=os.environ | {OWNER_VARIABLE: str(tmp_path)}) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while Supervisor(tmp_path).pid() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert Supervisor(tmp_path).pid() == process.pid
+            assert {each.state for each in Supervisor(tmp_path).states()} == {"STOPPED"}
+            assert Supervisor(tmp_path / "other").pid() is None
+        finally:
+            process.kill()
+    assert Supervisor(tmp_path).pid() is None
 
 
 def test_remains_of_one_home_only(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Prefect's server for one command, where no other is named; run as a program it holds that server.
+
+Prefect would start the same by itself, but in the command's process group, where a signal to the group ends it before
+the run could say how it ended, and with the patience of an idle machine.
+"""
+
+import atexit
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from flows.home.held import hold, let_go, start_holder
+from flows.home.settings import Settings
+from pairflow.errors import JobFailedError
+
+_TOO_SLOW = ("address already in use", "database is locked", "timed out", "Timeout")
+
+
+def start_temporary_server(settings: Settings) -> bool:
+    """Starts one, if the environment names none and Prefect may have one; it ends with this process. Whether it did.
+
+    Raises:
+        JobFailedError: it does not start.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, get_current_settings
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as PATIENCE
+
+    server = SubprocessASGIServer()  # the one that Prefect's clients look for
+    if PREFECT_API_URL.value() is not None or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value() or server.running:
+        return False
+    server.port = server.find_available_port()
+    patience = float(PATIENCE.value())
+    log = settings.home / "prefect" / f"temporary-{os.getpid()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | get_current_settings().to_environment_variables(exclude_unset=True)
+    request = json.dumps({"port": server.port, "log": str(log), "patience_s": patience})
+    holder = start_holder("flows.command.temporary_prefect", request, environment=environment)
+    # Before Prefect's own: at the end the last are called first, and send what is left to be sent.
+    atexit.register(let_go, holder)
+    _wait(f"{server.api_url}/health", patience, log)
+    server.running, server.server_process = True, holder
+    return True
+
+
+def _wait(url: str, patience_s: float, log: Path) -> None:
+    """Returns when the server answers; a busy one may take longer for it than a client would wait."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with opener.open(url, timeout=10) as answer:
+                answer.read()
+                return
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                said = log.read_text(errors="replace").strip().splitlines()[-5:] if log.is_file() else []
+                raise JobFailedError(
+                    f"Prefect's temporary server was not ready after {patience_s:.0f} s: {' / '.join(said)}; run the "
+                    "same again, or keep one running with `pairflow up`"
+                ) from None
+            time.sleep(0.1)
+
+
+def _hold(port: int, log: str, patience_s: float) -> int:
+    import importlib.util
+
+    found = importlib.util.find_spec("prefect")
+    assert found is not None  # noqa: S101 - whoever started this has imported it
+    assert found.submodule_search_locations  # noqa: S101
+    package = Path(found.submodule_search_locations[0])
+    words = [sys.executable, "-m", "uvicorn", "--app-dir", str(package.parent), "--factory"]
+    words += ["prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--log-level", "error", "--lifespan", "on"]
+    # As Prefect starts it: no pages, and it knows that it is temporary.
+    as_temporary = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    try:
+        code = hold(
+            lambda: (words, os.environ | as_temporary),
+            Path(log),
+            again=lambda said: any(each in said for each in _TOO_SLOW),
+            patience_s=patience_s,
+        )
+    finally:
+        Path(log).unlink(missing_ok=True)
+    return code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(_hold(**json.loads(sys.argv[1])))
