@@ -36,6 +36,13 @@ _EMBEDDED_PREFECT = {
 HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
 
+# Every setting goes on to the jobs but these: of the servers, the command that starts a job, or what jobs must not know.
+_NOT_FOR_JOBS = {
+    *("ray_address", "ray_ui_url", "object_store_mb", "jobs_at_once", "prefect_port", "mlflow_port", "ray_port"),
+    *("database_url", "max_runs", "retrain_datasets", "retrain_cron"),
+}
+
+
 class Settings(BaseSettings):
     """Operational settings; `Settings.read()` takes them from the environment."""
 
@@ -209,27 +216,17 @@ class Settings(BaseSettings):
 
     def job_environment(self) -> dict[str, str]:
         """Environment variables with which a job's process reads these same settings."""
-        variables = {
-            "PAIRFLOW_HOME": str(self.home),
+        given = {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_FOR_JOBS}
+        return {
+            **{_variable(name): str(value) for name, value in given.items() if value is not None},
             "PAIRFLOW_STORE": self.store,
             "MLFLOW_TRACKING_URI": self.tracking_uri,
-            "PAIRFLOW_CPUS_PER_TASK": str(self.cpus_per_task),
-            "PAIRFLOW_GPUS_PER_TASK": str(self.gpus_per_task),
-            "PAIRFLOW_TRAIN_WORKERS": str(self.train_workers),
-            "PAIRFLOW_SUPPORT_PARTS": str(self.support_parts),
-            "PAIRFLOW_MLFLOW_PATIENCE": str(self.mlflow_patience),
             # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
             "OMP_WAIT_POLICY": "PASSIVE",
             # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.
             "RAY_task_oom_retries": "3",
             **_QUIET,
         }
-        for name in ("num_workers", "threads_per_job", "gpus_per_job", "mlflow_ui_url", "ray_patience"):
-            if (value := getattr(self, name)) is not None:
-                variables[f"PAIRFLOW_{name.upper()}"] = str(value)
-        if self.data_dir is not None:
-            variables["PAIRFLOW_DATA_DIR"] = str(self.data_dir)
-        return variables
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
