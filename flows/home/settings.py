@@ -36,7 +36,7 @@ _EMBEDDED_PREFECT = {
 HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 
 
-# Every setting goes on to the jobs but these: of the servers, the command that starts a job, or what jobs must not know.
+# Every setting goes on to the jobs but these: of servers, of the command that starts a job, or not for jobs to know.
 _NOT_FOR_JOBS = {
     *("ray_address", "ray_ui_url", "object_store_mb", "jobs_at_once", "prefect_port", "mlflow_port", "ray_port"),
     *("database_url", "max_runs", "retrain_datasets", "retrain_cron"),
