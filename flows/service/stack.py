@@ -10,7 +10,7 @@ import psutil
 
 from flows.home.addresses import announce, withdraw
 from flows.home.settings import Settings, make_home
-from flows.service import health
+from flows.service import health, watch
 from flows.service.database import Database, remember
 from flows.service.programs import (
     PROGRAM_NAMES,
@@ -46,6 +46,7 @@ def start(
         SpecError: PAIRFLOW_HOME cannot be made.
     """
     make_home(settings)
+    watch.forget(settings.home)
     started = datetime.now(UTC)
     if remains := supervisor.end_remains():
         say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")
