@@ -12,14 +12,14 @@ from pathlib import Path
 
 _BEGINS = re.compile(
     r"\d\d:\d\d:\d\d\.\d+ \| "  # Prefect
-    r"|\d{4}[/-]\d\d[/-]\d\d[ T]\d\d:\d\d:\d\d"  # MLflow, Ray, supervisord
+    r"|\[?\d{4}[/-]\d\d[/-]\d\d[ T]\d\d:\d\d:\d\d"  # MLflow, Ray, supervisord
     r"|(DEBUG|INFO|WARNING|ERROR|CRITICAL):? "  # uvicorn
 )
 _TROUBLE = re.compile(
-    r"\| (ERROR|CRITICAL) +\||^\S+ \S+ (ERROR|CRITICAL)\b|^(ERROR|CRITICAL):? |Traceback \(most recent call last\)"
+    r"\| (ERROR|CRITICAL) +\||^\S+ \S+\s(ERROR|CRITICAL)\b|^\[\S+ \S+ [EF] |^(ERROR|CRITICAL):? "
+    r"|Traceback \(most recent call last\)"
     # Warnings by which Prefect says that something is lost.
-    r"|moved to the dead letter queue|dropping (message|event|\d+ events)"
-    r"|^cannot look after the jobs",  # the reconciler's
+    r"|moved to the dead letter queue|dropping (message|event|\d+ events)",
     re.MULTILINE,
 )
 _WORKERS_OWN = re.compile(r"\| (ERROR|CRITICAL) +\| prefect\.(workers?|worker_pools?)\b|moved to the dead letter queue")

@@ -50,10 +50,13 @@ INFO:     127.0.0.1:5 - "GET /api/ready HTTP/1.1" 200 OK
         ("prefect", _FINE, False),
         ("mlflow", _MLFLOW, True),
         ("ray", "Traceback (most recent call last):\n  File 'x'\nOSError: no\n", True),
+        ("ray", "2026-11-26 10:54:25,856\tERROR scripts.py:1 -- Ray runtime terminated\n", True),
+        ("ray", "[2026-11-26 10:54:25,857 E 12 34] (gcs_server) x.cc:1: a node is dead\n", True),
         # What a run says is on its page.
         ("worker", "10:00:00.000 | ERROR   | Flow run 'odd-owl' - it failed\n" + _SCHEDULER, False),
         ("worker", "10:00:00.000 | ERROR   | prefect.worker.process.worker - cannot be reached\n", True),
-        ("reconciler", "cannot look after the jobs for now: JobFailedError: Ray does not answer\n", True),
+        # Its rounds are watched, and servers come and go.
+        ("reconciler", "cannot look after the jobs for now: JobFailedError: Ray does not answer\n", False),
     ],
 )
 def test_what_is_trouble(program: str, text: str, found: bool) -> None:
