@@ -96,7 +96,7 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
     folder = settings.home / "mlflow"
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     database = _database(settings)
-    backend = database.mlflow_url if database else _patient_sqlite(folder / "mlflow.db")
+    backend = database.mlflow_url if database else patient_sqlite(folder / "mlflow.db")
     return Command(
         (
             *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
@@ -108,7 +108,7 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
     )
 
 
-def _patient_sqlite(path: Path) -> str:
+def patient_sqlite(path: Path) -> str:
     """URL of a SQLite file that many runs write to at once.
 
     With a write-ahead log nobody who reads waits for who writes, and who writes waits his turn for up to a minute, as
