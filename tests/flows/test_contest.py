@@ -7,6 +7,7 @@ import pytest
 from flows.contest.contest import DATA, EXTENDS, JUDGED, RECIPE, SOURCE, Contest
 from flows.lineage.registry import Registry, Version
 from flows.parameters import RetrainParameters
+from flows.recipes.changes import resolve
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec, DistillationSpec, ModelSpec, TrainingSpec, parse
 
