@@ -130,7 +130,11 @@ def _measure(server: str, ours: bool, folder: Path) -> dict[str, Any]:
         found = _load(f"{url}{api}", begin, one)
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:  # it stands still
+            process.kill()
+            process.wait(60)
     locked = (folder / "log").read_text(errors="replace").count("database is locked")
     return {"server": server, "set_up_by": "pairflow" if ours else "default", **found, "locked_in_log": locked}
 
