@@ -105,8 +105,9 @@ class LogWatch:
     def look(self, now: float, pid: int) -> Finding:
         """Reads what was written since the last time."""
         new = [each for each in self._tail.read() if server_logs.is_trouble(self._program, each)]
-        if pid != self._pid:
-            self._pid, self._found, new = pid, [], []  # what an earlier one said at its end
+        if pid != self._pid:  # what an earlier one said at its end is no matter
+            self._pid, self._found, new = pid, [], []
+            self._tail.read()
         self._found = [each for each in self._found if now - each[0] < _REMEMBERED_S]
         self._found += [(now, server_logs.in_short(each)) for each in new]
         if not self._found:

@@ -29,6 +29,7 @@ class User:
         self.prefect = f"http://127.0.0.1:{environment['PAIRFLOW_PREFECT_PORT']}"
         self.mlflow = f"http://127.0.0.1:{environment['PAIRFLOW_MLFLOW_PORT']}"
         self.ray = f"http://127.0.0.1:{environment['PAIRFLOW_RAY_PORT']}"
+        self._spoiled: set[str] = set()
         logs = self.home / "service" / "logs"
         self._logs = {name: server_logs.Tail(logs / f"{name}.log") for name in PROGRAM_NAMES}
 
@@ -90,10 +91,19 @@ class User:
             if flow_run_id is None or (each["metadata"] or {}).get("flow_run_id") == flow_run_id
         }
 
+    def spoils(self, *programs: str) -> None:
+        """What these write until the next look is this test's doing, which kills them."""
+        self._spoiled |= set(programs)
+
     def troubles(self) -> list[str]:
-        """What the servers wrote since the last call that somebody should know of."""
+        """What the servers wrote since the last look that somebody should know of."""
+        spoiled, self._spoiled = self._spoiled, set()
         records = [(name, each) for name, tail in self._logs.items() for each in [*tail.read(), *tail.read()]]
-        return [f"{name}: {each[:2000]}" for name, each in records if server_logs.is_trouble(name, each)]
+        return [
+            f"{name}: {each[:2000]}"
+            for name, each in records
+            if name not in spoiled and server_logs.is_trouble(name, each)
+        ]
 
     def work(self) -> dict[str, str | None]:
         """What `pairflow status` says of each thing that the servers do: why it is not well, or None."""
