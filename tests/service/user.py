@@ -98,10 +98,10 @@ class User:
     def troubles(self) -> list[str]:
         """What the servers wrote since the last look that somebody should know of."""
         spoiled, self._spoiled = self._spoiled, set()
-        records = [(name, each) for name, tail in self._logs.items() for each in [*tail.read(), *tail.read()]]
         return [
             f"{name}: {each[:2000]}"
-            for name, each in records
+            for name, tail in self._logs.items()
+            for each in [*tail.read(), *tail.read()]
             if name not in spoiled and server_logs.is_trouble(name, each)
         ]
 
