@@ -26,8 +26,24 @@ class Schedule:
         (found,) = (each for each in user.deployment("retrain")["schedules"] if each["slug"] == f"setting-{name}")
         return cls(user, found["id"])
 
+    @classmethod
+    def of_people(cls, user: User, *, active: bool | None = None) -> "list[Schedule]":
+        """Those that people made; `pairflow up` hands them over to a new registration, where they get another id."""
+        found = [each for each in user.deployment("retrain")["schedules"] if each["slug"] is None]
+        return [cls(user, each["id"]) for each in found if active in (None, each["active"])]
+
     def switch(self, active: bool) -> None:
         self._call("PATCH", {"active": active})
+
+    def end(self) -> None:
+        """Switches it off, and waits until nothing of it is to come or at work."""
+        self.switch(False)
+        ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        self._user.wait_for(
+            lambda: {each["state_type"] for each in self.runs()} <= ended,
+            timeout_s=400,
+            or_say=lambda: [each["state"] for each in self.runs()],
+        )
 
     def remove(self) -> None:
         self._call("DELETE", None)

@@ -22,16 +22,14 @@ pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
 _EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
 
 
-@pytest.fixture(scope="module")
-def made(user: User) -> Iterator[list[Schedule]]:
-    """Those that the tests made, which are taken away."""
-    schedules: list[Schedule] = []
-    yield schedules
-    for each in schedules:
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left(user: User) -> Iterator[None]:
+    yield
+    for each in Schedule.of_people(user):
         each.remove()
 
 
-def test_one_made_over_rest_fires(user: User, made: list[Schedule], tmp_path: Path) -> None:
+def test_one_made_over_rest_fires(user: User, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).integers(5, size=(40, 6), dtype=np.uint8))
     soon = datetime.now(UTC) + timedelta(seconds=40)
     schedule = Schedule.make(
@@ -47,7 +45,6 @@ def test_one_made_over_rest_fires(user: User, made: list[Schedule], tmp_path: Pa
         trials=2,
         num_samples=8,
     )
-    made.append(schedule)
     schedule.is_scheduled()
     run = schedule.fires()
     assert run["state_name"] == "Completed", run["state"]
@@ -59,7 +56,7 @@ def test_one_made_over_rest_fires(user: User, made: list[Schedule], tmp_path: Pa
     assert started >= expected
 
 
-def test_one_switched_on_in_the_ui_fires(user: User, made: list[Schedule]) -> None:
+def test_one_switched_on_in_the_ui_fires(user: User) -> None:
     weekly = Schedule.of_setting(user, "digits")
     assert weekly.runs() == []
     weekly.switch(True)
@@ -69,28 +66,28 @@ def test_one_switched_on_in_the_ui_fires(user: User, made: list[Schedule]) -> No
 
     with only_one(user.home / "locks", "retrain-digits", "the test"):
         often = Schedule.make(user, _EVERY_MINUTE, active=False)
-        made.append(often)
         assert often.runs() == []
         often.switch(True)
         run = often.fires()
-        often.switch(False)
+        often.end()
     assert run["state_name"] == "Skipped", run["state"]
     assert "the test is at it" in run["state"]["message"]
 
 
-def test_those_of_a_setting_and_of_before_fire_after_down_and_up(user: User, made: list[Schedule]) -> None:
+def test_those_of_a_setting_and_of_before_fire_after_down_and_up(user: User) -> None:
     assert user.run("down").returncode == 0
     with only_one(user.home / "locks", "retrain-nci", "the test"):
         up = user.run("up", "--detach", PAIRFLOW_RETRAIN_DATASETS="nci", PAIRFLOW_RETRAIN_CRON="* * * * *")
         assert up.returncode == 0, up.stderr
         setting = Schedule.of_setting(user, "nci")
         run = setting.fires()
-        setting.switch(False)
+        setting.end()
     assert run["state_name"] == "Skipped", run["state"]
     assert "the test is at it" in run["state"]["message"]
     assert run["auto_scheduled"]
 
     weekly = Schedule.of_setting(user, "digits")  # on before `down`, and on still
     weekly.is_scheduled()
-    weekly.switch(False)
-    user.wait_for(lambda: not weekly.runs("Scheduled"), timeout_s=60)
+    weekly.end()
+    (daily,) = Schedule.of_people(user, active=True)  # the one made over REST
+    daily.is_scheduled()
