@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(1500)  # of a machine that may have other work
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MODEL = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 8}
-_TRAINING = {"batch_size": 16, "warmup_steps": 0, "coupling": "independent"}
+_TRAINING = {"batch_size": 16, "warmup_steps": 0}
 
 
 def _molecules(**changed: Any) -> dict[str, Any]:

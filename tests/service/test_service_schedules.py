@@ -40,7 +40,7 @@ def test_one_made_over_rest_fires(user: User, tmp_path: Path) -> None:
         dataset={"name": "tokens", "path": str(tmp_path), "vocab_size": 5},
         method="udlm",
         model={"architecture": "dit", "hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 8},
-        training={"num_steps": 1, "batch_size": 16, "warmup_steps": 0, "coupling": "independent"},
+        training={"num_steps": 1, "batch_size": 16, "warmup_steps": 0},
         steps=1,
         trials=2,
         num_samples=8,
