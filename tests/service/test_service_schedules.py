@@ -17,7 +17,7 @@ from flows.home.locks import only_one
 from .schedules import Schedule
 from .user import User
 
-pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
+pytestmark = [pytest.mark.story, pytest.mark.timeout(1800)]  # of a machine that is very busy
 
 _EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
 

@@ -9,7 +9,7 @@ import pytest
 from .conftest import environment_of
 from .user import User
 
-pytestmark = pytest.mark.timeout(1800)  # of a machine that is very busy
+pytestmark = [pytest.mark.story, pytest.mark.timeout(1800)]  # of a machine that is very busy
 
 _EVENTS = "prefect: events and automations"
 
