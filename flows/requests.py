@@ -78,14 +78,14 @@ class EvaluateRequest(Request):
 
 
 class SurveyRequest(Request):
-    """What there is to retrain on, and whether the champion can be measured there.
+    """What there is to retrain on, and whether the rival can be measured there.
 
     Attributes:
         coupling: how sources are coupled; None if the method needs none.
-        champion: the model in use, if there is one.
-        extend: URL of the champion's pairs, if they are to be extended.
+        rival: whom a candidate is compared with: the champion, else the challenger.
+        extend: URL of the rival's pairs, if they are to be extended.
     """
 
     coupling: CouplingSpec | None = None
-    champion: Reference | None = None
+    rival: Reference | None = None
     extend: str | None = None

@@ -224,16 +224,16 @@ class Survey(Spec):
     engine: str | None
     """Version of the engine that would couple it; None where nothing is to be coupled."""
     misfit: str | None
-    """Why the champion cannot be measured on this data; None if it can, or there is none."""
+    """Why champion or challenger cannot be measured on this data; None if it can, or there is none."""
     cannot_extend: str | None
-    """Why the champion's pairs cannot be extended; None if they can, or nobody asked."""
+    """Why its pairs cannot be extended; None if they can, or nobody asked."""
 
 
 class RetrainResult(Spec):
     """What a retraining came to."""
 
     outcome: Literal["skipped", "first", "promoted", "challenger"]
-    """first: champion without a contest. challenger: not better by the margin, or not comparable."""
+    """first: the candidate is the first champion. challenger: not better by the margin, or not comparable."""
     sentence: str
     """The decision and its reason."""
     name: str

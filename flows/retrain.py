@@ -1,17 +1,19 @@
 """The flow `retrain`: a new model if data or settings have changed, and the better of it and the champion serves."""
 
+from dataclasses import replace
+
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.comparison import Comparison
-from flows.contest.contest import PAIRS, Contest
+from flows.contest.contest import JUDGED, PAIRS, Contest
 from flows.contest.decision import Decision, decide
 from flows.evaluate import show_comparison
 from flows.home.locks import only_one
 from flows.home.settings import Settings
 from flows.lineage import tags as tag
-from flows.lineage.registry import CHAMPION, Registry, Version, name_of
+from flows.lineage.registry import CHALLENGER, CHAMPION, Registry, Version, name_of
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages import artifacts
@@ -72,15 +74,19 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
         lineage = Lineage(cluster.settings)
         registry = Registry(lineage)
         champion = registry.find(name, CHAMPION)
+        # Where nothing serves yet, the model that was not good enough for it is the one to be better than.
+        challenger = registry.find(name, CHALLENGER) if champion is None else None
+        rival = champion or challenger
+        against = f"{name}@{CHAMPION if challenger is None else CHALLENGER}"
         request = SurveyRequest(
             dataset=parameters.dataset,
             engine=parameters.engine,
             coupling=_coupling(work),
-            champion=None if champion is None else f"{name}@{CHAMPION}",
-            extend=None if champion is None or not parameters.extend else champion.tags.get(PAIRS),
+            rival=None if rival is None else against,
+            extend=None if rival is None or not parameters.extend else rival.tags.get(PAIRS),
         )
         survey = run_job("survey", request, Survey, store=parameters.store).result
-        contest = Contest(parameters, work.preset, name, survey, champion)
+        contest = Contest(parameters, work.preset, name, survey, champion, challenger)
         contest.check_source()
         if (known := contest.nothing_to_do(registry)) is not None:
             return _nothing(name, known, champion)
@@ -103,9 +109,11 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 parent.tag({tag.OUTCOME: "skipped", tag.DECISION: sentence})
                 registry.tag(champion, made_of)
                 return _nothing(name, sentence, champion)
-            evaluation = work.evaluate(pairs, (f"{name}@{CHAMPION}",) if contest.comparable else ())
+            # A challenger that is judged anew, as at more steps, is the candidate itself.
+            another = contest.comparable and rival is not None and rival.model_id != candidate.mlflow_model_id
+            evaluation = work.evaluate(pairs, (against,) if another else ())
             show_comparison(evaluation, parameters.dataset.name)
-            _check_champion(registry, contest, evaluation)
+            _check_rival(registry, contest, evaluation)
             version = registry.register(
                 parameters.registered_as,
                 candidate.mlflow_model_id,
@@ -115,10 +123,13 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             # A version that was there already may not say what it was made of, or was judged against another champion.
             registry.tag(version, made_of)
             decision = decide(contest, version, evaluation)
+            if decision.serves is not None:
+                registry.promote(decision.serves, decision.page)
             if decision.outcome == "challenger":
                 registry.challenge(version, decision.page)
-            else:
-                registry.promote(version, decision.page)
+                if decision.serves is not None:  # the challenger of before: this one was judged against it already
+                    judged = replace(contest, champion=decision.serves).fingerprint
+                    registry.tag(version, {JUDGED: judged})
             _show(parent, name, decision, version)
     return RetrainResult(
         outcome=decision.outcome,
@@ -132,7 +143,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
 
 
 def _to_extend(request: SurveyRequest, survey: Survey) -> str | None:
-    """URL of the champion's pairs, if they are to be extended and can be."""
+    """URL of the rival's pairs, if they are to be extended and can be."""
     if request.extend is None or survey.cannot_extend is None:
         return request.extend
     get_run_logger().warning("all rows are coupled, not only the new ones: %s", survey.cannot_extend)
@@ -154,18 +165,25 @@ def _make(work: Comparison, extend: str | None, at_once: int) -> tuple[dict[str,
     return pairs, candidate
 
 
-def _check_champion(registry: Registry, contest: Contest, evaluation: EvaluateResult) -> None:
-    """The contest is about the champion that was there when it began, and about no other.
+def _check_rival(registry: Registry, contest: Contest, evaluation: EvaluateResult) -> None:
+    """The contest is about the champion or challenger that was there when it began, and about no other.
 
     Raises:
         JobFailedError: it was replaced meanwhile, as by a rollback.
     """
-    then, now = contest.champion, registry.find(contest.name, CHAMPION)
+    then, champion = contest.rival, registry.find(contest.name, CHAMPION)
+    role, now = CHAMPION, champion
+    if champion is None and contest.champion is None and then is not None:
+        role, now = CHALLENGER, registry.find(contest.name, CHALLENGER)
     measured = [each.mlflow_model_id for each in evaluation.models[1:]]
-    if _number(then) != _number(now) or (then is not None and measured not in ([], [then.model_id])):
+    if (
+        _number(then) != _number(now)
+        or (then is not None and role != contest.role)
+        or (then is not None and measured not in ([], [then.model_id]))
+    ):
         raise JobFailedError(
-            f"the champion of {contest.name} was version {_number(then)} when this run began and is version "
-            f"{_number(now)} now; the new model is kept: retry, to compare it with that one"
+            f"the {contest.role} of {contest.name} was version {_number(then)} when this run began, and the {role} is "
+            f"version {_number(now)} now; the new model is kept: retry, to compare it with that one"
         )
 
 

@@ -20,15 +20,17 @@ _MARKS = {
         "flows/test_embedded.py",
         "flows/test_lineage_outage.py",
         "flows/test_logged_models.py",
+        "service/test_service_unwell.py",
         "storage/test_s3.py",
     ),
     "kill": (
         *("flows/test_embedded.py", "flows/test_killed.py", "flows/test_lineage_outage.py", "flows/test_parts.py"),
         *("flows/test_replicas.py", "service/test_service_kills.py", "service/test_service_pipeline.py"),
-        "storage/test_crash.py",
+        *("service/test_service_unwell.py", "storage/test_crash.py"),
     ),
     "journey": (
         *("flows/test_pipeline.py", "flows/test_pipeline_s3.py", "flows/test_retrain.py", "flows/test_study.py"),
+        *("flows/test_retrain_first.py", "service/test_service_schedules.py"),
         *("service/test_postgres.py", "service/test_service_pipeline.py", "service/test_service_retrain.py"),
     ),
 }

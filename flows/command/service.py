@@ -4,6 +4,7 @@ import json as json_module
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from flows.command import options as opt
 from flows.command import signals
 from flows.home.settings import Settings
 from flows.service import database as databases
-from flows.service import health, stack
+from flows.service import health, stack, watch
 from flows.service.programs import ProgramName, urls
 from flows.service.remains import end, processes_of
 from flows.service.supervision import Supervisor
@@ -86,18 +87,22 @@ def up(
 
 
 def status(json: opt.Json = False) -> None:
-    """Show how the servers are; exit code 1 if one is not well, or none runs."""
+    """Show how the servers are, and whether they do their work; exit code 1 if not all is well, or none runs."""
     settings = Settings.read()
     supervisor = Supervisor(settings.home)
     running = supervisor.pid() is not None
     states = supervisor.states() if running else []
     well = {each.name: each.state == "RUNNING" and health.is_healthy(each.name, settings) for each in states}
+    report = watch.read(settings.home) if running else None
+    findings = () if report is None else report.findings
+    faults = [each for each in findings if each.reason is not None]
     at = urls(settings)
     if json:
         rows = [asdict(each) | {"healthy": well[each.name], "url": at.get(each.name)} for each in states]
         kept = databases.remembered(settings.home)
         about = {"home": str(settings.home), "running": running, "database": str(kept) if kept else "sqlite"}
-        print(json_module.dumps(about | {"programs": rows}))
+        work = [{"name": each.name, "healthy": each.reason is None, "reason": each.reason} for each in findings]
+        print(json_module.dumps(about | {"programs": rows, "work": work}))
     elif not running:
         print(f"nothing runs for {settings.home}; `pairflow up` starts it")
     else:
@@ -107,7 +112,8 @@ def status(json: opt.Json = False) -> None:
             shown = ("yes" if well[each.name] else "no", since, str(each.pid), at.get(each.name, ""))
             table.add_row(each.name, each.state, *shown)
         Console().print(table)
-    if not running or not all(well.values()):
+        _say_faults(faults, len(findings))
+    if not running or faults or not all(well.values()):
         raise typer.Exit(1)
 
 
@@ -135,6 +141,14 @@ def logs(
 def _say_if_unseen(settings: Settings, wanted: databases.Database | None) -> None:
     if wanted is not None and databases.remembered(settings.home) is None and (settings.home / "prefect").is_dir():
         _say(f"the histories are now those of {wanted}; what SQLite holds under {settings.home} stays there, unseen")
+
+
+def _say_faults(faults: Sequence[watch.Finding], looked_at: int) -> None:
+    """What the servers do not do although they answer."""
+    for each in faults:
+        print(f"not well: {each.name}: {each.reason}")
+    if looked_at and not faults:
+        print(f"their work is done: {looked_at} things that are looked at all the time")
 
 
 def _show_urls(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flows.lineage import tags as tag
-from flows.lineage.registry import CHALLENGER, PREVIOUS, Registry, Version
+from flows.lineage.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Version
 from flows.parameters import RetrainParameters
 from flows.recipes.methods import DEFAULT_PAIRS, METHODS, coupling_of, pair_groups
 from flows.results import PairResult, Survey
@@ -27,6 +27,7 @@ class Contest:
         name: of the registered model.
         survey: of the data.
         champion: the version in use, if there is one.
+        challenger: where none is in use, the one that was not good enough for it.
     """
 
     parameters: RetrainParameters
@@ -34,6 +35,17 @@ class Contest:
     name: str
     survey: Survey
     champion: Version | None
+    challenger: Version | None = None
+
+    @property
+    def rival(self) -> Version | None:
+        """Whom the candidate is compared with: the champion, or in its absence the challenger."""
+        return self.champion or self.challenger
+
+    @property
+    def role(self) -> str:
+        """The rival's alias; the champion's where there is no rival."""
+        return CHALLENGER if self.champion is None and self.challenger is not None else CHAMPION
 
     @cached_property
     def recipe(self) -> str:
@@ -75,28 +87,38 @@ class Contest:
 
     @property
     def comparable(self) -> bool:
-        """Whether there is a champion, and it can be measured on this data."""
-        return self.champion is not None and self.survey.misfit is None
+        """Whether there is a rival, and it can be measured on this data."""
+        return self.rival is not None and self.survey.misfit is None
 
     @property
     def reason(self) -> str:
         """Why a model is wanted."""
-        if self.champion is None:
+        rival = self.rival
+        if rival is None:
             return "there is no champion yet"
-        tags = self.champion.tags
-        changed = [what for what, tag in (("data", DATA), ("settings", RECIPE)) if tags.get(tag) != self._made_of[tag]]
-        if not changed:
-            return (
-                f"the pairs of version {self.champion.number}, the champion, extend others, and exact ones are wanted"
-            )
-        return f"{' and '.join(changed)} differ from those of version {self.champion.number}, the champion"
+        what = f"those of version {rival.number}, the {self.role}"
+        parts = (("data", DATA), ("settings", RECIPE))
+        changed = [part for part, name in parts if rival.tags.get(name) != self._made_of[name]]
+        if changed:
+            why = f"{' and '.join(changed)} differ from {what}"
+        elif not self._made(rival):
+            why = f"the pairs of version {rival.number}, the {self.role}, extend others, and exact ones are wanted"
+        else:
+            why = f"data and settings are {what}, which was judged otherwise"
+        return why if self.champion is not None else f"there is no champion yet, and {why}"
 
     def nothing_to_do(self, registry: Registry) -> str | None:
         """Why no model is wanted: there is one of this data and these settings, and it was judged; else None."""
         data = f"the data ({self.survey.dataset_digest[:12]}, {self.survey.num_rows:,} training rows) and the settings"
         champion = self.champion
         if champion is None:
-            return None
+            waits = self.challenger
+            if waits is None or not self._made(waits) or waits.tags.get(JUDGED) != self.fingerprint:
+                return None
+            return (
+                f"version {waits.number} stays challenger, and nothing is champion of {self.name}: {data} are those "
+                "it was made with, and nothing has changed since; train it longer, or allow more steps"
+            )
         if self._made(champion):
             return f"{data} are those of version {champion.number}, the champion of {self.name}"
         previous = registry.find(self.name, PREVIOUS)
@@ -117,15 +139,16 @@ class Contest:
         """Data of your own in another place is another model's, unless its name says otherwise.
 
         Raises:
-            SpecError: the champion was made of another file or folder, and no name was given.
+            SpecError: the rival was made of another file or folder, and no name was given.
         """
-        if self.champion is None or self.parameters.name is not None or self.parameters.dataset.name not in OWN_DATA:
+        if self.rival is None or self.parameters.name is not None or self.parameters.dataset.name not in OWN_DATA:
             return
-        before = self.champion.tags.get(SOURCE, self.survey.source)
+        before = self.rival.tags.get(SOURCE, self.survey.source)
         if before != self.survey.source:
             raise SpecError(
-                f"the champion of {self.name} was made of {before}, and this is {self.survey.source}: give this data a "
-                f"name of its own (--name NAME), or --name {self.parameters.registered_as} to go on with that model"
+                f"the {self.role} of {self.name} was made of {before}, and this is {self.survey.source}: give this "
+                f"data a name of its own (--name NAME), or --name {self.parameters.registered_as} to go on with that "
+                "model"
             )
 
     @property

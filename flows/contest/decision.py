@@ -26,93 +26,129 @@ class Decision:
         sentence: the decision and its reason.
         page: the same with a table, in markdown: for the run's page and the version's.
         figures: for MLflow, by name.
+        serves: the version that is to be champion from now on; None where that stays as it was.
     """
 
     outcome: Outcome
     sentence: str
     page: str
     figures: Mapping[str, float]
+    serves: Version | None
 
 
 def decide(contest: Contest, version: Version, evaluation: EvaluateResult) -> Decision:
     """Whether a candidate takes the champion's place; the first one does without a contest.
 
+    Where nothing is champion yet, the better of the candidate and the challenger of before is the first one, unless
+    that is good for nothing as well.
+
     Args:
         contest: what it is about.
         version: the candidate's.
-        evaluation: of the candidate, and after it of the champion if that could be measured.
+        evaluation: of the candidate, and after it of the rival if that could be measured.
     """
-    candidate, champion = evaluation.models[0], next(iter(evaluation.models[1:]), None)
-    outcome, sentence, figures = _outcome(contest, version, candidate, champion)
-    return Decision(outcome, sentence, _page(contest, sentence, version, candidate, champion), figures)
+    candidate, rival = evaluation.models[0], next(iter(evaluation.models[1:]), None)
+    figures = {"candidate": _headline(candidate).mean}
+    if rival is None:
+        outcome, sentence = _alone(contest, version, candidate)
+        serves = version if outcome == "first" else None
+    else:
+        verdict, words = _compared(contest, candidate, rival)
+        figures |= {
+            contest.role: verdict.champion,
+            "difference": verdict.difference,
+            "difference_at_least": verdict.at_least,
+            "difference_required": verdict.required,
+        }
+        judged = _against_champion if contest.champion is not None else _against_challenger
+        outcome, sentence, serves = judged(contest, version, verdict, words, candidate.headline.higher_is_better)
+    return Decision(outcome, sentence, _page(contest, sentence, version, candidate, rival), figures, serves)
 
 
-def _outcome(
-    contest: Contest, version: Version, candidate: ModelScores, champion: ModelScores | None
-) -> tuple[Outcome, str, dict[str, float]]:
-    rule, score, what = contest.parameters, _headline(candidate), candidate.headline_text
-    figures = {"candidate": score.mean}
-    this, before = f"Version {version.number}", contest.champion
-    if before is None:
-        if candidate.headline.higher_is_better and score.mean <= 0:
-            return (
-                "challenger",
-                f"{this} is a challenger, and nothing is champion: {what} is {score.mean:.4g} at {rule.steps} "
-                "steps; train it longer, or allow more steps.",
-                figures,
-            )
-        return (
-            "first",
-            f"{this} is the first champion of {contest.name}: {what} is {score.mean:.4g}.",
-            figures,
-        )
-    if champion is None:
+def _alone(contest: Contest, version: Version, candidate: ModelScores) -> tuple[Outcome, str]:
+    """Without a rival, or with one that cannot be measured on this data."""
+    score, what = _headline(candidate).mean, candidate.headline_text
+    this, champion = f"Version {version.number}", contest.champion
+    if champion is not None:
         return (
             "challenger",
-            f"{this} is a challenger, as it cannot be compared with version {before.number}, the champion: "
+            f"{this} is a challenger, as it cannot be compared with version {champion.number}, the champion: "
             f"{contest.survey.misfit}. To let it serve, give it the alias champion on MLflow's page of {contest.name}.",
-            figures,
         )
+    if _worthless(score, candidate.headline.higher_is_better):
+        return (
+            "challenger",
+            f"{this} is a challenger, and nothing is champion: {what} is {score:.4g} at {contest.parameters.steps} "
+            "steps; train it longer, or allow more steps.",
+        )
+    return "first", f"{this} is the first champion of {contest.name}: {what} is {score:.4g}."
+
+
+def _against_champion(
+    contest: Contest, version: Version, verdict: promotion.Verdict, words: str, higher_is_better: bool
+) -> tuple[Outcome, str, Version | None]:
+    before = _number(contest.champion)
+    if verdict.promote:
+        return "promoted", f"Version {version.number} replaces version {before} as champion: {words}.", version
+    return "challenger", f"Version {before} stays champion, version {version.number} is a challenger: {words}.", None
+
+
+def _against_challenger(
+    contest: Contest, version: Version, verdict: promotion.Verdict, words: str, higher_is_better: bool
+) -> tuple[Outcome, str, Version | None]:
+    """The place is empty: the better one has it, if it is good for anything."""
+    this, before = version.number, _number(contest.challenger)
+    if _worthless(verdict.candidate if verdict.promote else verdict.champion, higher_is_better):
+        sentence = f"Version {this} is the challenger after version {before}, and nothing is champion: {words}"
+        return "challenger", f"{sentence}; train it longer, or allow more steps.", None
+    if verdict.promote:
+        return "first", f"Version {this} is the first champion of {contest.name}: {words}.", version
+    return (
+        "challenger",
+        f"Version {before}, the challenger so far, is the first champion of {contest.name}, and version {this} is a "
+        f"challenger: {words}.",
+        contest.challenger,
+    )
+
+
+def _compared(contest: Contest, candidate: ModelScores, rival: ModelScores) -> tuple[promotion.Verdict, str]:
+    rule = contest.parameters
     verdict = promotion.judge(
-        score.trials,
-        _headline(champion).trials,
+        _headline(candidate).trials,
+        _headline(rival).trials,
         higher_is_better=candidate.headline.higher_is_better,
         margin=rule.margin,
         confidence=rule.confidence,
     )
     words = promotion.in_words(
         verdict,
-        label=what,
+        label=candidate.headline_text,
         num_steps=rule.steps,
         trials=rule.trials,
         margin=rule.margin,
         confidence=rule.confidence,
+        rival=contest.role,
     )
-    figures |= {
-        "champion": verdict.champion,
-        "difference": verdict.difference,
-        "difference_at_least": verdict.at_least,
-        "difference_required": verdict.required,
-    }
-    if verdict.promote:
-        return "promoted", f"{this} replaces version {before.number} as champion: {words}.", figures
-    return (
-        "challenger",
-        f"Version {before.number} stays champion, version {version.number} is a challenger: {words}.",
-        figures,
-    )
+    return verdict, words
 
 
-def _page(
-    contest: Contest, sentence: str, version: Version, candidate: ModelScores, champion: ModelScores | None
-) -> str:
+def _worthless(score: float, higher_is_better: bool) -> bool:
+    """Such as no valid molecule at all: a model that must not serve."""
+    return higher_is_better and score <= 0
+
+
+def _number(version: Version | None) -> int | None:
+    return None if version is None else version.number
+
+
+def _page(contest: Contest, sentence: str, version: Version, candidate: ModelScores, rival: ModelScores | None) -> str:
     survey, rule = contest.survey, contest.parameters
     models = [candidate]
     columns = [_Column("candidate", version, str(survey.num_rows), survey.dataset_digest)]
-    if champion is not None and contest.champion is not None:
-        models.append(champion)
-        tags = contest.champion.tags
-        columns.append(_Column("champion so far", contest.champion, tags.get(ROWS, ""), tags.get(DATA, "")))
+    if rival is not None and contest.rival is not None:
+        models.append(rival)
+        tags = contest.rival.tags
+        columns.append(_Column(f"{contest.role} so far", contest.rival, tags.get(ROWS, ""), tags.get(DATA, "")))
     rows = [["", *(f"{each.role}: version {each.version.number}" for each in columns)], ["---"] * (1 + len(columns))]
     for name in score_names(models):
         text = candidate.headline.label if name == candidate.headline.name else label(name).text
@@ -129,7 +165,8 @@ def _page(
         f"{sentence}\n\n{table}\n\n"
         f"Trained because {contest.reason}. Scores at {rule.steps} sampling steps, over {rule.trials} trials of "
         f"{contest.preset.evaluation.num_samples:,} samples with the same seeds, against {survey.num_held_out:,} rows "
-        f"held out. Asked for: better by {rule.margin:.3g} of the champion's score, confidence {rule.confidence:g}.\n"
+        f"held out. Asked for: better by {rule.margin:.3g} of the {contest.role}'s score, confidence "
+        f"{rule.confidence:g}.\n"
     )
 
 

@@ -81,7 +81,16 @@ def judge(
     )
 
 
-def in_words(verdict: Verdict, *, label: str, num_steps: int, trials: int, margin: float, confidence: float) -> str:
+def in_words(
+    verdict: Verdict,
+    *,
+    label: str,
+    num_steps: int,
+    trials: int,
+    margin: float,
+    confidence: float,
+    rival: str = "champion",
+) -> str:
     """The figures of a comparison as the second half of a sentence.
 
     Args:
@@ -91,14 +100,15 @@ def in_words(verdict: Verdict, *, label: str, num_steps: int, trials: int, margi
         trials: how many.
         margin: see `judge`.
         confidence: see `judge`.
+        rival: what the other model is, where nothing is champion.
     """
     seen = (
-        f"{label} at {num_steps} step{'s' if num_steps > 1 else ''} is {verdict.candidate:.4g} against the champion's "
+        f"{label} at {num_steps} step{'s' if num_steps > 1 else ''} is {verdict.candidate:.4g} against the {rival}'s "
         f"{verdict.champion:.4g} (means of {trials} trials with the same seeds)"
     )
     if verdict.difference <= 0:
         return f"{seen}, which is {'the same' if verdict.difference == 0 else 'worse'}"
-    asked = f"and {verdict.required:.3g} ({margin:.3g} of the champion's score) is asked for"
+    asked = f"and {verdict.required:.3g} ({margin:.3g} of the {rival}'s score) is asked for"
     if verdict.at_least <= 0:
         return f"{seen}, better by {verdict.difference:.3g}, but perhaps by chance (confidence {confidence:g}), {asked}"
     sure = f"better by {verdict.difference:.3g}, by {verdict.at_least:.3g} at least with confidence {confidence:g}"

@@ -19,8 +19,8 @@ def run(request: SurveyRequest, context: JobContext) -> Survey:
 
     Raises:
         DatasetError: the data cannot be had.
-        CheckpointError: the champion's checkpoint is damaged.
-        LineageError: MLflow does not hold the champion.
+        CheckpointError: the rival's checkpoint is damaged.
+        LineageError: MLflow does not hold the rival.
     """
     settings = Settings.read()
     data = inputs.load(request.dataset, settings)
@@ -32,10 +32,10 @@ def run(request: SurveyRequest, context: JobContext) -> Survey:
                 check_alike(storage.open_pairs(request.extend), data.train, request.coupling, engine)
             except PairFlowError as error:
                 cannot_extend = str(error)
-    if request.champion is not None:
-        champion = models.resolve(request.champion, settings)
+    if request.rival is not None:
+        rival = models.resolve(request.rival, settings)
         try:
-            contestants.check_fits(request.champion, champion, read_state(champion.checkpoint), data)
+            contestants.check_fits(request.rival, rival, read_state(rival.checkpoint), data)
         except SpecError as error:
             misfit = str(error)
     return Survey(

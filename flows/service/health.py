@@ -1,24 +1,21 @@
 """How the servers are, asked over HTTP as their users do; and who has a port that one of them wants."""
 
 import errno
-import json
 import socket
-import urllib.error
-import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
 from flows.home.settings import Settings
 from flows.home.token import access_token, token_headers
+from flows.service import watch
+from flows.service.http import ask, request
 from flows.service.programs import WORK_POOL, ProgramName, urls
-
-_TIMEOUT_S = 5
 
 
 def is_healthy(name: ProgramName, settings: Settings) -> bool:
-    """Whether a program answers, and answers well; the reconciler, which nobody asks, does by being there."""
+    """Whether a program answers, and answers well; the watch by what it leaves, and over the reconciler it watches."""
     at = urls(settings)
     # Of both servers something that needs their database: /health answers even when that is away.
     if name == "prefect":
@@ -28,8 +25,9 @@ def is_healthy(name: ProgramName, settings: Settings) -> bool:
     if name == "ray":
         return _answers(f"{at['ray']}/api/jobs/", headers=token_headers(access_token(settings.home)))
     if name == "worker":
-        workers = _ask(f"{at['prefect']}/api/work_pools/{WORK_POOL}/workers/filter", body={})
-        return any(each["status"] == "ONLINE" for each in workers or [])
+        return _worker_is_online(at["prefect"])
+    if name == "watch":
+        return watch.read(settings.home) is not None
     return True
 
 
@@ -68,21 +66,17 @@ def port_holder(port: int) -> PortHolder | None:
     return PortHolder(port, None, "")
 
 
-def _answers(url: str, headers: dict[str, str] | None = None) -> bool:
-    return _request(url, headers or {}, None) is not None
-
-
-def _ask(url: str, body: dict[str, Any]) -> Any:
-    answer = _request(url, {"Content-Type": "application/json"}, json.dumps(body).encode())
-    return None if answer is None else json.loads(answer)
-
-
-def _request(url: str, headers: dict[str, str], data: bytes | None) -> bytes | None:
-    request = urllib.request.Request(url, headers=headers, data=data)  # noqa: S310 - http on loopback
-    # A proxy of the environment must not be asked for this machine's own loopback.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
     try:
-        with opener.open(request, timeout=_TIMEOUT_S) as response:
-            return bytes(response.read())
-    except (urllib.error.URLError, OSError):
-        return None
+        request(url, headers=headers)
+    except OSError:
+        return False
+    return True
+
+
+def _worker_is_online(url: str) -> bool:
+    try:
+        workers = ask(f"{url}/api/work_pools/{WORK_POOL}/workers/filter", {})
+    except (OSError, ValueError):
+        return False
+    return any(each["status"] == "ONLINE" for each in workers)

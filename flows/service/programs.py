@@ -4,8 +4,10 @@ Run as a program, `python -m flows.service.programs NAME` becomes the one of tha
 that way, so that every start, a restart after a crash too, asks for its free ports anew.
 """
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
 
-ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler"]
+ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler", "watch"]
 PROGRAM_NAMES: tuple[ProgramName, ...] = get_args(ProgramName)
 SERVER_NAMES: tuple[ProgramName, ...] = ("prefect", "mlflow", "ray")
 """What starts first; the others need them."""
@@ -96,15 +98,20 @@ def ray_folder(runtime: Path) -> Path:
 def _prefect(settings: Settings, runtime: Path) -> Command:
     port = str(settings.prefect_port)
     database = _database(settings)
-    environment = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.prefect_url} if database else {}
-    return Command(("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port), environment)
+    # In Prefect's minute between two rounds, a schedule that was just switched on has no runs, and may miss its first.
+    every = os.environ.get("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "10")
+    environment = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": every}
+    if database is not None:
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.prefect_url
+    module = "flows.service.prefect" if database is None else "prefect"
+    return Command(("-m", module, "server", "start", "--host", "127.0.0.1", "--port", port), environment)
 
 
 def _mlflow(settings: Settings, runtime: Path) -> Command:
     folder = settings.home / "mlflow"
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     database = _database(settings)
-    backend = database.mlflow_url if database else sqlite_url(folder / "mlflow.db")
+    backend = database.mlflow_url if database else patient_sqlite(folder / "mlflow.db")
     return Command(
         (
             *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
@@ -114,6 +121,17 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
         ),
         {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # else ten processes instead of two
     )
+
+
+def patient_sqlite(path: Path) -> str:
+    """URL of a SQLite file that many runs write to at once.
+
+    With a write-ahead log nobody who reads waits for who writes, and who writes waits his turn for up to a minute, as
+    Prefect has it for its own; by default MLflow's writes fail after five seconds.
+    """
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")  # the file remembers it
+    return f"{sqlite_url(path)}?timeout=60"
 
 
 def _database(settings: Settings) -> Database | None:
@@ -138,12 +156,17 @@ def _reconciler(settings: Settings, runtime: Path) -> Command:
     return Command(("-m", "flows.service.reconciler"), {})
 
 
+def _watch(settings: Settings, runtime: Path) -> Command:
+    return Command(("-m", "flows.service.watch"), {})
+
+
 _COMMANDS: dict[ProgramName, Callable[[Settings, Path], Command]] = {
     "prefect": _prefect,
     "mlflow": _mlflow,
     "ray": _ray,
     "worker": _worker,
     "reconciler": _reconciler,
+    "watch": _watch,
 }
 
 

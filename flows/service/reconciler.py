@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from flows.cluster import submission
 from flows.cluster.connection import Cluster
 from flows.home.settings import Settings
-from flows.service import nested_runs
+from flows.service import nested_runs, rounds
 
 _SECONDS_BETWEEN_ROUNDS = 10.0
 _STOP_TIMEOUT_S = 8.0
@@ -43,9 +43,11 @@ def main() -> None:
     last_problem = ""
     while True:
         try:
-            with get_client(sync_client=True) as prefect, Cluster(Settings.read()) as cluster:
+            settings = Settings.read()
+            with get_client(sync_client=True) as prefect, Cluster(settings) as cluster:
                 for text in reconcile(prefect, cluster):
                     print(text, flush=True)
+            rounds.note(settings.home)
             last_problem = ""
         except Exception as error:  # servers come and go; this outlives them, and says so once
             problem = f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ from flows.home.locks import only_one
 from flows.home.network import set_up_network
 from flows.home.private import private_folder
 from flows.home.settings import Settings, make_home
-from flows.service import health
+from flows.service import health, watch
 from flows.service.database import Database, remember
 from flows.service.programs import (
     PROGRAM_NAMES,
@@ -72,6 +72,7 @@ def start(
         ServiceError: a port is taken, the database cannot be used, or a program does not start.
         SpecError: a folder for sockets is open to others.
     """
+    watch.forget(settings.home)
     started = datetime.now(UTC)
     if remains := supervisor.end_remains():
         say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")

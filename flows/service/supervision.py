@@ -28,7 +28,7 @@ from pairflow.errors import PairFlowError
 _ANSWER_TIMEOUT_S = 120  # it answers within a second, but on a busy machine
 _STOP_TIMEOUT_S = 90
 # What ends first has the highest number: flow runs stop their jobs while Ray and Prefect can still be told.
-_PRIORITIES: dict[ProgramName, int] = {"prefect": 1, "mlflow": 2, "ray": 3, "reconciler": 4, "worker": 5}
+_PRIORITIES: dict[ProgramName, int] = {"prefect": 1, "mlflow": 2, "ray": 3, "reconciler": 4, "worker": 5, "watch": 6}
 
 
 class ServiceError(PairFlowError):

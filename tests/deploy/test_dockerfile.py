@@ -4,9 +4,12 @@ import fnmatch
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 _ROOT = Path(__file__).parents[2]
 _TEXT = (_ROOT / "deploy" / "Dockerfile").read_text()
@@ -54,6 +57,20 @@ def test_what_is_copied_is_there_and_reaches_the_builder() -> None:
     assert {"pairflow", "storage", "flows", "deploy/prefect.yaml", "constraints.txt"} <= copied
     assert [each for each in copied if not (_ROOT / each).exists() or _ignored(each)] == []
     assert all(_ignored(each) for each in ("deploy/.env", ".git", ".venv", "tests", "deploy/kubernetes/secrets"))
+
+
+def test_the_image_is_made_of_the_one_resolved_set() -> None:
+    """Every pin of pyproject.toml holds in constraints.txt, and pip gets that each time."""
+    lines = (_ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    resolved = {canonicalize_name(name): version for name, version in pinned.items()}
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(each) for each in project["dependencies"]]
+    assert [str(each) for each in wanted if not each.specifier.contains(resolved[canonicalize_name(each.name)])] == []
+    assert not next(each for each in wanted if each.name == "sqlalchemy").specifier.contains("2.1.0")
+    installs = [line for line in _INSTRUCTIONS if "pip install" in line]
+    assert len(installs) == 2
+    assert all("--constraint constraints.txt" in line for line in installs)
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])

@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 
 from flows.cluster.local import LocalCluster
 from flows.home.settings import Settings, prefect_environment
+from flows.service import server_logs
 
 from . import nursery
 from .forked_jobs import GCS_VARIABLE
@@ -81,7 +82,8 @@ def prefect_url(home: Path, bare_environment: dict[str, str]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server_start = ("flows.service.prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    command = [sys.executable, "-m", *server_start]
     environment = bare_environment | prefect_environment(Settings(home=home))
     with (home / "prefect-server.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -92,6 +94,9 @@ def prefect_url(home: Path, bare_environment: dict[str, str]) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(30)
+    # A server that answers and does not work says so here, and nowhere else.
+    written = (home / "prefect-server.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    assert [each for each in server_logs.records(written) if server_logs.is_trouble("prefect", each)] == []
 
 
 def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", timeout_s: float = 180) -> None:

@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from flows.service import server_logs
+
 
 class MlflowServer:
     """A server on a free port, with its history in SQLite below `folder`; every start finds it again."""
@@ -62,6 +64,11 @@ class MlflowServer:
     def resume(self) -> None:
         """Lets it answer again."""
         self._signal(signal.SIGCONT)
+
+    def troubles(self) -> list[str]:
+        """What it wrote that somebody should know of."""
+        written = (self._folder / "server.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return [each for each in server_logs.records(written) if server_logs.is_trouble("mlflow", each)]
 
     def _signal(self, number: int) -> None:
         assert self._process is not None

@@ -2,7 +2,8 @@
 
 The flows, Prefect's server, MLflow and the store are real; jobs run here instead of on Ray, which takes its seconds
 each time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters (of `retrain`, unless `flow`
-names another one), the rows of a file that is dropped into the data's folder, or `toys`, which are added then.
+names another one), the rows of a file that is dropped into the data's folder, `toys`, which are added then, or the name
+of a registered model whose champion somebody makes its challenger (`unseat`).
 """
 
 import importlib
@@ -22,6 +23,15 @@ def _run_here(name: str, request: Any, result_type: Any, **options: Any) -> Any:
     read = type(request).model_validate_json(request.model_dump_json())
     done = importlib.import_module(f"flows.jobs.{name}").run(read, job_context(submission_id=None))
     return Ran(done, None)
+
+
+def _unseat(name: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    champion = client.get_model_version_by_alias(name, "champion")
+    client.delete_registered_model_alias(name, "champion")
+    client.set_registered_model_alias(name, "challenger", champion.version)
 
 
 def main(steps: list[dict[str, Any]]) -> None:
@@ -46,6 +56,9 @@ def main(steps: list[dict[str, Any]]) -> None:
             toys.add()
             ray.init = lambda **_: None  # the toys' shards are made in this process
             pair.run_job = _run_here
+            continue
+        if "unseat" in step:
+            _unseat(step["unseat"])
             continue
         name = step.pop("flow", "retrain")
         result: Any = flows[name](getattr(parameters, f"{name.title()}Parameters").model_validate(step))

@@ -1,28 +1,20 @@
 """What a retraining makes of champion, challenger and previous, and how it says so; no server is needed."""
 
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from flows.contest.contest import DATA, EXTENDS, JUDGED, RECIPE, SOURCE, Contest
-from flows.contest.decision import decide
 from flows.lineage.registry import Registry, Version
 from flows.parameters import RetrainParameters
 from flows.recipes.changes import resolve
-from flows.results import EvaluateResult, Headline, ModelScores, Score, StepScores, Survey, over_seeds
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec, DistillationSpec, ModelSpec, TrainingSpec, parse
 
-_SURVEY = Survey(
-    dataset_digest="d" * 64,
-    source="/data/rows",
-    num_rows=90,
-    num_held_out=10,
-    engine="cpu/1",
-    misfit=None,
-    cannot_extend=None,
-)
+from .contest_cases import SURVEY as _SURVEY
+from .contest_cases import contest as _contest
+from .contest_cases import version as _version
+
 _TOKENS = DatasetSpec(name="tokens", path="/data/rows", vocab_size=5)
 
 
@@ -36,16 +28,6 @@ class _Aliases:
         return self._versions.get(alias)
 
 
-def _version(number: int, tags: dict[str, str]) -> Version:
-    return Version("pairflow-x", number, f"m-{number}", "r", (), tags, "")
-
-
-def _contest(champion: Version | None = None, survey: Survey = _SURVEY, **fields: Any) -> Contest:
-    given = {"dataset": DatasetSpec(name="digits"), "name": "x", "trials": 3, **fields}
-    parameters = RetrainParameters.model_validate(given)
-    return Contest(parameters, resolve(parameters.study), "pairflow-x", survey, champion)
-
-
 def _nothing_to_do(contest: Contest, **versions: Version) -> str | None:
     return contest.nothing_to_do(cast(Registry, _Aliases(**versions)))
 
@@ -53,8 +35,25 @@ def _nothing_to_do(contest: Contest, **versions: Version) -> str | None:
 class TestNothingToDo:
     def test_without_a_champion_there_is(self) -> None:
         contest = _contest()
-        assert _nothing_to_do(contest, challenger=_version(1, contest.tags_of(None))) is None
+        assert _nothing_to_do(contest) is None
         assert contest.reason == "there is no champion yet"
+
+    def test_without_a_champion_a_challenger_of_this_was_judged(self) -> None:
+        tags = _contest().tags_of(None)
+        said = _nothing_to_do(_contest(challenger=_version(1, tags)))
+        assert said is not None
+        assert said.startswith("version 1 stays challenger, and nothing is champion of pairflow-x: the data (dddd")
+        for changed, why in (
+            (_contest(challenger=_version(1, tags), method="udlm"), "settings differ from those of version 1"),
+            (_contest(challenger=_version(1, tags | {DATA: "c"})), "data differ from those of version 1"),
+            (_contest(challenger=_version(1, tags | {EXTENDS: "f"})), "the pairs of version 1, the challenger, extend"),
+            # Allowed more steps, the same model may be good enough.
+            (_contest(challenger=_version(1, tags), steps=64), "those of version 1, the challenger, which was judged"),
+            (_contest(challenger=_version(1, tags), margin=0.5), "which was judged otherwise"),
+        ):
+            assert _nothing_to_do(changed) is None
+            assert changed.reason.startswith("there is no champion yet, and ")
+            assert why in changed.reason
 
     def test_the_champion_is_made_of_this(self) -> None:
         champion = _version(3, _contest().tags_of(None))
@@ -132,6 +131,11 @@ class TestSource:
         with pytest.raises(SpecError, match=r"made of /data/others, .* is /data/rows.*NAME\), or --name tokens "):
             _contest(champion, dataset=_TOKENS, name=None).check_source()
 
+    def test_a_challenger_of_another_place(self) -> None:
+        challenger = _version(1, {SOURCE: "/data/others"})
+        with pytest.raises(SpecError, match="the challenger of pairflow-x was made of /data/others"):
+            _contest(None, dataset=_TOKENS, name=None, challenger=challenger).check_source()
+
     def test_what_is_fine(self) -> None:
         champion = _version(1, {SOURCE: "/data/others"})
         for contest in (
@@ -141,95 +145,6 @@ class TestSource:
             _contest(None, dataset=_TOKENS, name=None),
         ):
             contest.check_source()
-
-
-def _scores(trials: list[float], label: str, *, higher: bool = True, **others: float) -> ModelScores:
-    score = Score(mean=sum(trials) / len(trials), std=1, trials=tuple(trials))
-    scores = {"num_valid": score, **{name: Score(mean=value, std=0) for name, value in others.items()}}
-    return ModelScores(
-        method="pairflow",
-        label=label,
-        reference=None,
-        training_seed=0,
-        checkpoint_sha256="s",
-        training_fingerprint="f",
-        evaluation_fingerprint="e",
-        headline=Headline(name="num_valid", label="valid molecules", higher_is_better=higher),
-        facts={},
-        steps=(StepScores(num_steps=4, num_network_calls=5, scores=scores, samples_per_second=1),),
-        mlflow_run_id="r",
-        mlflow_model_id="m",
-    )
-
-
-def _evaluation(*models: ModelScores) -> EvaluateResult:
-    return EvaluateResult(
-        fingerprint="f",
-        models=models,
-        methods=over_seeds(models),
-        costs=(),
-        table="t",
-        figure="f",
-        grid="g",
-        trajectories="t.png",
-        report="r.html",
-        report_address="file:///r.html",
-        skipped=False,
-        seconds=0,
-    )
-
-
-class TestDecision:
-    def test_the_first_one(self) -> None:
-        decision = decide(_contest(), _version(1, {}), _evaluation(_scores([3, 4, 5], "PairFlow")))
-        assert decision.outcome == "first"
-        assert decision.sentence == "Version 1 is the first champion of pairflow-x: valid molecules is 4."
-        assert decision.figures == {"candidate": 4}
-        assert "champion so far" not in decision.page
-
-    def test_a_first_one_that_is_good_for_nothing(self) -> None:
-        decision = decide(_contest(), _version(1, {}), _evaluation(_scores([0, 0, 0], "PairFlow")))
-        assert decision.outcome == "challenger"
-        assert "nothing is champion" in decision.sentence
-        distance = decide(_contest(), _version(1, {}), _evaluation(_scores([0, 0, 0], "PairFlow", higher=False)))
-        assert distance.outcome == "first"  # no better distance than that
-
-    def test_better_and_worse(self) -> None:
-        contest = _contest(_version(1, {DATA: "c" * 64, "pairflow.training_rows": "80"}))
-        good, bad = _scores([20, 21, 22], "PairFlow"), _scores([10, 11, 12], "PairFlow (pairflow-x@champion)")
-        decision = decide(contest, _version(2, {}), _evaluation(good, bad))
-        assert decision.outcome == "promoted"
-        assert decision.sentence.startswith(
-            "Version 2 replaces version 1 as champion: valid molecules at 4 steps is 21"
-        )
-        assert decision.figures["difference"] == 10
-        for line in (
-            "|  | candidate: version 2 | champion so far: version 1 |",
-            "| valid molecules | 21 ± 1 | 11 ± 1 |",
-            "| training rows | 90 | 80 |",
-            f"| dataset digest | {'d' * 12}… | {'c' * 12}… |",
-        ):
-            assert line in decision.page.splitlines()
-        decision = decide(contest, _version(2, {}), _evaluation(bad, good))
-        assert decision.outcome == "challenger"
-        assert decision.sentence.startswith("Version 1 stays champion, version 2 is a challenger:")
-
-    def test_a_score_that_only_one_of_them_has(self) -> None:
-        """Such as a distance over the valid molecules, where one model made none."""
-        contest = _contest(_version(1, {}))
-        have, lack = _scores([20, 21, 22], "PairFlow", internal_diversity=0.8), _scores([0, 0, 0], "the champion")
-        page = decide(contest, _version(2, {}), _evaluation(have, lack)).page
-        assert "| internal diversity | 0.8 | – |" in page.splitlines()
-        page = decide(contest, _version(2, {}), _evaluation(lack, have)).page
-        assert "| internal diversity | – | 0.8 |" in page.splitlines()
-
-    def test_a_champion_of_another_language(self) -> None:
-        survey = _SURVEY.model_copy(update={"misfit": "its vocab_size is 5, that of the data is 6"})
-        contest = replace(_contest(_version(1, {})), survey=survey)
-        assert not contest.comparable
-        decision = decide(contest, _version(2, {}), _evaluation(_scores([3, 4, 5], "PairFlow")))
-        assert decision.outcome == "challenger"
-        assert "its vocab_size is 5" in decision.sentence
 
 
 @pytest.mark.parametrize(

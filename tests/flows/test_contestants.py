@@ -18,9 +18,6 @@ from pairflow.spec import DatasetSpec, EvaluationSpec
 
 from .model_files import trained
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-
 _CONTEXT = JobContext(submission_id=None, flow_run_id="1")
 _EVALUATION = EvaluationSpec(steps=(1, 2), num_samples=6, num_trials=3)
 

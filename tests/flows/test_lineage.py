@@ -13,11 +13,7 @@ from flows.lineage.tracking import Lineage
 
 from .lineage_command import Document, document_of, paired, run_lineage
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.usefixtures("in_this_process"),
-]
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 _NAME = "pairflow-a-name-of-its-own"
 

@@ -10,11 +10,7 @@ import storage
 from .conftest import Cli
 from .lineage_command import Document, document_of, paired, run_lineage
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.usefixtures("in_this_process"),
-]
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def _faults(reference: str) -> dict[str, str]:

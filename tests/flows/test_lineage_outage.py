@@ -37,6 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
         yield made
     finally:
         made.kill()
+    assert made.troubles() == []
 
 
 @pytest.fixture

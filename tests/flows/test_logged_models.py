@@ -29,11 +29,6 @@ from pairflow.spec import DatasetSpec, SamplingSpec
 
 from .model_files import trained
 
-pytestmark = [
-    # MLflow's own: of a SQLAlchemy that is newer than it, and of its own type hints.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-]
-
 _REQUEST = {"n": 16, "steps": 3, "seed": 7, "final_step": "ancestral", "top_p": 0.9}
 _CHAMPION = "models:/pairflow-nci@champion"
 _WRONG: list[tuple[dict[str, Any], str]] = [

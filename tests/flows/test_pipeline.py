@@ -15,9 +15,6 @@ import storage
 
 from .conftest import PIPELINE, Cli
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def result(pipeline_result: dict[str, Any]) -> dict[str, Any]:

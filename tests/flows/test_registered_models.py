@@ -19,9 +19,6 @@ from pairflow.spec import DatasetSpec
 from .conftest import Cli
 from .model_files import trained
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:

@@ -16,11 +16,6 @@ from flows.lineage.registry import Registry
 from flows.lineage.tracking import Lineage
 from flows.lineage.versions import Version, Versions, name_of
 
-pytestmark = [
-    # MLflow's own: of a SQLAlchemy that is newer than it, and of its own type hints.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-]
-
 _WRITES = (
     "update_model_version",
     "set_registered_model_alias",

@@ -21,9 +21,6 @@ from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec
 from pairflow.training import fit
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-
 _NUM_STEPS = 150
 _SETTINGS = {"training.num_steps": _NUM_STEPS, "training.batch_size": 16, "model.hidden_size": 16}
 _COMMAND = [

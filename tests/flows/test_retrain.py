@@ -17,11 +17,7 @@ from flows.results import RetrainResult
 
 from .conftest import Cli
 
-pytestmark = [
-    # MLflow's own, of a SQLAlchemy that is newer than it.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-    pytest.mark.timeout(1500),  # the story is five retrainings, on a machine that may have other work
-]
+pytestmark = pytest.mark.timeout(1500)  # the story is many retrainings, on a machine that may have other work
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RULE: dict[str, Any] = {"name": "story", "steps": 2, "trials": 3, "num_samples": 16}

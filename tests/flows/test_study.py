@@ -16,9 +16,6 @@ from pairflow.spec import RediSpec
 
 from .conftest import Cli
 
-# MLflow's own, of a SQLAlchemy that is newer than it.
-pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
-
 _SETTINGS = {
     "training.num_steps": 6,
     "training.batch_size": 16,

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +22,12 @@ def _free_ports(count: int) -> list[int]:
             each.close()
 
 
-@pytest.fixture(scope="session")
-def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment_of(home: Path) -> dict[str, str]:
+    """Of somebody with this home, and with free ports."""
     prefect, mlflow, ray = _free_ports(3)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
     return inherited | {
-        "PAIRFLOW_HOME": str(tmp_path_factory.mktemp("served")),
+        "PAIRFLOW_HOME": str(home),
         "PAIRFLOW_PREFECT_PORT": str(prefect),
         "PAIRFLOW_MLFLOW_PORT": str(mlflow),
         "PAIRFLOW_RAY_PORT": str(ray),
@@ -40,6 +41,11 @@ def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         "COLUMNS": "200",
         "NO_COLOR": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return environment_of(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +63,12 @@ def user(served: User) -> User:
         up = served.run("up", "--detach")
         assert up.returncode == 0, up.stderr
     return served
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_read(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with servers ends by reading what they all wrote meanwhile."""
+    yield
+    if "user" in request.fixturenames:
+        person: User = request.getfixturevalue("user")
+        assert person.troubles() == []

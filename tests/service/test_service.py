@@ -8,6 +8,15 @@ from pathlib import Path
 from .user import User
 
 _TINY = {"dataset": {"name": "nci", "max_rows": 300}}
+_WORK = {
+    "prefect: scheduler",
+    "prefect: late runs",
+    "prefect: events and automations",
+    "mlflow: writes",
+    "ray: writes and nodes",
+    "reconciler: rounds",
+    *(f"{name}: log" for name in ("prefect", "mlflow", "ray", "worker", "reconciler")),
+}
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 
 
@@ -30,8 +39,10 @@ def test_all_is_well_and_on_loopback(user: User) -> None:
     status = user.run("status", "--json")
     assert status.returncode == 0, status.stdout
     programs = {each["name"]: each for each in json.loads(status.stdout)["programs"]}
-    assert set(programs) == {"prefect", "mlflow", "ray", "worker", "reconciler"}
+    assert set(programs) == {"prefect", "mlflow", "ray", "worker", "reconciler", "watch"}
     assert all(each["healthy"] for each in programs.values())
+    work = json.loads(status.stdout)["work"]
+    assert {each["name"] for each in work if each["healthy"] and each["reason"] is None} == _WORK
     assert programs["prefect"]["url"] == user.prefect
     assert _foreign_listeners(user) == []
     assert "worker 'this-machine' started" in user.run("logs", "worker", "--lines", "100000").stdout.lower()

@@ -113,6 +113,7 @@ def test_a_killed_driver_fails_the_run(user: User, killed: _Pairing) -> None:
 
 def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
     """Kills processes of Ray, and waits for what must follow."""
+    user.spoils("ray")
     driver = user.driver(killed.id)
     for each in [user.process(name) for name in words]:
         each.kill()

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 
 from flows.cluster.protocol import JOB_URL_VARIABLE
+from flows.service import server_logs
+from flows.service.programs import PROGRAM_NAMES
 from flows.service.remains import processes_of
 
 
@@ -27,6 +29,9 @@ class User:
         self.prefect = f"http://127.0.0.1:{environment['PAIRFLOW_PREFECT_PORT']}"
         self.mlflow = f"http://127.0.0.1:{environment['PAIRFLOW_MLFLOW_PORT']}"
         self.ray = f"http://127.0.0.1:{environment['PAIRFLOW_RAY_PORT']}"
+        self._spoiled: set[str] = set()
+        logs = self.home / "service" / "logs"
+        self._logs = {name: server_logs.Tail(logs / f"{name}.log") for name in PROGRAM_NAMES}
 
     def run(self, *arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
         """`pairflow ...` in a terminal of this user."""
@@ -39,7 +44,7 @@ class User:
             check=False,
         )
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def ask(self, path: str, body: Any = None) -> Any:
         """An answer of Prefect's API; None with a body of None is a GET.
 
         Raises:
@@ -86,6 +91,25 @@ class User:
             if flow_run_id is None or (each["metadata"] or {}).get("flow_run_id") == flow_run_id
         }
 
+    def spoils(self, *programs: str) -> None:
+        """What these write until the next look is this test's doing, which kills them."""
+        self._spoiled |= set(programs)
+
+    def troubles(self) -> list[str]:
+        """What the servers wrote since the last look that somebody should know of."""
+        spoiled, self._spoiled = self._spoiled, set()
+        return [
+            f"{name}: {each[:2000]}"
+            for name, tail in self._logs.items()
+            for each in [*tail.read(), *tail.read()]
+            if name not in spoiled and server_logs.is_trouble(name, each)
+        ]
+
+    def work(self) -> dict[str, str | None]:
+        """What `pairflow status` says of each thing that the servers do: why it is not well, or None."""
+        found = json.loads(self.run("status", "--json").stdout)["work"]
+        return {each["name"]: each["reason"] for each in found}
+
     def processes(self) -> list[psutil.Process]:
         """Everything under the supervisor of this home, itself included."""
         return processes_of(self.home)
@@ -127,7 +151,7 @@ class User:
             time.sleep(0.3)
 
 
-def _json(url: str, body: dict[str, Any] | None, **headers: str) -> Any:
+def _json(url: str, body: Any, **headers: str) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json", **headers})  # noqa: S310
     deadline = time.monotonic() + 120

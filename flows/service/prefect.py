@@ -1,0 +1,44 @@
+"""Prefect's server on SQLite, as several runs at once can use it: `python -m flows.service.prefect server start …`.
+
+Prefect 3.8.8 begins its transactions so that they take SQLite's lock for writing only when they first write. One that
+has read by then fails at once ("database is locked") if another wrote meanwhile, whatever timeout is set; under load
+requests end with 503, events are taken twice, and the server stands still for minutes. Begun IMMEDIATE, which Prefect
+does itself where it wants rows locked, they wait for each other in turn, up to a minute. This can go when Prefect does
+so everywhere: `tests/service/test_sqlite.py` says when. PostgreSQL locks rows, and needs none of it.
+"""
+
+import runpy
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+
+def begin_immediately() -> None:
+    """Has every transaction of this process on SQLite begin with the lock for writing."""
+
+    @asynccontextmanager
+    async def begin_transaction(
+        self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        token = SQLITE_BEGIN_MODE.set("IMMEDIATE")
+        try:
+            async with session.begin() as transaction:
+                yield transaction
+        finally:
+            SQLITE_BEGIN_MODE.reset(token)
+
+    AioSqliteConfiguration.begin_transaction = begin_transaction  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Becomes the command `prefect`, with the arguments of this one."""
+    begin_immediately()
+    sys.argv[0] = "prefect"
+    runpy.run_module("prefect", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
