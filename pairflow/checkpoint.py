@@ -7,6 +7,8 @@ A folder is written under a temporary name and renamed when it is complete, so a
 always whole. The files open with plain safetensors and json.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
+from pairflow.data_card import CARD
 from pairflow.devices import resolve_device
 from pairflow.errors import CheckpointError, PairFlowError
 from pairflow.models import ImageShape, build
@@ -82,15 +85,37 @@ def save(directory: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[st
         (partial / _STATE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
         for name in (_TENSORS, _STATE):
             _flush_to_disk(partial / name)
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)
         partial.rename(final)
         _flush_to_disk(directory)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"cannot write checkpoint {final}: {error}; give a folder that can be written") from None
-    for _, old in steps(directory)[:-KEEP_LAST]:
-        shutil.rmtree(old, ignore_errors=True)
+    before = [path for _, path in steps(directory) if path < final and _is_ours(path)]
+    for old in before[: len(before) + 1 - KEEP_LAST]:
+        with contextlib.suppress(OSError):
+            _remove(old)
     return final
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder says itself that it is a checkpoint of ours."""
+    try:
+        return "sha256" in read_state(path)
+    except CheckpointError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint's folder, if all of it is ours; whole for everybody else until it is gone."""
+    if not path.exists():
+        return
+    names = {each.name for each in path.iterdir()}
+    if not names <= {_STATE, _TENSORS, CARD} or (names and not _is_ours(path)):
+        raise FileExistsError(errno.EEXIST, "a folder of that name is there that is not all ours: move it away")
+    aside = path.with_name(f".old-{path.name}-{os.getpid()}")
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def steps(directory: Path) -> list[tuple[int, Path]]:
@@ -137,8 +162,8 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: missing, not JSON, or written by another format version.
     """
     try:
-        state = json.loads((path / _STATE).read_text())
-    except (OSError, ValueError) as error:
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}; {_remedy(path)}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
