@@ -30,7 +30,7 @@ def test_an_index_of_pandas_is_no_position(tmp_path):
 
 
 def test_an_index_of_several_levels_is_no_position(tmp_path):
-    levels = pd.MultiIndex.from_product([range(8), "abcde"], names=["run", None])
+    levels = pd.MultiIndex.from_product([range(8), list("abcde")], names=["run", None])
     FRAME.set_index(levels).to_parquet(tmp_path / "rows.parquet")
     np.testing.assert_array_equal(load(tmp_path / "rows.parquet"), TOKENS)
 
