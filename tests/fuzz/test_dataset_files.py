@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +89,7 @@ def test_text(folder: Path, kind: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("format", [2, 3])
 @fuzzed
 @given(data=st.data())
-def test_zarr(folder: Path, format: int, data: st.DataObject) -> None:
+def test_zarr(folder: Path, format: Literal[2, 3], data: st.DataObject) -> None:
     path = folder / f"rows{format}.zarr"
     shutil.rmtree(path, ignore_errors=True)
     array = zarr.create_array(path, shape=TOKENS.shape, chunks=(5, 4), dtype="uint16", zarr_format=format)
