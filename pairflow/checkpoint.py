@@ -9,6 +9,7 @@ always whole. The files open with plain safetensors and json.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ from torch import nn
 
 from pairflow.data_card import CARD
 from pairflow.devices import resolve_device
-from pairflow.errors import CheckpointError, PairFlowError
+from pairflow.errors import CheckpointError, PairFlowError, SpecError
 from pairflow.models import ImageShape, build
 from pairflow.processes import Process
 from pairflow.processes import build as build_process
@@ -194,6 +195,11 @@ def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: 
     Raises:
         CheckpointError: the first tensor that is missing, has another shape, or has no place in the model.
     """
+    _check_weights(model, tensors, prefix, path)
+    model.load_state_dict({name: tensors[prefix + name] for name in model.state_dict()})
+
+
+def _check_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str, path: Path) -> None:
     own = model.state_dict()
     for name, weight in own.items():
         stored = tensors.get(prefix + name)
@@ -206,7 +212,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: 
     for name in sorted(tensors):
         if name.startswith(prefix) and name.removeprefix(prefix) not in own:
             raise CheckpointError(f"checkpoint {path} is of another architecture: the model has no tensor {name}")
-    model.load_state_dict({name: tensors[prefix + name] for name in own})
 
 
 def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bool = True) -> LoadedModel:
@@ -229,18 +234,22 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
     tensors, state = read(folder)
     try:
         model_spec, training = parse(ModelSpec, state["model"]), parse(TrainingSpec, state["training"])
-        image_shape = None if state["image_shape"] is None else tuple(state["image_shape"])
-        vocab_size, length, step = state["vocab_size"], state["length"], state["step"]
+        image_shape = None if state["image_shape"] is None else _image_shape(state["image_shape"])
+        vocab_size, length, step = (_whole(name, state[name]) for name in ("vocab_size", "length", "step"))
         distilled = state.get("distillation")
         distillation = None if distilled is None else parse(DistillationSpec, distilled)
         process = build_process(training.process, vocab_size)
-        model = build(
+        make = functools.partial(
+            build,
             model_spec,
             vocab_size=vocab_size,
             num_states=process.num_states,
             length=length,
             image_shape=image_shape,
         )
+        with torch.device("meta"):  # sizes that the weights do not have would cost memory first
+            _check_weights(make(), tensors, "ema." if ema else "model.", folder)
+        model = make()
     except KeyError as error:
         raise CheckpointError(f"checkpoint {folder}: {_STATE} has no field {error}") from None
     except PairFlowError as error:
@@ -250,6 +259,19 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
     return LoadedModel(
         model, model_spec, vocab_size, length, image_shape, training, process, distillation, step, state, folder
     )
+
+
+def _whole(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise SpecError(f"{name} is {value!r}, expected a whole number")
+    return value
+
+
+def _image_shape(value: Any) -> ImageShape:
+    if not isinstance(value, list) or len(value) != 3:
+        raise SpecError(f"image_shape is {value!r}, expected [C, H, W]")
+    channels, height, width = (_whole("image_shape", size) for size in value)
+    return channels, height, width
 
 
 def _remedy(path: Path) -> str:

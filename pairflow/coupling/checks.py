@@ -1,4 +1,7 @@
-"""What `couple` is given, checked: an array that carries more than its numbers is never read as if it did not."""
+"""What every way into the coupling asks of what it is given.
+
+An array that carries more than its numbers is never read as if it did not.
+"""
 
 import operator
 from typing import TYPE_CHECKING, Any
@@ -44,6 +47,7 @@ def check_integer(value: Any, name: str, smallest: int, largest: int | None = No
 
 def check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.unsignedinteger]:
     """`array` as the smallest unsigned integers that hold K tokens, without a copy where they already are."""
+    vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
     tokens = _as_integers(array, name)
     if tokens.ndim != 2:
         raise SpecError(f"{name}: got shape {tokens.shape}, expected two axes [rows, length]")
