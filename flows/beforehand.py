@@ -6,10 +6,13 @@ downloads nothing and asks no server.
 
 from typing import Any
 
+from flows import references
 from flows.cluster.protocol import check_store
 from flows.home.settings import Settings, absolute_url
+from flows.lineage import models
 from flows.parameters import FlowParameters
 from flows.recipes.changes import resolve
+from flows.references import Folder, Other
 
 
 def check(parameters: FlowParameters) -> None:
@@ -19,6 +22,7 @@ def check(parameters: FlowParameters) -> None:
         SpecError: the preset has no settings for the dataset, or a setting does not fit another.
         DatasetError: your own data is not there, is no such data, or has no such column.
         StoreError: the store cannot be written, or pairs that are named are not there.
+        CheckpointError: a model that is named by its folder is not there.
     """
     import storage
     from pairflow import datasets
@@ -31,4 +35,10 @@ def check(parameters: FlowParameters) -> None:
     for name in ("pairs", "extend"):
         if isinstance(url := getattr(parameters, name, None), str):
             storage.open_pairs(url)
+    named = (getattr(parameters, "base_model", None), *getattr(parameters, "models", ()))
+    for reference in named:
+        parsed = None if reference is None else references.parse(reference)
+        # A cluster elsewhere may see a folder that is not here; what MLflow has is asked of it by the job.
+        if isinstance(parsed, Folder) or (isinstance(parsed, Other) and settings.ray_address is None):
+            models.resolve(str(reference), settings)
     check_store(settings.store if parameters.store is None else absolute_url(parameters.store))

@@ -77,7 +77,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
         DatasetError: the file is missing, is no such list, or repeats a token.
     """
     try:
-        tokens = json.loads(path.read_text(encoding="utf-8"))
+        tokens = json.loads(path.read_bytes())  # UTF-8, or UTF-16 or UTF-32, which JSON allows
     except FileNotFoundError:
         raise DatasetError(f"the vocabulary {path} does not exist") from None
     except RecursionError:

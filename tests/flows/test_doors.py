@@ -13,10 +13,10 @@ from flows import beforehand
 from flows.home.locks import in_turn
 from flows.jobs.survey import _obstacle
 from flows.lineage.tracing import checks
-from flows.parameters import PairParameters, TrainParameters
+from flows.parameters import DistillParameters, EvaluateParameters, PairParameters, TrainParameters
 from flows.service import remains
 from flows.stages.command_line import assignments, read
-from pairflow.errors import DatasetError, SpecError, StoreError
+from pairflow.errors import CheckpointError, DatasetError, SpecError, StoreError
 from pairflow.spec import CouplingSpec, DatasetSpec, EvaluationSpec, TrainingSpec, parse
 
 
@@ -42,6 +42,12 @@ class TestBeforehand:
             (TrainParameters(pairs="/nowhere/pairs"), StoreError, "no pairs at /nowhere/pairs"),
             (PairParameters(extend="/nowhere/pairs"), StoreError, "no pairs at /nowhere/pairs"),
             (PairParameters(dataset=DatasetSpec(name="smiles", path="/no.smi")), DatasetError, "no.smi does not exist"),
+            (
+                DistillParameters(base_model="/no/model"),
+                CheckpointError,
+                "no model '/no/model': there is no",
+            ),
+            (EvaluateParameters(models=("/no/model",)), CheckpointError, "there is no such folder"),
             (PairParameters(store="/proc/store"), StoreError, "cannot write /proc/store"),
         ],
     )
