@@ -1,5 +1,6 @@
 """Ways in which bytes and JSON go wrong, as hypothesis draws them."""
 
+import copy
 import json
 from typing import Any
 
@@ -31,7 +32,7 @@ _STRANGE: st.SearchStrategy[Any] = st.one_of(
     st.just([]),
     st.just({}),
     st.just({"a": [1, {"b": None}]}),
-)
+).map(copy.deepcopy)  # what is drawn may be altered again
 
 
 @st.composite
