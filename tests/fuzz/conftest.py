@@ -4,13 +4,9 @@ A few examples a door in `make test`; `PAIRFLOW_FUZZ_EXAMPLES=1000 pytest tests/
 """
 
 import os
-import sys
 from datetime import timedelta
-from pathlib import Path
 
 from hypothesis import HealthCheck, settings
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 settings.register_profile(
     "fuzz",

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from damage import altered, damaged, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,8 @@ from pairflow.checkpoint import load_model, read, read_state
 from pairflow.errors import PairFlowError
 from pairflow.spec import ModelSpec, TrainingSpec
 from pairflow.training import fit
+
+from .damage import altered, damaged, fuzzed
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from damage import altered, damaged, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pairflow import datasets
 from pairflow.errors import PairFlowError
 from pairflow.spec import DatasetSpec, parse
+
+from .damage import altered, damaged, fuzzed
 
 TOKENS = (np.arange(12 * 4).reshape(12, 4) * 7 % 11).astype(np.uint16)
 SMILES = "smiles,name\n" + "".join(f'{"C" * i}O,"a, {i}"\n' for i in range(1, 13))

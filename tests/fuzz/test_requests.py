@@ -6,7 +6,6 @@ import os
 from unittest import mock
 
 import pytest
-from damage import fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,8 @@ from flows.parameters import EvaluateParameters, RetrainParameters, StudyParamet
 from flows.recipes.changes import resolve, settable
 from flows.stages.command_line import assignments, command_line, read
 from pairflow.errors import PairFlowError
+
+from .damage import fuzzed
 
 _WORDS = st.one_of(
     st.sampled_from(

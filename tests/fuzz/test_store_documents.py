@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import altered, damaged, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 import storage
 from pairflow.errors import PairFlowError
+
+from .damage import altered, damaged, fuzzed
 
 ROWS = (np.arange(20 * 3).reshape(20, 3) % 7).astype(np.uint8)
 DOCUMENTS = ["_header.json", "_records/00001.json", "_manifest.json"]

@@ -5,15 +5,16 @@ import time
 from pathlib import Path
 
 import pytest
-import storage_formula as formula
 
 import storage
 from pairflow.errors import StoreError
 
+from . import storage_formula as formula
+
 DAY_S = 24 * 3600.0
 
 
-def begin(store: str, header: storage.PairsHeader, num_shards: int) -> str:
+def begin(store, header, num_shards):
     """A coupling of which some shards are written."""
     url = storage.pairs_url(store, header.fingerprint, header.format)
     header = storage.begin_pairs(url, header)
@@ -22,7 +23,7 @@ def begin(store: str, header: storage.PairsHeader, num_shards: int) -> str:
     return url
 
 
-def garbage(store: str, **options: object) -> list[storage.Garbage]:
+def garbage(store, **options):
     """What a day later nobody needs."""
     return storage.find_garbage(
         storage.take_inventory(store), older_than_s=DAY_S, now=time.time() + 2 * DAY_S, **options
