@@ -121,7 +121,7 @@ def _say(inventory: "Inventory", kept: list["Garbage"], going: list["Garbage"], 
 
 
 def export(
-    url: Annotated[str, typer.Argument(help="URL of the pairs, as `pairflow pair` printed it.")],
+    pairs: opt.StoredPairs,
     format: Annotated[PairsFormat, typer.Option(help="File format of the copy.")],
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Rows a shard of the copy; default as in the source.")
@@ -133,8 +133,9 @@ def export(
 ) -> None:
     """Write pairs again in another format or cut, with the same content hash; prints the URL of the copy."""
     import storage
+    from flows.lineage import stored_pairs
 
-    url = absolute_url(url)
+    url = stored_pairs.url_of(pairs)
     store = absolute_url(to) if to is not None else storage.store_of(url)
     copy_url = storage.export_pairs(
         url, format, store_url=store, shard_size=shard_size, progress=sys.stderr.isatty() and not json
