@@ -8,7 +8,8 @@ from typing import Any
 
 from flows import references
 from flows.cluster.protocol import check_store
-from flows.home.settings import Settings, absolute_url
+from flows.home.places import absolute_url
+from flows.home.settings import Settings
 from flows.lineage import models
 from flows.parameters import FlowParameters
 from flows.recipes.changes import resolve
