@@ -7,6 +7,9 @@ A folder is written under a temporary name and renamed when it is complete, so a
 always whole. The files open with plain safetensors and json.
 """
 
+import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
@@ -22,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
+from pairflow.data_card import CARD
 from pairflow.devices import resolve_device
-from pairflow.errors import CheckpointError, PairFlowError
+from pairflow.errors import CheckpointError, PairFlowError, SpecError
 from pairflow.models import ImageShape, build
 from pairflow.processes import Process
 from pairflow.processes import build as build_process
@@ -82,15 +86,37 @@ def save(directory: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[st
         (partial / _STATE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
         for name in (_TENSORS, _STATE):
             _flush_to_disk(partial / name)
-        shutil.rmtree(final, ignore_errors=True)
+        _remove(final)
         partial.rename(final)
         _flush_to_disk(directory)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"cannot write checkpoint {final}: {error}; give a folder that can be written") from None
-    for _, old in steps(directory)[:-KEEP_LAST]:
-        shutil.rmtree(old, ignore_errors=True)
+    before = [path for _, path in steps(directory) if path < final and _is_ours(path)]
+    for old in before[: len(before) + 1 - KEEP_LAST]:
+        with contextlib.suppress(OSError):
+            _remove(old)
     return final
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder says itself that it is a checkpoint of ours."""
+    try:
+        return "sha256" in read_state(path)
+    except CheckpointError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint's folder, if all of it is ours; whole for everybody else until it is gone."""
+    if not path.exists():
+        return
+    names = {each.name for each in path.iterdir()}
+    if not names <= {_STATE, _TENSORS, CARD} or (names and not _is_ours(path)):
+        raise FileExistsError(errno.EEXIST, "a folder of that name is there that is not all ours: move it away")
+    aside = path.with_name(f".old-{path.name}-{os.getpid()}")
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def steps(directory: Path) -> list[tuple[int, Path]]:
@@ -137,8 +163,8 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: missing, not JSON, or written by another format version.
     """
     try:
-        state = json.loads((path / _STATE).read_text())
-    except (OSError, ValueError) as error:
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}; {_remedy(path)}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
@@ -169,6 +195,11 @@ def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: 
     Raises:
         CheckpointError: the first tensor that is missing, has another shape, or has no place in the model.
     """
+    _check_weights(model, tensors, prefix, path)
+    model.load_state_dict({name: tensors[prefix + name] for name in model.state_dict()})
+
+
+def _check_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str, path: Path) -> None:
     own = model.state_dict()
     for name, weight in own.items():
         stored = tensors.get(prefix + name)
@@ -181,7 +212,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], prefix: 
     for name in sorted(tensors):
         if name.startswith(prefix) and name.removeprefix(prefix) not in own:
             raise CheckpointError(f"checkpoint {path} is of another architecture: the model has no tensor {name}")
-    model.load_state_dict({name: tensors[prefix + name] for name in own})
 
 
 def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bool = True) -> LoadedModel:
@@ -204,18 +234,22 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
     tensors, state = read(folder)
     try:
         model_spec, training = parse(ModelSpec, state["model"]), parse(TrainingSpec, state["training"])
-        image_shape = None if state["image_shape"] is None else tuple(state["image_shape"])
-        vocab_size, length, step = state["vocab_size"], state["length"], state["step"]
+        image_shape = None if state["image_shape"] is None else _image_shape(state["image_shape"])
+        vocab_size, length, step = (_whole(name, state[name]) for name in ("vocab_size", "length", "step"))
         distilled = state.get("distillation")
         distillation = None if distilled is None else parse(DistillationSpec, distilled)
         process = build_process(training.process, vocab_size)
-        model = build(
+        make = functools.partial(
+            build,
             model_spec,
             vocab_size=vocab_size,
             num_states=process.num_states,
             length=length,
             image_shape=image_shape,
         )
+        with torch.device("meta"):  # sizes that the weights do not have would cost memory first
+            _check_weights(make(), tensors, "ema." if ema else "model.", folder)
+        model = make()
     except KeyError as error:
         raise CheckpointError(f"checkpoint {folder}: {_STATE} has no field {error}") from None
     except PairFlowError as error:
@@ -225,6 +259,19 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
     return LoadedModel(
         model, model_spec, vocab_size, length, image_shape, training, process, distillation, step, state, folder
     )
+
+
+def _whole(name: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise SpecError(f"{name} is {value!r}, expected a whole number")
+    return value
+
+
+def _image_shape(value: Any) -> ImageShape:
+    if not isinstance(value, list) or len(value) != 3:
+        raise SpecError(f"image_shape is {value!r}, expected [C, H, W]")
+    channels, height, width = (_whole("image_shape", size) for size in value)
+    return channels, height, width
 
 
 def _remedy(path: Path) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetSpec, Spec
 
-_CARD = "data.json"
+CARD = "data.json"
+"""Its name."""
 
 
 class DataCard(Spec):
@@ -25,9 +26,9 @@ class DataCard(Spec):
 
     def write(self, checkpoint: Path) -> None:
         """Leaves the card in a checkpoint's folder, whole or not at all."""
-        partial = checkpoint / f".{_CARD}.partial"
+        partial = checkpoint / f".{CARD}.partial"
         partial.write_text(self.model_dump_json(indent=1) + "\n")
-        partial.replace(checkpoint / _CARD)
+        partial.replace(checkpoint / CARD)
 
     @classmethod
     def read(cls, checkpoint: Path) -> "DataCard | None":
@@ -37,10 +38,10 @@ class DataCard(Spec):
             CheckpointError: the file is there and damaged.
         """
         try:
-            text = (checkpoint / _CARD).read_bytes()
+            text = (checkpoint / CARD).read_bytes()
         except FileNotFoundError:
             return None
         try:
             return cls.model_validate_json(text)
         except ValueError as error:
-            raise CheckpointError(f"{checkpoint / _CARD} is damaged: {error}; remove the file") from None
+            raise CheckpointError(f"{checkpoint / CARD} is damaged: {error}; remove the file") from None

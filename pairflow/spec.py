@@ -7,7 +7,7 @@ coupling and network are here; training, distillation and sampling in `pairflow.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pairflow.names import NameOf
 from pairflow.spec_base import Seed, Spec, canonical_json, fingerprint, parse
@@ -41,8 +41,15 @@ class DatasetSpec(Spec):
     )
     path: str | None = Field(
         None,
-        description="For 'tokens' a .npy, .npz, .parquet or .zarr of integers [M, D], for 'smiles' a .smi, .txt or "
-        ".csv; or a folder of such files (not .zarr), which are read in the order of their names.",
+        description="For 'tokens' a .npy, .npz, .parquet or .zarr of integers [M, D], for 'smiles' a .smi, .txt, "
+        ".csv or .tsv; or a folder of such files (not .zarr), which are read in the order of their names.",
+    )
+    column: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        description="Only with a path: of several columns (or arrays of an .npz), the one to read; default 'smiles' of "
+        "a table of molecules, 'tokens' of one with lists of integers.",
     )
     vocab_size: int | None = Field(
         None, ge=2, le=2**32, description="Only for 'tokens': K, at least the largest token + 1."
@@ -67,21 +74,31 @@ class DatasetSpec(Spec):
 
     @model_validator(mode="after")
     def _tokens_need_a_path(self) -> Self:
-        own = {"vocab_size": self.vocab_size, "vocab_path": self.vocab_path}
+        own: dict[str, str | int | None] = {"vocab_size": self.vocab_size, "vocab_path": self.vocab_path}
         if self.name not in OWN_DATA:
-            own["path"] = self.path
+            own |= {"path": self.path, "column": self.column}
         if self.name != "tokens":
             if given := [key for key, value in own.items() if value is not None]:
-                also = " or 'smiles'" if given == ["path"] else ""
+                also = " or 'smiles'" if set(given) <= {"path", "column"} else ""
                 raise ValueError(f"{', '.join(given)} can only be given for dataset 'tokens'{also}, got '{self.name}'")
             if self.name == "smiles" and self.path is None:
-                raise ValueError("dataset 'smiles' needs a path to a .smi, .txt or .csv file, or to a folder of them")
+                raise ValueError(
+                    "dataset 'smiles' needs a path to a .smi, .txt, .csv or .tsv file, or a folder of them"
+                )
             return self
         if self.path is None:
             raise ValueError("dataset 'tokens' needs a path to a .npy, .npz, .parquet or .zarr array, or to a folder")
         if (self.vocab_size is None) == (self.vocab_path is None):
             raise ValueError("dataset 'tokens' needs exactly one of vocab_size and vocab_path")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that came later is left out where it is not set: fingerprints are those of before."""
+        fields: dict[str, Any] = handler(self)
+        if fields.get("column") is None:
+            fields.pop("column", None)
+        return fields
 
 
 COUPLING_KINDS: dict[str, str] = {

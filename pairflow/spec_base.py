@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +18,18 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, data: Any) -> Any:
+        """Python takes True for 1, and JSON does not."""
+        for name, value in data.items() if isinstance(data, Mapping) else ():
+            values = value if isinstance(value, list | tuple) else (value,)
+            if name in cls.model_fields and any(isinstance(each, bool) for each in values):
+                kinds = _kinds(cls.model_fields[name].annotation)
+                if kinds & {int, float} and bool not in kinds:
+                    raise ValueError(f"{name}: got {value!r}, expected a number")
+        return data
+
     @model_validator(mode="after")
     def _integers_fit_64_bits(self) -> Self:
         """JSON has integers of any length; arrays, databases and clocks have not."""
@@ -25,6 +38,11 @@ class Spec(BaseModel):
             if any(isinstance(each, int) and abs(each) >= 2**63 for each in numbers):
                 raise ValueError(f"{name}: an integer below 2^63 is expected, got one of more digits")
         return self
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that a field's annotation is made of."""
+    return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
 def parse(spec_type: type[S], data: Any) -> S:

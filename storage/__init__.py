@@ -42,6 +42,7 @@ from storage.reader import PairColumn, Pairs, open_pairs
 from storage.repair import Restoration, restore_pairs
 from storage.store import (
     begin_pairs,
+    find_header,
     find_manifest,
     find_pairs,
     has_manifest,
@@ -78,6 +79,7 @@ __all__ = [
     "commit_pairs",
     "export_pairs",
     "find_garbage",
+    "find_header",
     "find_manifest",
     "find_pairs",
     "has_manifest",

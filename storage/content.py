@@ -39,7 +39,7 @@ def check_columns(
     """
     columns: Columns = {}
     for name, given in (("source", source), ("target", target)):
-        tokens = np.asarray(given)
+        tokens = _as_array(name, given, shard)
         _check_shape(name, tokens, column_shape(header, name, shard.num_rows), shard)
         expected = column_dtype(header, name)
         if tokens.dtype.newbyteorder("=") != expected:
@@ -53,7 +53,7 @@ def check_columns(
                 f"{header.vocab_size}: tokens are 0..{header.vocab_size - 1}"
             )
         columns[name] = np.ascontiguousarray(tokens, expected)
-    ids = np.asarray(sample_id)
+    ids = _as_array("sample_id", sample_id, shard)
     _check_shape("sample_id", ids, (shard.num_rows,), shard)
     if ids.dtype.kind not in "iu" or not np.can_cast(ids.dtype, np.int64):
         raise SpecError(f"sample_id of shard {shard.index} must be int64, got {ids.dtype}")
@@ -61,6 +61,16 @@ def check_columns(
         raise SpecError(f"sample_id of shard {shard.index} counts rows from 0, got {int(ids.min())}")
     columns["sample_id"] = np.ascontiguousarray(ids, np.int64)
     return columns
+
+
+def _as_array(name: str, given: npt.ArrayLike, shard: ShardPlan) -> npt.NDArray[Any]:
+    """The numbers of an array, which must be all that it says."""
+    if np.ma.is_masked(given):
+        raise SpecError(f"{name} of shard {shard.index} has masked values; every position needs one")
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length, or a tensor on a GPU
+        raise SpecError(f"{name} of shard {shard.index} cannot be read as an array: {str(error)[:300]}") from None
 
 
 def _check_shape(name: str, array: npt.NDArray[Any], expected: tuple[int, ...], shard: ShardPlan) -> None:

@@ -90,7 +90,7 @@ def states_its_hash(data: bytes) -> bool:
 def _fields(data: bytes, path: str) -> dict[str, Any]:
     try:
         fields = json.loads(data)
-    except ValueError as error:  # also text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # also text that is not UTF-8
         raise ShardCorruptError(f"{path} is damaged: it is not JSON ({error}); {_REMEDY}") from None
     if not isinstance(fields, dict):
         raise ShardCorruptError(f"{path} is damaged: it is not a JSON object; {_REMEDY}")

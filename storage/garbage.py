@@ -1,4 +1,4 @@
-"""What of a store nobody needs any more, and its removal."""
+"""What of a store nobody needs any more, and its removal: of files that are ours by what they say, and no others."""
 
 import contextlib
 import os
@@ -10,9 +10,10 @@ from typing import Literal
 
 from storage.documents import HEADER, MANIFEST
 from storage.filesystem import LocalFolder, open_folder
-from storage.inventory import Inventory, is_temporary
+from storage.inventory import Inventory
+from storage.ownership import is_temporary
 
-Kind = Literal["temporary", "stray", "job", "partial", "unreferenced"]
+Kind = Literal["temporary", "job", "partial", "unreferenced"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,8 @@ class Garbage:
     """Files that can go together.
 
     Attributes:
-        kind: temporary: of a killed writer. stray: in the folder of a committed coupling, which does not know it. job:
-            what a flow and its job told each other. partial: a coupling that was never committed. unreferenced: one
-            that was, and that nobody asked for.
+        kind: temporary: of a killed writer. job: what a flow and its job told each other. partial: a coupling that was
+            never committed. unreferenced: one that was, and that nobody asked for.
         url: what they are, or belong to.
         names: of the files, relative to the store, in the order of their removal.
         num_bytes: of all of them.
@@ -66,15 +66,13 @@ def _find(inventory: Inventory, before: float, needed: set[str] | None) -> Itera
         elif coupling.modified < before and coupling.state == "complete" and needed is not None:
             whole = None if coupling.fingerprint in needed else "unreferenced"
         if whole is not None:
-            names = tuple(sorted(coupling.files, key=_order_of_removal))
-            yield Garbage(whole, coupling.url, names, coupling.num_bytes, coupling.fingerprint)
+            names = tuple(sorted(coupling.own, key=_order_of_removal))
+            num_bytes = sum(coupling.files[name].num_bytes for name in names)
+            yield Garbage(whole, coupling.url, names, num_bytes, coupling.fingerprint)
             continue
-        temporary = [name for name in coupling.files if is_temporary(name)]
-        kinds: tuple[tuple[Kind, Iterable[str]], ...] = (("temporary", temporary), ("stray", coupling.stray))
-        for kind, found in kinds:
-            names = tuple(name for name in found if coupling.files[name].modified < before)
-            if names:
-                yield Garbage(kind, coupling.url, names, sum(coupling.files[name].num_bytes for name in names))
+        left = [name for name in coupling.own if is_temporary(name) and coupling.files[name].modified < before]
+        if left:
+            yield Garbage("temporary", coupling.url, tuple(left), sum(coupling.files[name].num_bytes for name in left))
 
 
 def _order_of_removal(name: str) -> int:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from storage.filesystem import join, open_folder
-from storage.inventory import list_files, list_names
+from storage.listing import list_files, list_names
 from storage.manifest import Manifest, StoredObject
 
 _COUPLING = re.compile(r"([0-9a-f]{64})\.(?:zarr|parquet)")

@@ -80,6 +80,17 @@ def read_header(url: Url) -> PairsHeader:
     return stored_header(open_folder(url))
 
 
+def find_header(url: Url) -> PairsHeader | None:
+    """The header of a coupling that was begun, or None if there is none.
+
+    Raises:
+        StoreError: the store cannot be read.
+        ShardCorruptError: the header is damaged.
+        ManifestVersionError: another format version wrote it.
+    """
+    return read_document(PairsHeader, open_folder(url), HEADER)
+
+
 def has_manifest(url: Url) -> bool:
     """Whether a coupling was committed; its manifest may be damaged since.
 

@@ -135,7 +135,12 @@ class JobFolder:
         data = storage.open_folder(self.url).read(name)
         if data is None:
             return None
-        document: dict[str, Any] = json.loads(data)
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise JobFailedError(f"{self.url}/{name} is damaged: {error}; start the same again") from None
+        if not isinstance(document, dict):
+            raise JobFailedError(f"{self.url}/{name} is damaged: it is no JSON object; start the same again")
         return document
 
 

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from flows.command import data, lineage, models, pairs, registry, service, signals, store
+from flows.command import data, lineage, models, output, pairs, registry, service, signals, store
 from flows.home.network import set_up_network
 from pairflow.errors import PairFlowError, SpecError
 
@@ -33,6 +33,7 @@ for _noun in (data, pairs, store, models, registry, lineage, service):
 def main() -> None:
     """Entry point: an error is one message and exit code 1 (2 if the command line is at fault)."""
     set_up_network()
+    output.prepare()
     with signals.handled():
         try:
             app()

@@ -60,11 +60,6 @@ def flow_command(
             if adjust is not None:
                 adjust(said)
             parameters = read(parameters_type, said, changes)
-            if parameters.dataset.name == "tokens":
-                from pairflow import datasets
-
-                # Your own array is read here once: what is wrong with it is said before any server starts.
-                datasets.load(parameters.dataset, progress=False).part("train")
             result = run_flow(show.__name__, parameters)
             if as_json:
                 print(result.model_dump_json())

@@ -14,11 +14,17 @@ import typer
 from flows.home.addresses import running_servers
 from flows.home.settings import Settings, prepare_environment
 from flows.parameters import FlowParameters
+from flows.stages import beforehand
 from pairflow.errors import PairFlowError
 
 
 def run_flow(name: str, parameters: FlowParameters) -> Any:
-    """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up."""
+    """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up.
+
+    Raises:
+        PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
+    """
+    beforehand.check(parameters)
     settings = Settings.read()
     prepare_environment(settings)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)

@@ -1,18 +1,22 @@
 """`pairflow ls`, `gc` and `export`: what lies in the store, what can go, and pairs in another form."""
 
+import functools
 import json as json_module
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.command import needed_pairs
 from flows.command import options as opt
 from flows.home.places import absolute_url
-from flows.home.settings import Settings, prepare_environment
+from flows.home.settings import Settings
+from pairflow.errors import StoreError
 from pairflow.spec import PairsFormat
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 StoreArgument = Annotated[str | None, typer.Argument(help="Folder or fsspec URL of the store; default PAIRFLOW_STORE.")]
 _HOUR_S = 3600
+_SOME = 5  # files of others in the folder of a coupling that are named
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,8 +50,9 @@ def ls(store: StoreArgument = None, json: opt.Json = False) -> None:
 def gc(
     store: StoreArgument = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; at a terminal it asks otherwise.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also partial couplings that an MLflow run refers to.")
+        bool, typer.Option("--force", help="Also partial couplings that an MLflow run refers to, or may.")
     ] = False,
     unreferenced: Annotated[
         bool, typer.Option("--unreferenced", help="Also complete couplings that no MLflow run refers to.")
@@ -59,33 +65,59 @@ def gc(
     """Remove partial couplings, leftovers of killed writers and old job folders; never what an MLflow run refers to."""
     import storage
 
-    settings = Settings.read()
     inventory = storage.take_inventory(_store_url(store))
-    runs = {} if force and not unreferenced else _runs_by_fingerprint(settings)
-    found = storage.find_garbage(
-        inventory, older_than_s=older_than * _HOUR_S, needed=list(runs) if unreferenced else None
+    if not inventory.is_store:
+        raise StoreError(
+            f"{inventory.url} is no store of PairFlow: nothing in it says that PairFlow wrote it, so nothing is "
+            "removed; name the folder that `pairflow ls` shows pairs of"
+        )
+    # None: there is nobody to ask, which is not the same as that nobody refers to anything.
+    runs = {} if force and not unreferenced else needed_pairs.by_fingerprint(Settings.read())
+    if unreferenced:
+        needed_pairs.check_knows(runs, inventory, insist=not force)
+    find = functools.partial(
+        storage.find_garbage, older_than_s=older_than * _HOUR_S, needed=list(runs or ()) if unreferenced else None
     )
-    kept = [each for each in found if not force and each.fingerprint in runs]
+    found = find(inventory)
+    kept = [each for each in found if not force and each.fingerprint and (runs is None or each.fingerprint in runs)]
     going = [each for each in found if each not in kept]
-    if not dry_run:
+    if not json:
+        _say(inventory, kept, going, runs)
+    if going and not dry_run:
+        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+            typer.confirm(f"Remove {'these' if not json else len(going)} from {inventory.url}?", abort=True, err=True)
+            # Somebody may have gone on with a partial coupling since.
+            now = find(storage.take_inventory(inventory.url))
+            going = [each for each in going if each in now]
         for each in going:
             storage.remove(inventory.url, each)
     if json:
         document: dict[str, Any] = {"url": inventory.url, "dry_run": dry_run}
         document["removed"] = [_garbage_document(each) for each in going]
-        document["kept"] = [_garbage_document(each) | {"mlflow_run_id": runs[each.fingerprint or ""]} for each in kept]
+        document["kept"] = [
+            _garbage_document(each) | {"mlflow_run_id": (runs or {}).get(each.fingerprint or "")} for each in kept
+        ]
         print(json_module.dumps(document))
         return
+    freed = _size(sum(each.num_bytes for each in going))
+    print(f"{freed} {'can be freed' if dry_run else 'freed'} in {inventory.url}")
+
+
+def _say(inventory: "Inventory", kept: list["Garbage"], going: list["Garbage"], runs: Mapping[str, str] | None) -> None:
+    """What goes, what stays and why, before anything is removed."""
     for each in kept:
-        print(
-            f"kept {each.url}: {each.kind}, but MLflow run {runs[each.fingerprint or '']} refers to it; "
-            "--force removes it",
-            file=sys.stderr,
+        because = (
+            f"MLflow run {runs[each.fingerprint or '']} refers to it"
+            if runs is not None
+            else "this home has no MLflow history to ask whether a run refers to it"
         )
+        print(f"kept {each.url}: {each.kind}, but {because}; --force removes it", file=sys.stderr)
+    for coupling in inventory.couplings:
+        for name in coupling.stray[:_SOME]:
+            print(f"left alone {inventory.url}/{name}: these pairs do not know it", file=sys.stderr)
     for each in going:
         count = f"{len(each.names)} file{'s' if len(each.names) > 1 else ''}"
-        print(f"{'would remove' if dry_run else 'removed'} {each.kind}: {each.url} ({count}, {_size(each.num_bytes)})")
-    print(f"{_size(sum(each.num_bytes for each in going))} {'can be freed' if dry_run else 'freed'} in {inventory.url}")
+        print(f"to remove, {each.kind}: {each.url} ({count}, {_size(each.num_bytes)})", flush=True)
 
 
 def export(
@@ -119,20 +151,6 @@ def export(
 
 def _store_url(store: str | None) -> str:
     return Settings.read().store if store is None else absolute_url(store)
-
-
-def _runs_by_fingerprint(settings: Settings) -> dict[str, str]:
-    """MLflow runs that made or used pairs: one for each fingerprint.
-
-    Raises:
-        LineageError: MLflow cannot be reached.
-    """
-    if not settings.has_history:
-        return {}
-    prepare_environment(settings)
-    from flows.lineage.tracking import Lineage
-
-    return Lineage(settings).runs_of_pairs()
 
 
 def _as_document(inventory: "Inventory") -> dict[str, Any]:

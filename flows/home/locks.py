@@ -7,10 +7,13 @@ as well where Prefect's API is embedded in the command.
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pairflow.errors import SpecError
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @contextlib.contextmanager
@@ -48,3 +51,28 @@ def only_one(folder: Path, name: str, holder: str) -> Iterator[str | None]:
         file.write(holder)
         file.flush()
         yield None
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path, name: str, holder: str, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Waits until nobody else holds the lock of a name, and holds it within this block.
+
+    Args:
+        folder: as for `only_one`.
+        name: likewise.
+        holder: likewise.
+        waiting: is told once whom is waited for.
+
+    Raises:
+        SpecError: as `only_one`.
+    """
+    told = False
+    while True:
+        with only_one(folder, name, holder) as other:
+            if other is None:
+                yield
+                return
+        if not told:
+            told = True
+            waiting(other)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)

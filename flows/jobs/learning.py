@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from flows.cluster.protocol import JobContext, ProgressLines
 from flows.home import kept_results
+from flows.home.locks import in_turn
 from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.jobs.machine import in_use, use_threads
@@ -76,13 +77,27 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
         SpecError: base, pairs and data do not fit each other.
     """
     started = time.perf_counter()
-    data, method = work.data, work.method
     folder = settings.runs_dir / work.fingerprint
     lineage = Lineage(settings)
-    found = kept_results.read(folder / "result.json", TrainResult)
-    if found is not None and lineage.finished(data.spec.name, work.stage, work.fingerprint) is not None:
-        _logger.info("nothing to do: this model is trained, its checkpoint is %s", found.checkpoint)
-        return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
+
+    def wait_for(other: str) -> None:
+        _logger.info("%s trains the same model at this moment; this job waits, and takes what that one makes", other)
+
+    # Two at once would write the same checkpoints, and log the model twice. A file, as they may run on two clusters.
+    name = f"{work.stage}-{work.fingerprint}"
+    with in_turn(settings.home / "locks", name, context.submission_id or "another job", wait_for):
+        found = kept_results.read(folder / "result.json", TrainResult)
+        if found is not None and lineage.finished(work.data.spec.name, work.stage, work.fingerprint) is not None:
+            _logger.info("nothing to do: this model is trained, its checkpoint is %s", found.checkpoint)
+            return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
+        return _make(work, folder, lineage, settings, context, started)
+
+
+def _make(
+    work: Learning, folder: Path, lineage: Lineage, settings: Settings, context: JobContext, started: float
+) -> TrainResult:
+    """Trains, going on from the last checkpoint, and logs the model."""
+    data, method = work.data, work.method
     use_threads(settings.threads_per_job, context.num_sharing)
     run = lineage.run(data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context)
     with run as stage:

@@ -11,7 +11,8 @@ from flows.lineage import models
 from flows.requests import SurveyRequest
 from flows.results import Survey
 from pairflow.checkpoint import read_state
-from pairflow.errors import PairFlowError, SpecError
+from pairflow.errors import ManifestVersionError, ShardCorruptError, SpecError
+from pairflow.spec import CouplingSpec
 
 
 def run(request: SurveyRequest, context: JobContext) -> Survey:
@@ -21,6 +22,7 @@ def run(request: SurveyRequest, context: JobContext) -> Survey:
         DatasetError: the data cannot be had.
         CheckpointError: the rival's checkpoint is damaged.
         LineageError: MLflow does not hold the rival.
+        StoreError: the pairs that are to be extended cannot be read.
     """
     settings = Settings.read()
     data = inputs.load(request.dataset, settings)
@@ -28,10 +30,7 @@ def run(request: SurveyRequest, context: JobContext) -> Survey:
     if request.coupling is not None:
         _, engine = inputs.pairs_fingerprint(request.coupling, data.train, request.engine)
         if request.extend is not None:
-            try:
-                check_alike(storage.open_pairs(request.extend), data.train, request.coupling, engine)
-            except PairFlowError as error:
-                cannot_extend = str(error)
+            cannot_extend = _obstacle(request.extend, data, request.coupling, engine)
     if request.rival is not None:
         rival = models.resolve(request.rival, settings)
         try:
@@ -47,6 +46,21 @@ def run(request: SurveyRequest, context: JobContext) -> Survey:
         misfit=misfit,
         cannot_extend=cannot_extend,
     )
+
+
+def _obstacle(url: str, data: inputs.Data, spec: CouplingSpec, engine: str) -> str | None:
+    """Why earlier pairs cannot be extended; None if they can.
+
+    Raises:
+        StoreError: they cannot be read at this moment, which says nothing about them.
+    """
+    try:
+        if not storage.has_manifest(url):
+            return f"there are no whole pairs at {url} any more"
+        check_alike(storage.open_pairs(url), data.train, spec, engine)
+    except (SpecError, ShardCorruptError, ManifestVersionError) as error:
+        return str(error)
+    return None
 
 
 if __name__ == "__main__":

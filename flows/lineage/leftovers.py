@@ -1,6 +1,7 @@
 """Sends what processes that are gone could not: files of outboxes that nobody empties any more."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def send_leftovers(folder: Path, client: MlflowClient, artifacts: Artifacts) -> 
                 continue
             try:
                 _send(file, RunWriter(client, artifacts, late=True))
-            except (MlflowException, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (MlflowException, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 if isinstance(error, MlflowException) and passes(error):
                     raise
                 kept = path.rename(path.with_suffix(".refused"))
@@ -71,5 +72,7 @@ def _send(file: int, writer: RunWriter) -> None:
         writer.deliver(operations)
         ended = operations[-1]["do"] == "end"
         position = end
+    if not position and os.fstat(file).st_size:
+        raise ValueError("no whole line is in it")
     if position and not ended:
         writer.abandon()

@@ -172,9 +172,14 @@ class Outbox:
 
 def read_operations(file: int, start: int) -> tuple[list[Operation], int]:
     """Whole lines of an outbox from a byte on, some of them, and the byte after the last."""
-    data = os.pread(file, _CHUNK, start)
-    whole = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()], start + len(whole)
+    size = _CHUNK
+    while True:
+        data = os.pread(file, size, start)
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole or len(data) < size:
+            break
+        size *= 2  # a line that is longer than that
+    return [json.loads(line) for line in whole.split(b"\n")[:-1]], start + len(whole)
 
 
 @contextlib.contextmanager

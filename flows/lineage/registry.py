@@ -160,7 +160,7 @@ class Registry(Versions):
 
     def _note(self, version: Version, note: str) -> None:
         """Puts a line above the text of a version's page, in place of an earlier one."""
-        lines = version.description.splitlines()
+        lines = version.description.split("\n")
         while lines and (lines[0].startswith(_NOTE) or not lines[0].strip()):
             del lines[0]
         text = "\n".join([f"{_NOTE}{' '.join(note.split())}", "", *lines])

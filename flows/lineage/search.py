@@ -55,9 +55,10 @@ def find_run(client: MlflowClient, experiment_id: str, stage: str, fingerprint: 
     return runs[0] if runs else None
 
 
-def experiment_ids(client: MlflowClient) -> dict[str, str]:
-    """Dataset -> id of its experiment, for all that are ours."""
-    pages = _pages(lambda token: client.search_experiments(ViewType.ACTIVE_ONLY, page_token=token))
+def experiment_ids(client: MlflowClient, *, deleted: bool = False) -> dict[str, str]:
+    """Dataset -> id of its experiment, for all that are ours; those too that somebody has deleted, if wanted."""
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    pages = _pages(lambda token: client.search_experiments(view, page_token=token))
     return {each.name.removeprefix(_PREFIX): each.experiment_id for each in pages if each.name.startswith(_PREFIX)}
 
 

@@ -115,18 +115,20 @@ class Lineage:
         """
         return dict(self.insist(lambda: self.client.get_logged_model(model_id)).tags)
 
-    def runs_of_pairs(self) -> dict[str, str]:
-        """Fingerprint of pairs -> a run that made or used them, of all that were not deleted.
+    def runs_of_pairs(self) -> dict[str, str] | None:
+        """Fingerprint of pairs -> a run that made or used them; None if nothing of ours was ever run there.
+
+        Those that somebody has deleted count as well, as they can be restored.
 
         Raises:
             LineageError: MLflow does not answer.
         """
 
-        def ask() -> dict[str, str]:
-            experiments = list(experiment_ids(self.client).values())
+        def ask() -> dict[str, str] | None:
+            experiments = list(experiment_ids(self.client, deleted=True).values())
             runs = all_runs(self.client, experiments, f"tags.`{tag.PAIRS_FINGERPRINT}` LIKE '%'")
-            active = (run for run in runs if run.info.lifecycle_stage != "deleted")
-            return {run.data.tags[tag.PAIRS_FINGERPRINT]: str(run.info.run_id) for run in active}
+            found = {run.data.tags[tag.PAIRS_FINGERPRINT]: str(run.info.run_id) for run in runs}
+            return found if experiments else None
 
         return self.insist(ask, patience_s=0)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
 from flows.lineage.errors import LineageError
 
@@ -36,9 +36,14 @@ def or_none(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST" and not _is_of_a_page(error):
             return None
         raise
+
+
+def _is_of_a_page(error: MlflowException) -> bool:
+    """Whether something that is no MLflow has answered, as a proxy with a page of its own: it knows of no absence."""
+    return not isinstance(error, RestException) and str(error).startswith("API request to endpoint")
 
 
 def pause_s(attempt: int) -> float:

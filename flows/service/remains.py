@@ -19,6 +19,8 @@ def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil
         with contextlib.suppress(psutil.Error):
             if process.pid == os.getpid() or process.uids().real != os.getuid():
                 continue
+            if process.terminal() is not None:  # somebody's shell that inherited the mark: ours have none
+                continue
             environment = process.environ()
             if environment.get(OWNER_VARIABLE) == str(home) and (with_variable is None or with_variable in environment):
                 found.append(process)

@@ -197,6 +197,8 @@ def assignments(texts: list[str] | None) -> dict[str, Any]:
             raise SpecError(f"--set {text}: expected GROUP.FIELD=VALUE, such as training.num_steps=50")
         try:
             parsed[name.strip()] = json.loads(value)
+        except RecursionError:
+            raise SpecError(f"--set {name}=…: its value is nested too deeply to be a setting") from None
         except ValueError:
             parsed[name.strip()] = value
     return parsed

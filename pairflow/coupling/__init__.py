@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pairflow.coupling.checks import check_keys, check_tokens
+from pairflow.coupling.checks import check_dtype, check_integer, check_keys, check_spec, check_tokens
 from pairflow.coupling.result import Coupled
 from pairflow.errors import SpecError
 from pairflow.rng import Purpose, draw_pairs, uniform_tokens
@@ -59,7 +59,7 @@ def couple(
     engine's version: the size and order of the batch, threads and processes never show in it.
 
     Args:
-        target: [B, D] integers in 0..K−1, D from 1 to 65,535.
+        target: [B, D] integers in 0..K−1, D from 1 to 65,535, of a type that holds K − 1.
         support: [M, D], the data points that the posterior is taken over; `target` itself by default. A row of
             `target` that is not among them is taken to be one more. Fortran order saves a copy.
         vocab_size: K, the vocabulary's size (not the largest token seen), at least 2.
@@ -106,13 +106,18 @@ def couple_counted(
     progress: Callable[[int], None] | None = None,
 ) -> Coupled:
     """As `couple`, and counts how often the support was scanned."""
+    check_spec(spec)
+    vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
     tokens = check_tokens(target, "target", vocab_size)
+    dtype = check_dtype(target, vocab_size)
     name = resolve_engine(engine, spec)
     num_rows, length = tokens.shape
     ids = check_keys(sample_ids, "sample_ids", np.arange(num_rows, dtype=np.uint64))
     copies = check_keys(replicas, "replicas", np.zeros(num_rows, np.uint64), limit=MAX_REPLICAS)
-    if num_threads is not None and num_threads < 1:
-        raise SpecError(f"num_threads: got {num_threads}, expected at least 1")
+    if num_threads is not None:
+        num_threads = check_integer(num_threads, "num_threads", 1)
+    if progress is not None and not callable(progress):
+        raise SpecError(f"progress: got {progress!r}, expected a function of the number of rows done")
     if spec.kind == "independent":
         source = np.empty_like(tokens)
         for start in range(0, num_rows, _ROWS_PER_DRAW):
@@ -137,7 +142,7 @@ def couple_counted(
             num_threads=num_threads or _usable_cores(),
             progress=progress,
         )
-    return replace(coupled, source=coupled.source.astype(np.asarray(target).dtype, copy=False))
+    return replace(coupled, source=coupled.source.astype(dtype, copy=False))
 
 
 def couple_in_parts(
@@ -160,7 +165,11 @@ def couple_in_parts(
         support: the parts, such as `pairflow.coupling.parts.LocalParts`, of what `support_rows` chooses.
         rows_per_batch: rows that are walked together; each takes as many bytes as the support has rows.
     """
+    check_spec(spec)
+    vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
+    rows_per_batch = check_integer(rows_per_batch, "rows_per_batch", 1)
     tokens = check_tokens(target, "target", vocab_size)
+    dtype = check_dtype(target, vocab_size)
     ids = check_keys(sample_ids, "sample_ids", np.arange(len(tokens), dtype=np.uint64))
     copies = check_keys(replicas, "replicas", np.zeros(len(tokens), np.uint64), limit=MAX_REPLICAS)
     coupled = importlib.import_module("pairflow.coupling.batches").couple_batches(
@@ -174,7 +183,7 @@ def couple_in_parts(
         device="cpu",
         progress=progress,
     )
-    return replace(coupled, source=coupled.source.astype(np.asarray(target).dtype, copy=False))
+    return replace(coupled, source=coupled.source.astype(dtype, copy=False))
 
 
 def support_rows(points: NDArray[Any], spec: "CouplingSpec") -> NDArray[Any]:

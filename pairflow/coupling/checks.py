@@ -1,20 +1,54 @@
-"""What every way into the coupling asks of the arrays that it is given."""
+"""What every way into the coupling asks of what it is given.
+
+An array that carries more than its numbers is never read as if it did not.
+"""
+
+import operator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pairflow.errors import SpecError
 
+if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines
+    from pairflow.spec import CouplingSpec
+
 MAX_LENGTH = 65_535
+_FIELDS = ("kind", "num_steps", "seed", "temperature", "epsilon", "support_size")
+
+
+def check_spec(spec: "CouplingSpec") -> None:
+    """Raises SpecError unless it has the fields of a coupling's spec."""
+    if missing := [name for name in _FIELDS if not hasattr(spec, name)]:
+        raise SpecError(
+            f"spec: got {type(spec).__name__} without {missing[0]}, expected a CouplingSpec, such as "
+            "pairflow.spec.CouplingSpec(num_steps=20)"
+        )
+
+
+def check_integer(value: Any, name: str, smallest: int, largest: int | None = None) -> int:
+    """A whole number within its range; True is none, and neither is 4.0.
+
+    Raises:
+        SpecError: something else.
+    """
+    limits = f"at least {smallest}" if largest is None else f"{smallest} to {_shown(largest)}"
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise SpecError(f"{name}: got {value!r}, expected a whole number, {limits}") from None
+    if number < smallest or (largest is not None and number > largest):
+        raise SpecError(f"{name}: got {number}, expected {limits}")
+    return number
 
 
 def check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.unsignedinteger]:
     """`array` as the smallest unsigned integers that hold K tokens, without a copy where they already are."""
-    if not 2 <= vocab_size <= 2**32:
-        raise SpecError(f"vocab_size: got {vocab_size}, expected 2 to 2^32")
-    tokens = np.asarray(array)
-    if tokens.dtype.kind not in "ui":
-        raise SpecError(f"{name}: got an array of {tokens.dtype}, expected integers (token numbers)")
+    vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
+    tokens = _as_integers(array, name)
     if tokens.ndim != 2:
         raise SpecError(f"{name}: got shape {tokens.shape}, expected two axes [rows, length]")
     if 0 in tokens.shape:
@@ -34,17 +68,53 @@ def check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.uns
     return tokens.astype(np.min_scalar_type(vocab_size - 1), copy=False)
 
 
+def check_dtype(array: ArrayLike, vocab_size: int) -> np.dtype[Any]:
+    """The type of `target`, in which the sources come back: it must hold every token, not only those in `target`.
+
+    Raises:
+        SpecError: it does not.
+    """
+    dtype = np.asarray(array).dtype
+    if np.iinfo(dtype).max < vocab_size - 1:
+        raise SpecError(
+            f"target: got an array of {dtype}, which cannot hold every source: tokens go up to {vocab_size - 1} "
+            f"(vocab_size {vocab_size}); cast it with target.astype('{np.min_scalar_type(vocab_size - 1)}')"
+        )
+    return dtype
+
+
 def check_keys(
     keys: ArrayLike | None, name: str, default: NDArray[np.uint64], limit: int | None = None
 ) -> NDArray[np.uint64]:
-    """`keys` as non-negative integers of the default's shape, below `limit`; the default where there are none."""
+    """Non-negative integers, one a row."""
     if keys is None:
         return default
-    array = np.asarray(keys)
-    if array.shape != default.shape or array.dtype.kind not in "ui":
+    array = _as_integers(keys, name)
+    if array.shape != default.shape:
         raise SpecError(f"{name}: got {array.dtype} of shape {array.shape}, expected integers of shape {default.shape}")
     if array.dtype.kind == "i" and int(array.min()) < 0:
         raise SpecError(f"{name}: got {int(array.min())}, expected no negative numbers")
     if limit is not None and int(array.max()) >= limit:
         raise SpecError(f"{name}: got {int(array.max())}, expected numbers below {limit}")
     return array.astype(np.uint64)
+
+
+def _as_integers(array: ArrayLike, name: str) -> NDArray[Any]:
+    if np.ma.is_masked(array):
+        raise SpecError(
+            f"{name}: {int(np.ma.count_masked(array)):,} values are masked, and every position needs a token; fill "
+            f"them with {name}.filled(…), or leave their rows out"
+        )
+    if hasattr(array, "toarray"):
+        raise SpecError(f"{name}: got a sparse {type(array).__name__}; give {name}.toarray()")
+    try:
+        found = np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:  # of unequal rows, or on a GPU
+        raise SpecError(f"{name}: cannot be read as an array: {str(error)[:300]}; expected integers") from None
+    if found.dtype.kind not in "ui":
+        raise SpecError(f"{name}: got an array of {found.dtype}, expected integers (token numbers)")
+    return found
+
+
+def _shown(number: int) -> str:
+    return "2^32" if number == 2**32 else f"{number:,}"

@@ -18,7 +18,7 @@ from pairflow.paths import default_home, user_path
 from pairflow.progress import Progress
 from pairflow.spec import DatasetSpec
 
-__all__ = ["DatasetInfo", "DatasetReport", "TokenDataset", "Vocabulary", "load", "names"]
+__all__ = ["DatasetInfo", "DatasetReport", "TokenDataset", "Vocabulary", "check", "load", "names"]
 
 Loader = Callable[[DatasetSpec, Sources], LoadedRows]
 
@@ -99,7 +99,7 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 "molecules",
                 None,
                 None,
-                "bring your own: SMILES lines in .smi or .txt, or .csv, or a folder of files",
+                "bring your own: SMILES lines in .smi or .txt, a column of .csv or .tsv, or a folder of files",
                 "spec.path",
             ),
             molecules.load_own,
@@ -135,6 +135,35 @@ def load(
     Raises:
         DatasetError: the data cannot be found, downloaded, read, tokenised or split.
     """
+    info, loader = _entry(spec)
+    return assemble(loader(spec, _sources(data_dir, cache_dir, progress)), spec, info)
+
+
+def check(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path | None = None) -> None:
+    """Says what is wrong with a data set as `load` would, in the same words, as far as it can be known at once.
+
+    By the spec, the names of files and their first lines: it downloads nothing and reads no molecule. Your own array is
+    read whole, since that takes a moment. Call it before anything is started for the sake of the data.
+
+    Args:
+        spec: which data.
+        data_dir: as for `load`.
+        cache_dir: as for `load`.
+
+    Raises:
+        DatasetError: the data cannot be had.
+    """
+    info, _ = _entry(spec)
+    sources = _sources(data_dir, cache_dir, progress=False)
+    if spec.name == "tokens":
+        assemble(tokens.load_tokens(spec, sources), spec, info).part("train")
+    elif spec.name == "smiles":
+        molecules.check_own(spec)
+    elif info.origin == _LOCAL_OR_DOWNLOAD:
+        sources.find()  # whether there is such a folder
+
+
+def _entry(spec: DatasetSpec) -> tuple[DatasetInfo, Loader]:
     if spec.name not in _REGISTRY:
         raise DatasetError(f"there is no data set '{spec.name}', expected one of {', '.join(_REGISTRY)}")
     info, loader = _REGISTRY[spec.name]
@@ -142,14 +171,19 @@ def load(
         raise DatasetError(
             f"max_length is for molecules, '{spec.name}' holds {info.kind} of fixed length; leave it out"
         )
-    sources = Sources(
+    if spec.max_length is not None:
+        molecules.check_length(spec.max_length)
+    return info, loader
+
+
+def _sources(data_dir: Path | None, cache_dir: Path | None, progress: Progress) -> Sources:
+    return Sources(
         data_dir=_folder(data_dir, "PAIRFLOW_DATA_DIR"),
         cache_dir=(_folder(None, "PAIRFLOW_HOME") or default_home()) / "downloads"
         if cache_dir is None
         else Path(cache_dir),
         progress=progress,
     )
-    return assemble(loader(spec, sources), spec, info)
 
 
 def _folder(given: Path | None, variable: str) -> Path | None:

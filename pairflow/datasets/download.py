@@ -1,7 +1,8 @@
 """Downloads of published files: checksum, progress, and resume after an interruption.
 
 pooch checks the hash and puts the file in its place; what it lacks is a download that goes on where it stopped.
-An unfinished download is `<name>.part`; a file under its own name has always passed its checksum.
+An unfinished download is `<name>.pairflow-part`, which no browser's is called; a file under its own name that has not
+passed its checksum was put there by somebody, and is moved aside.
 """
 
 import fcntl
@@ -49,10 +50,11 @@ def fetch(remote: RemoteFile, cache_dir: Path, *, progress: Progress = True) -> 
 
     pooch.get_logger().setLevel("WARNING")  # its "downloading" lines would double ours and the bar
     by_hand = f"download it by hand, put it in a folder as {remote.name} and set PAIRFLOW_DATA_DIR to that folder"
-    part = cache_dir / f"{remote.name}.part"
+    part = cache_dir / f"{remote.name}.pairflow-part"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(cache_dir / f"{remote.name}.lock"):
+            _move_aside(cache_dir / remote.name, remote.checksum)
             while True:
                 resumed = part.exists()
                 try:
@@ -79,6 +81,17 @@ def fetch(remote: RemoteFile, cache_dir: Path, *, progress: Progress = True) -> 
         raise DatasetError(f"{remote.url} could not be downloaded ({error}); try again, or {by_hand}") from error
     except OSError as error:
         raise DatasetError(f"{remote.name} cannot be stored in {cache_dir}: {error}") from error
+
+
+def _move_aside(path: Path, checksum: str) -> None:
+    """Gives a file another name that is not the published one: a new download would lie in its place."""
+    import pooch
+
+    algorithm, _, digest = checksum.partition(":")
+    if path.exists() and pooch.file_hash(str(path), algorithm) != digest:
+        kept = path.with_name(f"{path.name}.not-as-published-{time.time_ns()}")
+        path.rename(kept)
+        logger.warning("%s is not the published file, and is kept as %s", path, kept)
 
 
 class _BrokenOffError(Exception):

@@ -74,7 +74,7 @@ def finished_files(folder: Path, endings: Sequence[str]) -> list[Path]:
     finished = [folder / name for name in names if not name.startswith((".", "_")) and not name.endswith(_UNFINISHED)]
     expected = ", ".join(endings)
     for path in finished:
-        if path.is_dir() or not path.name.endswith(tuple(endings)):
+        if path.is_dir() or not path.name.lower().endswith(tuple(endings)):
             what = "a folder" if path.is_dir() else f"a file that ends in {path.suffix!r}"
             raise DatasetError(
                 f"{path} is {what}, expected only files that end in {expected}; move it elsewhere, or put a '_' before "
@@ -106,18 +106,7 @@ def read_bytes(path: Path) -> bytes:
     """
     with reading(path):
         data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
-
-
-def read_text(path: Path) -> str:
-    """Content of a UTF-8 text file, decompressed if its name ends in .gz.
-
-    Raises:
-        DatasetError: it is missing, unreadable, damaged, cut short or not UTF-8.
-    """
-    data = read_bytes(path)
-    with reading(path):
-        return data.decode("utf-8-sig")
+        return gzip.decompress(data) if path.suffix.lower() == ".gz" else data
 
 
 def file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from pairflow.datasets.base import DatasetReport
 from pairflow.datasets.download import RemoteFile
 from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.screening import Screened, Treatment, Verdict, screen
+from pairflow.datasets.smiles_files import check_head
 from pairflow.datasets.vocabulary import Vocabulary, tokenise
 from pairflow.errors import DatasetError
 from pairflow.paths import user_path
@@ -15,7 +16,7 @@ from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.05
 NCI_LENGTH, QM9_LENGTH, ZINC_LENGTH, OWN_LENGTH = 48, 32, 74, 74
-_ENDINGS = (".smi", ".smi.gz", ".txt", ".txt.gz", ".csv", ".csv.gz")
+_ENDINGS = tuple(f"{kind}{packed}" for kind in (".smi", ".txt", ".csv", ".tsv") for packed in ("", ".gz"))
 _EXAMPLES = 3
 
 # Checksum as tensorflow_datasets lists it (tensorflow_datasets/datasets/qm9/checksums.tsv).
@@ -84,10 +85,23 @@ def load_own(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     Unlike an array, text that is cut short cannot be told from a shorter file: write under another name and rename.
     """
     path = user_path(spec.path or "")
-    if not path.is_dir() and not path.name.endswith(_ENDINGS):
+    return _load(_own_files(path), spec, sources, OWN_LENGTH, source=str(path))
+
+
+def check_own(spec: DatasetSpec) -> None:
+    """What can be said of your own SMILES by the names and first lines of their files.
+
+    Raises:
+        DatasetError: as `load_own`.
+    """
+    for path in _own_files(user_path(spec.path or "")):
+        check_head(path, spec.column)
+
+
+def _own_files(path: Path) -> list[Path]:
+    if not path.is_dir() and not path.name.lower().endswith(_ENDINGS):
         raise DatasetError(f"{path} is no file of SMILES: expected one that ends in {', '.join(_ENDINGS)}, or a folder")
-    paths = finished_files(path, _ENDINGS) if path.is_dir() else [path]
-    return _load(paths, spec, sources, OWN_LENGTH, source=str(path))
+    return finished_files(path, _ENDINGS) if path.is_dir() else [path]
 
 
 def _load(
@@ -105,14 +119,14 @@ def _load(
 
     The vocabulary is that of every row that fits D, before any subset is drawn: K does not depend on `max_rows`.
     """
-    length = default_length if spec.max_length is None else spec.max_length
-    if length < 3:
-        raise DatasetError(f"max_length must be at least 3 (<bos>, one token, <eos>), got {length}")
+    length = check_length(default_length if spec.max_length is None else spec.max_length)
     rejected: dict[str, list[str]] = defaultdict(list)
     rows: list[list[str]] = []
     rows_read, sizes = 0, []
     for path in paths:
-        screened = screen(path, treatment=treatment, cache_dir=sources.cache_dir, progress=sources.progress)
+        screened = screen(
+            path, treatment=treatment, column=spec.column, cache_dir=sources.cache_dir, progress=sources.progress
+        )
         fitting = _tokenise(screened, length, path.name, rejected)
         rows += fitting
         sizes.append(len(fitting))
@@ -136,6 +150,17 @@ def _load(
         vocab=vocab,
         num_train=sizes[0] if split else None,
     )
+
+
+def check_length(length: int) -> int:
+    """D, if a molecule can be written in so many tokens.
+
+    Raises:
+        DatasetError: it cannot.
+    """
+    if length < 3:
+        raise DatasetError(f"max_length must be at least 3 (<bos>, one token, <eos>), got {length}")
+    return length
 
 
 def _tokenise(screened: Screened, length: int, name: str, rejected: dict[str, list[str]]) -> list[list[str]]:

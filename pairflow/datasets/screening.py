@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Treatment = Literal["published", "canonical", "standardised"]
 
 # Part of the key of what is kept on disk: raise it whenever the rows below would come out differently.
-_VERSION = 1
+_VERSION = 2
 
 
 class Verdict(IntEnum):
@@ -53,13 +53,16 @@ class Screened:
     verdicts: np.ndarray
 
 
-def screen(path: Path, *, treatment: Treatment, cache_dir: Path, progress: Progress) -> Screened:
+def screen(
+    path: Path, *, treatment: Treatment, column: str | None = None, cache_dir: Path, progress: Progress
+) -> Screened:
     """Reads a file of SMILES and marks the rows that RDKit does not read.
 
     Args:
         path: see `read_smiles`.
         treatment: "published" keeps a readable row's text, "canonical" writes RDKit's canonical SMILES,
             "standardised" first cleans the molecule up (rdMolStandardize) and takes its largest fragment.
+        column: see `read_smiles`.
         cache_dir: the result is kept in its folder `prepared`, by the file's SHA-256.
         progress: whether, and by what, a bar is shown.
 
@@ -68,11 +71,11 @@ def screen(path: Path, *, treatment: Treatment, cache_dir: Path, progress: Progr
     """
     import rdkit
 
-    key = f"{file_sha256(path)} {path.suffixes} {_VERSION} {treatment} {rdkit.__version__}"
+    key = f"{file_sha256(path)} {path.suffixes} {_VERSION} {treatment} {column!r} {rdkit.__version__}"
     kept = cache_dir / "prepared" / f"{path.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     found = _recall(kept)
     if found is None:
-        rows = read_smiles(path, progress=progress)
+        rows = read_smiles(path, column=column, progress=progress)
         judge = _keep_text if treatment == "published" else _rewriter(standardise=treatment == "standardised")
         found = _screen_rows(rows, judge, path.name, progress)
         _keep(found, kept)

@@ -1,17 +1,28 @@
-"""SMILES as they are published: .smi and .csv files, and the archive of QM9."""
+"""SMILES as they are published: .smi, .csv and .tsv files, and the archive of QM9."""
 
-import csv
-import io
+import re
 import tarfile
 from pathlib import Path
 
-from pairflow.datasets.files import read_text, reading
+from pairflow.datasets.files import reading
+from pairflow.datasets.text_files import lines, read_column, read_head, read_text
 from pairflow.errors import DatasetError
 from pairflow.progress import Progress, bar
 
+_COLUMN = "smiles"
+_TABLES = (".csv", ".tsv")
+_BLANKS = re.compile("[ \t]+")
 
-def read_smiles(path: Path, *, progress: Progress) -> list[str]:
-    """One SMILES a row, as published, from a .smi, .csv or QM9 .tar.bz2 file (.gz of the first two as well).
+
+def read_smiles(path: Path, *, column: str | None = None, progress: Progress) -> list[str]:
+    """One SMILES a row, as published, from a .smi, .txt, .csv, .tsv (.gz of these as well) or QM9 .tar.bz2 file.
+
+    Of a row only the SMILES is taken: what follows it after a blank is a name, or an extension (CXSMILES).
+
+    Args:
+        path: of the file.
+        column: that holds the SMILES; "smiles" of a table by default. With it, a .smi has a header too.
+        progress: whether, and by what, a bar is shown.
 
     Raises:
         DatasetError: the file cannot be read, is damaged, or has no SMILES where they should be.
@@ -19,20 +30,31 @@ def read_smiles(path: Path, *, progress: Progress) -> list[str]:
     if path.name.endswith(".tar.bz2"):
         return _read_qm9_archive(path, progress)
     text = read_text(path)
-    if ".csv" in path.suffixes:
-        return _read_csv(text, path)
-    # The SMILES is the first field; a name may follow it.
-    return [next(iter(line.split(maxsplit=1)), "") for line in text.splitlines()]
+    if is_table(path, column):
+        return [_first(field) for field in read_column(text, path, column, _COLUMN)]
+    return [_first(line) for line in lines(text)]
 
 
-def _read_csv(text: str, path: Path) -> list[str]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        if "smiles" not in (rows.fieldnames or ()):
-            raise DatasetError(f"{path} has columns {list(rows.fieldnames or ())}, expected one named 'smiles'")
-        return [(row["smiles"] or "").strip() for row in rows]
-    except csv.Error as error:
-        raise DatasetError(f"{path}, line {rows.line_num}, is not CSV: {error}") from error
+def check_head(path: Path, column: str | None) -> None:
+    """What can be said of a file by its first lines: whether it is text, and has the column.
+
+    Raises:
+        DatasetError: as `read_smiles`.
+    """
+    head = read_head(path)
+    if is_table(path, column):
+        header = lines(head)[:1] if '"' not in head.partition("\n")[0] else [head]
+        next(read_column("".join(header), path, column, _COLUMN), None)
+
+
+def is_table(path: Path, column: str | None) -> bool:
+    """Whether the first line of a file names columns."""
+    return column is not None or any(suffix.lower() in _TABLES for suffix in path.suffixes)
+
+
+def _first(field: str) -> str:
+    """The SMILES at the beginning of a field or line: cut at blanks only, as any other character may be a mistake."""
+    return _BLANKS.split(field.strip(" \t\r\n"), maxsplit=1)[0]
 
 
 def _read_qm9_archive(path: Path, progress: Progress) -> list[str]:
@@ -47,9 +69,9 @@ def _read_qm9_archive(path: Path, progress: Progress) -> list[str]:
             stream = archive.extractfile(member)
             if stream is None:
                 continue
-            lines = stream.read().decode("ascii").splitlines()
+            cut = lines(stream.read().decode("ascii"))
             try:
-                smiles.append(lines[int(lines[0]) + 3].split("\t")[1].strip())
+                smiles.append(cut[int(cut[0]) + 3].split("\t")[1].strip())
             except (ValueError, IndexError):
                 raise DatasetError(f"{path}: {member.name} is not laid out as QM9's XYZ files are") from None
     return smiles

@@ -1,7 +1,11 @@
 """`pairflow verify --repair`, `ls`, `gc` and `export`, from the command line, on a real Ray cluster and real MLflow."""
 
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +151,7 @@ def test_gc_removes_what_nobody_needs_and_keeps_what_mlflow_refers_to(
     done = cli("gc", store, "--older-than", 0)
     assert done.code == 0, done.stderr
     assert f"kept {copy}: partial, but MLflow run {made['mlflow_run_id']} refers to it" in done.stderr
-    assert f"removed partial: {unknown}" in done.stdout
+    assert f"to remove, partial: {unknown}" in done.stdout
     assert not Path(unknown).exists()
     assert Path(copy).is_dir()
     forced = _json(cli("gc", store, "--older-than", 0, "--force", "--json"))
@@ -160,11 +164,76 @@ def test_gc_of_whole_couplings_asks_mlflow(cli: Cli, copy: str, made: dict[str, 
     arguments = ["gc", store, "--older-than", 0, "--unreferenced", "--force", "--json"]
     assert _json(cli(*arguments))["removed"] == []
     assert storage.verify_pairs(copy, progress=False).ok
-    # Another MLflow, in which nothing was ever run: nobody refers to the pairs.
+    # A home in which nothing was ever run: nobody was asked, so nobody said that these are not needed.
     elsewhere = {"PAIRFLOW_HOME": str(tmp_path / "home")}
-    assert [each["url"] for each in _json(cli(*arguments, **elsewhere))["removed"]] == [copy]
-    assert not Path(copy).exists()
+    refused = cli(*arguments, **elsewhere)
+    assert refused.code == 1
+    assert "no MLflow history was found to ask which of the 1 couplings" in refused.stderr
+    assert storage.verify_pairs(copy, progress=False).ok
     assert not (tmp_path / "home" / "mlflow").exists()
+
+
+def test_gc_without_a_history_keeps_partial_couplings_too(cli: Cli, copy: str, tmp_path: Path) -> None:
+    (Path(copy) / "_manifest.json").unlink()
+    arguments = ["gc", storage.store_of(copy), "--older-than", 0, "--json"]
+    elsewhere = {"PAIRFLOW_HOME": str(tmp_path / "home")}
+    kept = _json(cli(*arguments, **elsewhere))
+    assert (kept["removed"], [(each["url"], each["mlflow_run_id"]) for each in kept["kept"]]) == ([], [(copy, None)])
+    # What an earlier run could not send to an MLflow that was away refers to its pairs all the same.
+    unsent = tmp_path / "home" / "mlflow" / "unsent" / "pair-x.jsonl"
+    unsent.parent.mkdir(parents=True)
+    unsent.write_text(json.dumps({"do": "tags", "tags": {"pairs_fingerprint": Path(copy).stem}}) + "\n")
+    kept = _json(cli(*arguments, **elsewhere))
+    assert [each["mlflow_run_id"] for each in kept["kept"]] == ["pair-x.jsonl"]
+    assert [each["url"] for each in _json(cli(*arguments, "--force", **elsewhere))["removed"]] == [copy]
+
+
+def test_gc_refuses_a_history_that_knows_nothing_of_the_store(cli: Cli, copy: str, tmp_path: Path) -> None:
+    """As that of another home: only --force takes its word."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/other.db")
+    experiment = client.create_experiment("pairflow-digits", artifact_location=str(tmp_path))
+    deleted = client.create_run(experiment, tags={"pairflow.pairs_fingerprint": "ab" * 32})
+    arguments = ["gc", storage.store_of(copy), "--older-than", 0, "--unreferenced", "--json"]
+    other = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/other.db"}
+    refused = cli(*arguments, **other)
+    assert (refused.code, "refers to none of the 1 couplings" in refused.stderr) == (1, True)
+    # A deleted run can be restored: it refers to its pairs.
+    client.set_tag(deleted.info.run_id, "pairflow.pairs_fingerprint", Path(copy).stem)
+    client.delete_run(deleted.info.run_id)
+    assert _json(cli(*arguments, **other))["removed"] == []
+    assert Path(copy, "_manifest.json").exists()
+
+
+def test_gc_refuses_a_folder_that_is_no_store(cli: Cli, tmp_path: Path) -> None:
+    script = tmp_path / "jobs" / "slurm" / "train.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text("sbatch")
+    refused = cli("gc", tmp_path, "--older-than", 0, "--force")
+    assert (refused.code, "is no store of PairFlow" in refused.stderr) == (1, True)
+    assert script.read_text() == "sbatch"
+
+
+def test_gc_asks_at_a_terminal(cli: Cli, bare_environment: dict[str, str], copy: str) -> None:
+    (Path(copy) / "_manifest.json").unlink()
+    arguments = ["gc", storage.store_of(copy), "--older-than", "0", "--force"]
+    for answer, code, there in (("n", 1, True), ("y", 0, False)):
+        typed, shown = pty.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "flows.command.app", *arguments],
+            env=bare_environment,
+            stdin=shown,
+            stdout=subprocess.PIPE,
+            stderr=shown,
+            text=True,
+        ) as command:
+            os.write(typed, f"{answer}\n".encode())
+            listed, _ = command.communicate(timeout=120)
+        os.close(typed)
+        os.close(shown)
+        assert (command.returncode, Path(copy).exists()) == (code, there)
+        assert f"to remove, partial: {copy}" in listed
 
 
 def test_export_writes_the_same_pairs_in_another_form(cli: Cli, made: dict[str, Any], tmp_path: Path) -> None:

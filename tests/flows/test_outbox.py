@@ -1,5 +1,6 @@
 """What a stage logs on its way to MLflow: which failures are waited out, and the file that nothing is lost from."""
 
+import json
 import resource
 import threading
 import time
@@ -7,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 
 from flows.lineage.errors import LineageError
 from flows.lineage.leftovers import send_leftovers
-from flows.lineage.outbox import Operation, Outbox
-from flows.lineage.waiting import first_line, insist, passes
+from flows.lineage.outbox import Operation, Outbox, read_operations
+from flows.lineage.waiting import first_line, insist, or_none, passes
 
 
 class TestWaiting:
@@ -112,3 +114,47 @@ class TestOutbox:
         (tmp_path / "file").write_text("")
         with pytest.raises(LineageError, match="cannot write"):
             Outbox(tmp_path / "file", "train", lambda _: None, "http://x")
+
+
+class TestOthersFiles:
+    """What lies among the outboxes is removed only if MLflow has taken what it says."""
+
+    def test_a_line_longer_than_a_chunk_is_read_whole(self, tmp_path: Path) -> None:
+        lines = [{"do": "begin", "text": "x" * 3_000_000}, {"do": "end\u2028\x1c"}]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+        with (tmp_path / "a.jsonl").open("rb") as file:
+            first, end = read_operations(file.fileno(), 0)
+            second, last = read_operations(file.fileno(), end)
+        assert [*first, *second] == lines
+        assert last == (tmp_path / "a.jsonl").stat().st_size
+
+    @pytest.mark.parametrize(
+        "text", ["not JSON\n", "torn off in the first li", '{"mine": 1}\n', "[1]\n", "[" * 99_999 + "\n"]
+    )
+    def test_what_is_no_outbox_is_kept(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "diary.jsonl").write_text(text)
+        sent = send_leftovers(tmp_path, MlflowClient(f"sqlite:///{tmp_path}/x.db"), lambda _: None)
+        (kept,) = sent.refused
+        assert (sent.sent, kept.read_text()) == ((), text)
+
+
+def test_a_page_that_is_not_mlflows_is_no_answer() -> None:
+    """A proxy's 404 has no word about models; MLflow's own has."""
+
+    def proxy() -> None:
+        raise MlflowException(
+            "API request to endpoint /api/2.0/mlflow/registered-models/get failed with error code 404 != 200. "
+            "Response body: '<html>nginx'",
+            RESOURCE_DOES_NOT_EXIST,
+        )
+
+    def mlflow() -> None:
+        raise RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"})
+
+    def store() -> None:
+        raise MlflowException("no such model", RESOURCE_DOES_NOT_EXIST)
+
+    with pytest.raises(MlflowException, match="nginx"):
+        or_none(proxy)
+    assert or_none(mlflow) is None
+    assert or_none(store) is None

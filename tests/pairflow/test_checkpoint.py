@@ -158,3 +158,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_no_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=f"no checkpoint at {tmp_path}"):
         load_model(tmp_path)
+
+
+def test_folders_that_are_only_called_as_checkpoints_are_kept(tmp_path):
+    """Another program's, one that holds somebody's notes, and one that is in the way."""
+    foreign = tmp_path / "step-00000001" / "state.json"
+    foreign.parent.mkdir()
+    foreign.write_text('{"step": 1, "optimizer": "theirs"}')
+    later = tmp_path / "step-00000099" / "state.json"
+    later.parent.mkdir()
+    later.write_text("{}")
+    for step in (2, 3, 4, 5, 6):
+        checkpoint.save(tmp_path, {}, {"step": step})
+        if step == 3:
+            (tmp_path / "step-00000003" / "notes.txt").write_text("the best one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"step-{step:08}"
+        for step in (1, 3, 5, 6, 99)  # 3 whole, for the notes in it
+    ]
+    assert checkpoint.read_state(tmp_path / "step-00000003")["step"] == 3
+    with pytest.raises(CheckpointError, match=r"step-00000099: .*not all ours: move it away"):
+        checkpoint.save(tmp_path, {}, {"step": 99})
+    assert (foreign.read_text(), later.read_text()) == ('{"step": 1, "optimizer": "theirs"}', "{}")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -3,7 +3,9 @@
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +24,13 @@ def formula_support(num_rows: int, length: int, vocab_size: int) -> np.ndarray:
 
 SUPPORT = formula_support(90, 14, 43)
 WHOLE = couple(SUPPORT, vocab_size=43, spec=SPEC)
+
+
+def test_arrays_of_other_libraries_are_their_values():
+    """A pandas frame's index is no token; big-endian bytes and masked arrays without a mask are plain numbers."""
+    frame = pd.DataFrame(SUPPORT, index=np.arange(len(SUPPORT)) * 7)
+    for tokens in (frame, SUPPORT.astype(">u4"), np.ma.masked_array(SUPPORT), torch.from_numpy(SUPPORT.astype(int))):
+        np.testing.assert_array_equal(couple(tokens, vocab_size=43, spec=SPEC), WHOLE)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
@@ -143,9 +152,27 @@ def test_progress_adds_up():
         ({"support": np.full((3, 2), 7)}, "support: token 7"),
         ({"sample_ids": [0, 1]}, r"expected integers of shape \(3,\)"),
         ({"sample_ids": [0, 1, -2]}, "got -2, expected no negative"),
-        ({"sample_ids": [0.0, 1.0, 2.0]}, "got float64"),
+        ({"sample_ids": [0.0, 1.0, 2.0]}, "got an array of float64"),
         ({"engine": "gpu"}, "got 'gpu', expected 'auto' or one of cpu, cuda, dense"),
         ({"num_threads": 0}, "num_threads: got 0"),
+        ({"num_threads": 1.5}, "num_threads: got 1.5, expected a whole number"),
+        ({"vocab_size": 5.0}, "vocab_size: got 5.0, expected a whole number, 2 to 2"),
+        ({"vocab_size": True}, "vocab_size: got True, expected a whole number"),
+        ({"vocab_size": None}, "vocab_size: got None"),
+        ({"spec": None}, "spec: got NoneType without kind, expected a CouplingSpec"),
+        ({"spec": {"num_steps": 3}}, "spec: got dict without kind"),
+        ({"progress": 7}, "progress: got 7, expected a function"),
+        ({"target": [[1, 2], [3]]}, "target: cannot be read as an array"),
+        ({"target": np.ma.masked_equal([[1, 2], [3, 4]], 3)}, r"target: 1 values are masked.*target\.filled"),
+        ({"target": scipy.sparse.csr_array(np.eye(3, dtype=np.uint8))}, r"sparse csr_array; give target\.toarray"),
+        ({"target": pd.DataFrame({"a": [1, None]}, dtype="Int64")}, "got an array of float64"),
+        ({"target": pd.DataFrame({"a": ["x", 1]})}, "got an array of object"),
+        ({"target": np.zeros(3, dtype=[("a", "u1"), ("b", "u1")])}, "got an array of .*'a'"),
+        ({"target": np.zeros((3, 2), "m8[s]")}, "got an array of timedelta"),
+        ({"target": np.zeros((3, 2), bool)}, "got an array of bool"),
+        ({"target": np.array(3)}, r"got shape \(\)"),
+        ({"target": np.zeros((3, 2), np.int8), "vocab_size": 200}, "int8, which cannot hold every source: .* to 199"),
+        ({"sample_ids": np.ma.masked_less(np.arange(3), 1)}, "sample_ids: 1 values are masked"),
     ],
 )
 def test_bad_input_says_what_was_expected(arguments, message):

@@ -109,8 +109,8 @@ def test_a_later_call_goes_on_where_the_last_one_stopped(tmp_path, server, remot
         DatasetError, match=r"could not be downloaded .*broke off.*as data\.bin and set PAIRFLOW_DATA_DIR"
     ):
         fetch(remote, tmp_path, progress=False)
-    assert files(tmp_path) == {"data.bin.part"}
-    assert (tmp_path / "data.bin.part").read_bytes() == CONTENT[:300_000]
+    assert files(tmp_path) == {"data.bin.pairflow-part"}
+    assert (tmp_path / "data.bin.pairflow-part").read_bytes() == CONTENT[:300_000]
     assert fetch(remote, tmp_path, progress=False).read_bytes() == CONTENT
     assert server.requests == [None, "bytes=100000-", "bytes=200000-", "bytes=300000-"]
     assert files(tmp_path) == {"data.bin"}
@@ -123,14 +123,14 @@ def test_a_server_that_ignores_range_sends_all_again(tmp_path, server, remote):
 
 
 def test_a_whole_part_only_has_to_be_checked(tmp_path, server, remote):
-    (tmp_path / "data.bin.part").write_bytes(CONTENT)
+    (tmp_path / "data.bin.pairflow-part").write_bytes(CONTENT)
     assert fetch(remote, tmp_path, progress=False).read_bytes() == CONTENT
     assert server.requests == ["bytes=700000-"]
 
 
 @pytest.mark.parametrize("part", [b"\0" * 1000, b"\0" * 900_000])
 def test_a_part_of_another_file_is_thrown_away(tmp_path, server, remote, part):
-    (tmp_path / "data.bin.part").write_bytes(part)
+    (tmp_path / "data.bin.pairflow-part").write_bytes(part)
     assert fetch(remote, tmp_path, progress=False).read_bytes() == CONTENT
     assert server.requests == [f"bytes={len(part)}-", None]
 
@@ -151,9 +151,13 @@ def test_md5_checksums(tmp_path, remote):
     assert fetch(known, tmp_path, progress=False).read_bytes() == CONTENT
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_again(tmp_path, remote):
+def test_another_file_of_that_name_in_the_cache_is_kept(tmp_path, remote):
     (tmp_path / "data.bin").write_bytes(CONTENT[:-1])
+    (tmp_path / "data.bin.part").write_bytes(b"a browser's")
     assert fetch(remote, tmp_path, progress=False).read_bytes() == CONTENT
+    (kept,) = tmp_path.glob("data.bin.not-as-published-*")
+    assert kept.read_bytes() == CONTENT[:-1]
+    assert (tmp_path / "data.bin.part").read_bytes() == b"a browser's"
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])

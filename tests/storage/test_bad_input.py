@@ -94,6 +94,8 @@ def test_headers(change, message):
         ({"sample_id": np.arange(7.0)}, "sample_id .*int64, got float64"),
         ({"sample_id": np.arange(7, dtype=np.uint64)}, "got uint64"),
         ({"sample_id": np.arange(-1, 6)}, "counts rows from 0, got -1"),
+        ({"source": np.ma.masked_equal(np.zeros((7, 6), np.uint8), 0)}, "source of shard 1 has masked values"),
+        ({"target": [[1, 2], [3]]}, "target of shard 1 cannot be read as an array"),
         ({"index": 6}, "shard 6 is not in the plan: there are 6"),
         ({"index": -1}, "shard -1"),
         ({"index": 5}, r"shard 5 \(rows 35 to 39\) must have shape \(5, 6\)"),

@@ -1,5 +1,6 @@
 """What a store holds, what of it can go, and couplings in another form."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -134,35 +135,49 @@ def test_whole_couplings_stay_unless_it_is_said_which_are_needed(format, store):
     assert garbage(store, needed=[], now=time.time()) == []
 
 
-def test_leftovers_of_killed_writers_and_files_that_no_manifest_knows(format, tmp_path):
+def test_leftovers_of_killed_writers_go_and_files_that_no_manifest_knows_stay(format, tmp_path):
     url = formula.write(str(tmp_path), formula.header(format, 7))
     before = {path for path in Path(url).rglob("*") if path.is_file()}
     leftover = Path(url) / "_records" / f".00003.json.{'0f' * 16}.tmp"
-    stray = Path(url) / ("source/c.99.0" if format == "zarr" else "part-00099.parquet")
-    for path in (leftover, stray):
+    others = [
+        Path(url) / ("source/c.99.0" if format == "zarr" else "part-00099.parquet"),
+        Path(url) / "_records" / f".diary.{'0f' * 16}.tmp",
+        Path(url) / "notes.txt",
+    ]
+    for path in (leftover, *others):
         path.write_bytes(b"half")
-    found = garbage(str(tmp_path))
-    assert {(each.kind, *(tmp_path / name for name in each.names)) for each in found} == {
-        ("temporary", leftover),
-        ("stray", stray),
-    }
-    for each in found:
+    (found,) = garbage(str(tmp_path))
+    assert (found.kind, [tmp_path / name for name in found.names]) == ("temporary", [leftover])
+    (coupling,) = storage.take_inventory(tmp_path).couplings
+    assert {tmp_path / name for name in coupling.stray} == set(others)
+    for each in garbage(str(tmp_path), needed=[]):  # the whole of it, and what lies beside it stays
         storage.remove(tmp_path, each)
-    assert {path for path in Path(url).rglob("*") if path.is_file()} == before
+    assert {path for path in Path(url).rglob("*") if path.is_file()} == set(others)
+    assert leftover not in before
+
+
+def job(store: Path, name: str, *files: str, submission_id: str | None = None) -> Path:
+    folder = store / "jobs" / name
+    folder.mkdir(parents=True)
+    context = {"submission_id": submission_id or name, "flow_run_id": "f"}
+    (folder / "request.json").write_text(json.dumps({"parameters": {}, "context": context}))
+    for file in files:
+        (folder / file).write_text("{}")
+    return folder
 
 
 def test_old_job_folders_are_garbage(tmp_path):
-    for name, file in (("pair-1", "result.json"), ("pair-2", "error.json"), ("pair-3", "request.json")):
-        (tmp_path / "jobs" / name).mkdir(parents=True)
-        (tmp_path / "jobs" / name / "request.json").write_text("{}")
-        (tmp_path / "jobs" / name / file).write_text("{}")
-    states = {Path(job.url).name: job.state for job in storage.take_inventory(tmp_path).jobs}
+    job(tmp_path, "pair-1", "result.json")
+    job(tmp_path, "pair-2", "error.json", "mine.txt", f".result.json.{'0f' * 16}.tmp")
+    job(tmp_path, "pair-3")
+    states = {Path(each.url).name: each.state for each in storage.take_inventory(tmp_path).jobs}
     assert states == {"pair-1": "finished", "pair-2": "failed", "pair-3": "unfinished"}
     young = time.time() + 2 * DAY_S
     os.utime(tmp_path / "jobs" / "pair-3" / "request.json", (young, young))
     for each in garbage(str(tmp_path)):
         storage.remove(tmp_path, each)
-    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["pair-3"]
+    left = {path.relative_to(tmp_path / "jobs").as_posix() for path in (tmp_path / "jobs").rglob("*.*")}
+    assert left == {"pair-3/request.json", "pair-2/mine.txt"}
 
 
 @pytest.mark.parametrize("other", ["zarr", "parquet"])

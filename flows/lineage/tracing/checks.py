@@ -1,13 +1,14 @@
 """Whether what a trace names is there: pairs in their store, checkpoints, files of logged models."""
 
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 import storage
 from flows.lineage.tracing.nodes import Node, Trace
-from pairflow.errors import ManifestVersionError, PairFlowError, ShardCorruptError, StoreError
+from pairflow.errors import ManifestVersionError, ShardCorruptError, StoreError
 from storage import Manifest
 
 _SOME = 3  # faults of one coupling that are spelt out
@@ -28,8 +29,18 @@ def check(trace: Trace) -> None:
             _check_artifacts(node)
         elif "checkpoint" in node.facts:
             path = Path(node.facts["checkpoint"])
-            if not (path / "state.json").is_file() and _is_here(hosts.get(node.id)):
-                node.faults.append(f"its checkpoint {path} is not there")
+            if (fault := _absence(path / "state.json")) is not None and _is_here(hosts.get(node.id)):
+                node.faults.append(f"its checkpoint {path} {fault}")
+
+
+def _absence(path: Path) -> str | None:
+    """Why a file is not seen, or None; one that may not be looked at is not the same as one that is not there."""
+    try:
+        return None if stat.S_ISREG(path.stat().st_mode) else "is not there"
+    except (FileNotFoundError, NotADirectoryError):
+        return "is not there"
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
 
 
 def _is_here(host: str | None) -> bool:
@@ -81,10 +92,14 @@ def _state_of(url: str) -> tuple[str, list[str], dict[str, Any]]:
 
 def _partial(url: str) -> tuple[str, list[str], dict[str, Any]]:
     try:
-        header = storage.read_header(url)
-        missing = storage.missing_shards(url, header)
-    except PairFlowError:
+        header = storage.find_header(url)
+    except (ShardCorruptError, ManifestVersionError) as error:
+        return "damaged", [str(error)], {}
+    if header is None:
+        if "://" not in url and len(Path(url).parents) > 1 and not Path(url).parents[1].exists():
+            raise StoreError(f"its store {Path(url).parents[1]} is not there; is its disk mounted?")
         return "missing", [f"there are no pairs at {url}; `pairflow pair` makes them again"], {}
+    missing = storage.missing_shards(url, header)
     done = header.num_shards - len(missing)
     fault = f"the pairs at {url} are partial, {done} of {header.num_shards} shards; `pairflow pair` goes on with them"
     return "partial", [fault], {}
