@@ -131,9 +131,10 @@ def cli(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Cli:
     """Runs `pairflow ...` against the session's servers, in a process that is forked, and so are its jobs."""
+    _, _, gcs_port = (ray_cluster._folder / "ray_current_cluster").read_text().strip().rpartition(":")
     environment = served_environment | {
         nursery.VARIABLE: str(nursery_address),
-        GCS_VARIABLE: (ray_cluster._folder / "ray_current_cluster").read_text().strip(),
+        GCS_VARIABLE: f"127.0.0.1:{gcs_port}",
         "PAIRFLOW_GPUS_PER_JOB": "0",
     }
     return _forked(environment, nursery_address, tmp_path_factory)
@@ -155,6 +156,7 @@ def _forked(environment: dict[str, str], address: Path, folders: pytest.TempPath
             code = child.wait(300)
         except TimeoutError:
             os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
             raise
         return Finished(code, *(path.read_text() for path in said))
 

@@ -44,6 +44,7 @@ def test_cpu_agrees_with_dense(vocab_size, length, num_rows, num_steps, temperat
     assert_engines_agree(support, vocab_size, num_steps, temperature)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_rows", "num_steps", "positions"),
     [("digits", 300, 10, slice(None)), ("nci", 250, 6, slice(None)), ("patches", 250, 6, slice(0, 12))],

@@ -121,6 +121,7 @@ def test_golden_digests(nci):
     assert nci.digest == NCI_DIGEST
 
 
+@pytest.mark.slow
 def test_second_load_of_molecules_equals_the_first_and_a_damaged_preparation_is_made_again(nci, cache_dir, caplog):
     (prepared,) = (cache_dir / "prepared").iterdir()
     spec = DatasetSpec(name="nci")

@@ -166,6 +166,7 @@ def test_the_noise_range_has_a_direction():
         DistillationSpec(gamma_cleanest=-1.0)
 
 
+@pytest.mark.slow
 def test_distillation_makes_one_step_samples_better(tmp_path):
     """Two strings that differ everywhere: one factorised step mixes them, a consistent student mixes them less."""
     target = np.array([[0] * LENGTH, [1] * LENGTH], np.uint8)

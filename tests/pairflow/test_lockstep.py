@@ -67,6 +67,7 @@ def test_draws_are_those_of_the_library(seed):
         np.testing.assert_array_equal(torch.stack(drawn).numpy(), np.stack(expected))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=80, deadline=None)
 def test_any_number_of_parts_gives_the_bytes_of_the_cpu_engine(data):

@@ -76,6 +76,7 @@ def stripes(num_rows, seed, *, noise=0.1):
     return patterns[labels] ^ (rng.random((num_rows, 64)) < noise), labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_image_evaluator_orders_samples_by_how_far_they_are(labelled):
     tokens, labels = stripes(600, 0)

@@ -95,6 +95,7 @@ def test_inception_score_of_known_distributions():
     assert inception_score(half) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_evaluator_measures_fid_and_inception_score_where_the_weights_are(accepted):
     data = images()
     evaluator = metrics.evaluator(data, device="cpu", progress=False, data_dir=accepted)

@@ -18,6 +18,7 @@ from .replica_worker import curve
 WORKER = Path(__file__).parent / "replica_worker.py"
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_distil_as_one(tmp_path):
     """The same losses and weights up to rounding, also when both were interrupted on the way."""
     command = [sys.executable, "-W", "error", str(WORKER), str(tmp_path)]

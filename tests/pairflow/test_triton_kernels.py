@@ -54,12 +54,14 @@ def _run(arguments: list[str], **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_in_the_interpreter():
     tests = Path(__file__).with_name("interpreted_kernels.py")
     said = _run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)], TRITON_INTERPRET="1")
     assert "9 passed" in said
 
 
+@pytest.mark.slow
 def test_compile_for_gpus_of_two_generations(tmp_path):
     """What the interpreter lets pass and a compiler does not: types, shapes, and operations that a GPU lacks."""
     said = _run(["-c", _COMPILE], TRITON_CACHE_DIR=str(tmp_path))
