@@ -23,6 +23,7 @@ from mlflow import MlflowClient
 
 from flows.cluster.local import LocalCluster
 from flows.home.settings import Settings, prefect_environment
+from flows.home.token import access_token, cluster_environment
 from flows.service import server_logs
 
 from . import nursery
@@ -119,7 +120,9 @@ def served_environment(bare_environment: dict[str, str], ray_cluster: LocalClust
 @pytest.fixture(scope="session")
 def nursery_address(home: Path, bare_environment: dict[str, str]) -> Iterator[Path]:
     """Of a process that has imported what commands and jobs need, and forks them off."""
-    with nursery.running(bare_environment | prefect_environment(Settings(home=home)), home / "nursery.log") as address:
+    # What Prefect, MLflow and Ray read of their environment as they are imported is the same in all commands and jobs.
+    of_all = prefect_environment(Settings(home=home)) | cluster_environment(access_token(home))
+    with nursery.running(bare_environment | of_all, home / "nursery.log") as address:
         yield address
 
 

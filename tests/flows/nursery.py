@@ -105,7 +105,6 @@ class Child:
 
 def _serve(address: str) -> list[str]:
     """Forks for whoever connects; returns in each child only, with the arguments that it has to run."""
-    # What these modules read of the environment as they are imported is only how quiet they are.
     for name in _NEEDED:
         importlib.import_module(name)
     gc.freeze()  # else each child looks through all of that when it ends
