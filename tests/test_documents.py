@@ -109,9 +109,9 @@ def test_the_method_is_cited_by_its_place_in_the_repository() -> None:
 
 
 def test_every_equation_is_named_where_the_library_computes_it() -> None:
-    """Those of §7 are a plan as long as no coupling cites them."""
+    """But for Eq. (7.4), the limit of many rows a block, which nothing computes yet."""
     library = [path for path in _SOURCES if path.is_relative_to(_ROOT / "pairflow")]
-    planned = {number for number in _equations() if number.startswith("7.")}
+    planned = {"7.4"}
     assert sorted(set(_equations()) - planned - set(_cited(_EQUATION, library))) == []
 
 

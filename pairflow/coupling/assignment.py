@@ -1,9 +1,9 @@
 """The coupling by assignment: in every block of rows, fresh uniform sources are matched one to one (docs/method.md §7).
 
 For each replica the rows are put in a keyed order and cut into blocks. A block draws as many sources, each token
-uniform over the vocabulary, and gives each row one of them so that the total Hamming distance is least. So every row is
-used once a replica and all sources are used: both marginals are exact, whatever the block size; larger blocks are
-straighter.
+uniform over the vocabulary, and gives each row one of them so that the total Hamming distance is least, Eq. (7.1). So
+every row is used once a replica and all sources are used: both marginals are exact, whatever the block size, Eq. (7.2);
+larger blocks are straighter, Eq. (7.3).
 
 **What a pair depends on**: the source of a row is a pure function of (seed, data, B, replica). Draws are keyed by the
 place in the replica's order, and a block is solved by one thread, so how many blocks are made at once, by whom and in

@@ -45,7 +45,7 @@ def test_encodings(tmp_path, encoding, mark):
         (NAMED.encode("utf-16-le"), "looks like UTF-16 without a byte order mark; save it as UTF-8"),
         (b"CCO\0\0\nCC\n" * 9, "holds zero bytes"),
         (b"PK\x03\x04" + b"\0" * 90, "a ZIP archive, as of Excel"),
-        (gzip.compress(b"CCO\n"), r"compressed by gzip; give it a name that ends in \.gz"),
+        (gzip.compress(b"CCO\n", mtime=0), r"compressed by gzip; give it a name that ends in \.gz"),
         (b"PAR1" + b"\0" * 90, "a Parquet file"),
         (codecs.BOM_UTF16_LE + b"\x00\xd8\x00\xd8" * 9, "byte order mark of utf-16, but is not text in it"),
     ],
@@ -145,7 +145,7 @@ class TestBeforehand:
         (tmp_path / "empty").mkdir()
         (tmp_path / "a.csv").write_text("smiles\nCC\n")
         (tmp_path / "a.smi").write_text("CC\n")
-        (tmp_path / "packed.smi").write_bytes(gzip.compress(b"CC\n"))
+        (tmp_path / "packed.smi").write_bytes(gzip.compress(b"CC\n", mtime=0))
         spec = DatasetSpec(**fields)
         with pytest.raises(DatasetError, match=says) as early:
             datasets.check(spec)
