@@ -52,10 +52,10 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
             work.fingerprint(pairs),
             name=f"{stage} {parameters.dataset.name} {parameters.preset}",
             specs=work.specs,
-            context=job_context(submission_id=None, command=command),
+            context=job_context(submission_id=None, command=command, preset=parameters.preset),
             started=started,
         )
-        with run as parent, nested_under(parent.run_id):
+        with run as parent, nested_under(parent.run_id, parent.experiment_id, command):
             for made in pairs.values():
                 if made.mlflow_run_id is not None and not made.skipped:
                     lineage.adopt(made.mlflow_run_id, parent.run_id)
@@ -95,7 +95,10 @@ def _show_summary(result: ComparisonResult, title: str) -> None:
     artifacts.show_facts(
         f"summary-{result.evaluation.fingerprint[:12]}",
         f"Summary of {title}",
-        {**report, **{name: artifacts.mlflow_link(run_id) for name, run_id in made.items()}},
+        {
+            **report,
+            **{name: artifacts.mlflow_link(run_id, result.mlflow_experiment_id) for name, run_id in made.items()},
+        },
         note="The report's files, and the runs in MLflow. The stages' own pages link to their Ray jobs.",
     )
 

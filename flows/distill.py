@@ -34,8 +34,8 @@ def distill(parameters: DistillParameters) -> TrainResult:
         TrainResult,
         store=parameters.store,
         command=command_line("distill", parameters),
+        preset=parameters.preset,
         on_gpu=True,
         by_workers=True,
     )
-    show_model(ran, parameters.dataset.name)
-    return ran.result
+    return show_model(ran, parameters.dataset.name)

@@ -5,13 +5,14 @@ from prefect.runtime import flow_run
 
 from flows.pages import artifacts
 from flows.pages.tables import comparison_rows
+from flows.pages.verdict import measured, verdict
 from flows.parameters import EvaluateParameters, validated
 from flows.recipes.methods import in_words
 from flows.requests import EvaluateRequest
 from flows.results import EvaluateResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, ended
 from flows.stages.run_job import run_job
 
 
@@ -38,6 +39,7 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
         EvaluateResult,
         store=parameters.store,
         command=command_line("evaluate", parameters),
+        preset=parameters.preset,
         on_gpu=True,
     )
     result = ran.result
@@ -50,12 +52,17 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
         f"Evaluation of {parameters.dataset.name}",
         {
             **{name: f"`{getattr(result, name)}`" for name in ("report", "table", "figure", "grid")},
-            **{name: artifacts.mlflow_link(run_id) for name, run_id in runs.items()},
+            **{name: artifacts.mlflow_link(run_id, result.mlflow_experiment_id) for name, run_id in runs.items()},
             "Ray job": ran.page,
         },
         note="In the reports already." if result.skipped else "",
     )
-    return result
+    return ended(result, message(result))
+
+
+def message(result: EvaluateResult) -> str:
+    """What a run that ends with a comparison came to."""
+    return f"{verdict(result)} ({measured(result)}) · report {result.report_address}"
 
 
 def show_comparison(result: EvaluateResult, dataset: str) -> None:
@@ -72,4 +79,9 @@ def show_comparison(result: EvaluateResult, dataset: str) -> None:
             "From source to sample": result.trajectories,
         },
     )
-    artifacts.show_link(f"report-{key}", f"Report of {dataset}, one page: {result.report}", result.report_address)
+    artifacts.show_link(
+        f"report-{key}",
+        f"{verdict(result)}. One page, also at {result.report}",
+        result.report_address,
+        f"Report of {dataset}",
+    )

@@ -9,7 +9,7 @@ from flows.requests import PairRequest
 from flows.results import PairResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run, short_count
+from flows.stages.flow_run import describe_run, ended, short_count
 from flows.stages.run_job import run_job
 
 
@@ -61,10 +61,12 @@ def pair(parameters: PairParameters) -> PairResult:
             "fingerprint": result.fingerprint,
             "dataset digest": result.dataset_digest,
             "content SHA-256": result.content_sha256,
-            "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
+            "MLflow run": artifacts.mlflow_link(result.mlflow_run_id, result.mlflow_experiment_id),
             "Ray job": ran.page,
         },
         # Not in the table, where so long a word would be cut off.
         note=f"{'In the store already' if result.skipped else 'Stored'} at `{result.url}`",
     )
-    return result
+    distance = "" if result.mean_hamming is None else f", {result.mean_hamming:.3g} tokens apart on average"
+    speed = "in the store already" if result.skipped else f"made in {result.pairing_seconds:,.3g} s"
+    return ended(result, f"{result.rows:,} pairs{distance}, {speed} · {result.url}")

@@ -4,11 +4,12 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.comparison import compare
+from flows.evaluate import message
 from flows.parameters import PipelineParameters, StudyParameters, validated
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, ended
 
 
 def _run_name() -> str:
@@ -31,4 +32,5 @@ def pipeline(parameters: PipelineParameters) -> ComparisonResult:
     describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
     methods = ("udlm", "pairflow", "assigned")
     wanted = validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods})
-    return compare(wanted, "pipeline", command=command_line("pipeline", parameters))
+    result = compare(wanted, "pipeline", command=command_line("pipeline", parameters))
+    return ended(result, message(result.evaluation))

@@ -36,6 +36,7 @@ class PairResult(Spec):
     keep_rate: float | None
     """Fraction of those rows' positions at which a source equals its target."""
     mlflow_run_id: str | None
+    mlflow_experiment_id: str = ""
 
 
 class TrainResult(Spec):
@@ -67,6 +68,7 @@ class TrainResult(Spec):
     seconds: float
     """Wall seconds of this job."""
     mlflow_run_id: str
+    mlflow_experiment_id: str = ""
     mlflow_model_id: str
 
 
@@ -129,6 +131,8 @@ class ModelScores(MethodScores):
     pairs_fingerprint: str | None = None
     """Of the pairs that it was trained on, if any."""
     evaluation_fingerprint: str
+    num_parameters: int | None = None
+    """Weights of its network; None of scores that an earlier release kept."""
     mlflow_run_id: str
     mlflow_model_id: str | None
 
@@ -208,6 +212,8 @@ class EvaluateResult(Spec):
     """Path of the page that has it all (HTML)."""
     report_address: str
     """Where that page is shown: in MLflow if a server answers for it, else the file itself."""
+    mlflow_experiment_id: str = ""
+    """Of the runs of its models."""
     skipped: bool
     seconds: float
 

@@ -91,15 +91,17 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
         if (known := contest.nothing_to_do(registry)) is not None:
             return _nothing(name, known, champion)
         get_run_logger().info("a model is made: %s", contest.reason)
+        command = command_line("retrain", parameters)
         run = lineage.run(
             parameters.dataset.name,
             "retrain",
             contest.fingerprint,
             name=f"retrain {parameters.registered_as}",
             specs=work.specs,
-            context=job_context(submission_id=None, command=command_line("retrain", parameters)),
+            context=job_context(submission_id=None, command=command, preset=parameters.preset),
+            about={"method": parameters.method},
         )
-        with run as parent, nested_under(parent.run_id):
+        with run as parent, nested_under(parent.run_id, parent.experiment_id, command):
             pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings.jobs_at_once)
             made_of = contest.tags_of(next(iter(pairs.values()), None))
             parent.tag({tag.DATASET_DIGEST: survey.dataset_digest, tag.CANDIDATE_MODEL: candidate.mlflow_model_id})

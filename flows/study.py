@@ -4,12 +4,13 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.comparison import compare
+from flows.evaluate import message
 from flows.parameters import StudyParameters, validated
 from flows.recipes.methods import in_words
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, ended
 
 
 def _run_name() -> str:
@@ -30,4 +31,5 @@ def study(parameters: StudyParameters) -> ComparisonResult:
     """
     parameters = validated(StudyParameters, parameters)
     describe_run(tags=("study", parameters.dataset.name, parameters.preset))
-    return compare(parameters, "study", command=command_line("study", parameters))
+    result = compare(parameters, "study", command=command_line("study", parameters))
+    return ended(result, message(result.evaluation))

@@ -10,7 +10,7 @@ from flows.requests import TrainRequest
 from flows.results import TrainResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, ended
 from flows.stages.run_job import Ran, run_job
 
 
@@ -35,15 +35,15 @@ def train(parameters: TrainParameters) -> TrainResult:
         TrainResult,
         store=parameters.store,
         command=command_line("train", parameters),
+        preset=parameters.preset,
         on_gpu=True,
         by_workers=True,
     )
-    show_model(ran, parameters.dataset.name)
-    return ran.result
+    return show_model(ran, parameters.dataset.name)
 
 
-def show_model(ran: Ran[TrainResult], dataset: str) -> None:
-    """Shows a model, trained or distilled, on the flow run's page."""
+def show_model(ran: Ran[TrainResult], dataset: str) -> TrainResult:
+    """Shows a model, trained or distilled, on the flow run's page; the flow ends with what this returns."""
     result = ran.result
     if result.skipped:
         get_run_logger().info("nothing to do: this model is trained already, at %s", result.checkpoint)
@@ -57,7 +57,7 @@ def show_model(ran: Ran[TrainResult], dataset: str) -> None:
         "held-out NLL (nats a token)": result.validation_nll,
         "pairs": result.pairs_url,
         "fingerprint": result.fingerprint,
-        "MLflow run": artifacts.mlflow_link(result.mlflow_run_id),
+        "MLflow run": artifacts.mlflow_link(result.mlflow_run_id, result.mlflow_experiment_id),
         "Ray job": ran.page,
         "MLflow model": result.mlflow_model_id,
     }
@@ -66,4 +66,11 @@ def show_model(ran: Ran[TrainResult], dataset: str) -> None:
         f"{METHODS[result.method].label} model of {dataset}",
         facts,
         note="This model was trained already." if result.skipped else "",
+    )
+    held_out = "" if result.validation_nll is None else f", held-out NLL {result.validation_nll:.4g}"
+    took = "trained already" if result.skipped else f"{result.training_seconds:,.3g} s"
+    return ended(
+        result,
+        f"{METHODS[result.method].label}: loss {result.loss:.4g}{held_out} nats a token after "
+        f"{result.num_steps:,} steps, {took}",
     )

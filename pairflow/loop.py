@@ -120,6 +120,7 @@ def run(
             bar.set_postfix(loss=f"{metrics.loss:.3f}", refresh=False)
             if on_step is not None:
                 on_step(metrics)
+                reporter.go_on()
             if saves:
                 learner.save(directory, objective)
     folder = checkpoint.latest(directory)
@@ -142,6 +143,10 @@ class _Reporter:
             self._peak *= learner.replica.world_size
             self._flops_per_token = training_flops(learner.model, length) / length
         self._clock, self._step = time.perf_counter(), learner.step
+
+    def go_on(self) -> None:
+        """Leaves out of the clock what was done since the last report: it was no training."""
+        self._clock = time.perf_counter()
 
     def report(self, validator: Validator | None) -> StepMetrics:
         learner = self.learner

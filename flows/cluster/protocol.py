@@ -49,7 +49,12 @@ class JobContext(Spec):
     """Page of the job on a dashboard that outlives this command."""
     command: str | None = None
     """The command line that asks for the same again."""
+    preset: str | None = None
+    """Name of the settings that the flow began with; what was changed of them is in the request."""
     parent_mlflow_run_id: str | None = None
+    parent_mlflow_experiment_id: str | None = None
+    parent_command: str | None = None
+    """The command line of the whole, such as a pipeline's."""
     num_sharing: int = 1
     """Jobs that run at the same time on purpose, and share a machine's cores evenly."""
 

@@ -48,6 +48,7 @@ def register(
             "`distill` has logged and finished"
         )
     registry = _registry(settings)
+    reason = registry.with_scores(reason, found.mlflow_model_id)
     version = registry.register(card.dataset.name, found.mlflow_model_id, description=reason, tags={})
     if alias == "champion":
         registry.promote(version, reason)

@@ -62,7 +62,7 @@ def decide(contest: Contest, version: Version, evaluation: EvaluateResult) -> De
         }
         judged = _against_champion if contest.champion is not None else _against_challenger
         outcome, sentence, serves = judged(contest, version, verdict, words, candidate.headline.higher_is_better)
-    return Decision(outcome, sentence, _page(contest, sentence, version, candidate, rival), figures, serves)
+    return Decision(outcome, sentence, _page(contest, sentence, version, evaluation), figures, serves)
 
 
 def _alone(contest: Contest, version: Version, candidate: ModelScores) -> tuple[Outcome, str]:
@@ -141,7 +141,9 @@ def _number(version: Version | None) -> int | None:
     return None if version is None else version.number
 
 
-def _page(contest: Contest, sentence: str, version: Version, candidate: ModelScores, rival: ModelScores | None) -> str:
+def _page(contest: Contest, sentence: str, version: Version, evaluation: EvaluateResult) -> str:
+    candidate, rival = evaluation.models[0], next(iter(evaluation.models[1:]), None)
+    experiment_id = evaluation.mlflow_experiment_id
     survey, rule = contest.survey, contest.parameters
     models = [candidate]
     columns = [_Column("candidate", version, str(survey.num_rows), survey.dataset_digest)]
@@ -158,7 +160,7 @@ def _page(contest: Contest, sentence: str, version: Version, candidate: ModelSco
         ["training rows", *(each.rows for each in columns)],
         ["dataset digest", *(_short(each.digest) for each in columns)],
         ["MLflow model", *(_short(each.version.model_id) for each in columns)],
-        ["evaluation", *(_link(each.mlflow_run_id) for each in models)],
+        ["evaluation", *(_link(each.mlflow_run_id, experiment_id) for each in models)],
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return (
@@ -170,9 +172,10 @@ def _page(contest: Contest, sentence: str, version: Version, candidate: ModelSco
     )
 
 
-def _link(run_id: str) -> str:
+def _link(run_id: str, experiment_id: str) -> str:
     """A run as a narrow cell of a table."""
-    return str(mlflow_link(run_id)).replace(f"[{run_id}]", f"[{_short(run_id)}]") if run_id else ""
+    link = mlflow_link(run_id, experiment_id, "scores")
+    return "" if not link else _short(link) if link == run_id else link
 
 
 def _short(name: str) -> str:

@@ -15,6 +15,7 @@ from flows.jobs import contestants, finished, inputs, presentation
 from flows.jobs.contestants import Contestant
 from flows.jobs.machine import use_threads
 from flows.jobs.scoring import score
+from flows.lineage import score_table
 from flows.lineage import tags as tag
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
@@ -35,6 +36,7 @@ from flows.results import (
 )
 from pairflow import metrics
 from pairflow.checkpoint import load_model
+from pairflow.models import count_parameters
 from pairflow.presets import Preset
 from pairflow.sampling import network_calls
 from pairflow.spec import Spec, fingerprint
@@ -67,6 +69,7 @@ def run(request: EvaluateRequest, context: JobContext) -> EvaluateResult:
         **{f"{each.label}, seed {each.training_seed}": each.evaluation_fingerprint for each in models},
     )
     folder = evaluation.settings.reports_dir / known_as
+    experiment_id = evaluation.lineage.experiment(request.dataset.name)
     result = EvaluateResult(
         fingerprint=known_as,
         models=models,
@@ -79,10 +82,11 @@ def run(request: EvaluateRequest, context: JobContext) -> EvaluateResult:
         report=str(folder / "report.html"),
         report_address=report.address(
             evaluation.settings.mlflow_pages,
-            evaluation.lineage.experiment(request.dataset.name),
+            experiment_id,
             models[0].mlflow_run_id,
             folder / "report.html",
         ),
+        mlflow_experiment_id=experiment_id,
         skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
         seconds=time.perf_counter() - started,
     )
@@ -152,7 +156,7 @@ class _Evaluation:
         """The scores of a model, and whether they were there already."""
         known_as = self._fingerprint(contestant)
         folder = self._folder(known_as)
-        name = self.request.dataset.name
+        name, model_id = self.request.dataset.name, contestant.mlflow_model_id
         shown = {"label": contestant.label, "reference": contestant.reference}
         found = kept_results.read(folder / "scores.json", ModelScores)
         if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
@@ -160,10 +164,15 @@ class _Evaluation:
             return found.model_copy(update=shown), True
         specs: dict[str, Spec] = {"dataset": self.request.dataset, "evaluation": self.preset.evaluation}
         with self.lineage.run(
-            name, "evaluate", known_as, name=f"evaluate {name} {contestant.method}", specs=specs, context=self.context
+            name,
+            "evaluate",
+            known_as,
+            name=f"evaluate {name} {contestant.method}",
+            specs=specs,
+            context=self.context,
+            about={"method": contestant.method, "seed": str(contestant.training_seed)},
         ) as stage:
             data = self.data.as_input("evaluation")
-            model_id = contestant.mlflow_model_id
             stage.use(data, model_id=model_id)
             stage.tag(
                 {
@@ -175,6 +184,7 @@ class _Evaluation:
                 }
             )
             scores = self._score(contestant, known_as, folder, stage)
+            stage.log(score_table.by_steps(scores), model_id=model_id, data=data)
             stage.log(scores.facts)
             for step in scores.steps:
                 figures = {name: value.mean for name, value in step.scores.items()}
@@ -183,6 +193,7 @@ class _Evaluation:
                 figures["samples_per_second"] = step.samples_per_second
                 # The step of a curve in MLflow is the number of sampling steps.
                 stage.log(figures, step=step.num_steps, model_id=model_id, data=data)
+        self.lineage.note_scores(scores, contestant.origin.get(tag.TRAINING_RUN))
         kept_results.write(folder / "scores.json", scores)
         return scores, False
 
@@ -191,10 +202,9 @@ class _Evaluation:
         presentation.present(
             result,
             self.data,
-            self.preset.evaluation,
+            self.preset,
             self.settings,
             self.context,
-            experiment_id=self.lineage.experiment(self.data.spec.name),
         )
         for each in result.models:
             self.attach(result, each.mlflow_run_id)
@@ -212,7 +222,8 @@ class _Evaluation:
         total = per_sample * spec.num_samples * spec.num_trials
         description = f"evaluate {self.data.spec.name} {contestant.label}"
         with ProgressLines(desc=description, total=total, unit="network calls") as bar:
-            scored = score(load_model(contestant.checkpoint), evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
+            loaded = load_model(contestant.checkpoint)
+            scored = score(loaded, evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
         presentation.keep(scored, folder)
         pairs = (
             None
@@ -233,6 +244,7 @@ class _Evaluation:
             notes=tuple(evaluator.notes),
             pairs_fingerprint=known,
             steps=scored.steps,
+            num_parameters=count_parameters(loaded.model),
             mlflow_run_id=stage.run_id,
             mlflow_model_id=contestant.mlflow_model_id,
         )

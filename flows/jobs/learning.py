@@ -1,7 +1,9 @@
 """What the jobs that train and distil have in common: find a finished model, or make one, visibly and traceably."""
 
 import functools
+import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from flows.home import kept_results
 from flows.home.locks import in_turn
 from flows.home.settings import Settings
 from flows.jobs import inputs
+from flows.jobs.live_samples import LiveSamples
 from flows.jobs.machine import in_use, use_threads
 from flows.jobs.replicas import fit_together
 from flows.lineage import page_text
@@ -99,13 +102,22 @@ def _make(
     """Trains, going on from the last checkpoint, and logs the model."""
     data, method = work.data, work.method
     use_threads(settings.threads_per_job, context.num_sharing)
-    run = lineage.run(data.spec.name, work.stage, work.fingerprint, name=work.name, specs=work.specs, context=context)
+    run = lineage.run(
+        data.spec.name,
+        work.stage,
+        work.fingerprint,
+        name=work.name,
+        specs=work.specs,
+        context=context,
+        about={"method": method.name, "seed": str(work.spec.seed)},
+    )
     with run as stage:
         _link(work, stage)
         used = in_use(settings)
         stage.tag({tag.MACHINE_USED: used})
         stage.tell({"Used": used})
-        fitted = _fit(work, folder / "checkpoints", stage, settings)
+        shown = LiveSamples(data.train, folder / "checkpoints", work.spec.num_steps, stage, settings)
+        fitted = _fit(work, folder / "checkpoints", stage, settings, shown)
         num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
         vocab = data.train.vocab
         card = DataCard(
@@ -134,6 +146,7 @@ def _make(
             }
         stage.log(final, step=fitted.steps, model_id=model_id, data=data.as_input("training"))
         _tell_cost(work, fitted, stage, lineage)
+        _attach(work, folder, shown.draw(fitted.steps, fitted.checkpoint), stage, lineage)
     result = TrainResult(
         fingerprint=work.fingerprint,
         method=method.name,
@@ -153,6 +166,7 @@ def _make(
         skipped=False,
         seconds=time.perf_counter() - started,
         mlflow_run_id=stage.run_id,
+        mlflow_experiment_id=stage.experiment_id,
         mlflow_model_id=model_id,
     )
     kept_results.write(folder / "result.json", result)
@@ -177,11 +191,23 @@ def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Line
         manifest = work.pairs.manifest
         pairing_seconds = inputs.pairing_seconds(manifest)
         made_by = lineage.finished(work.data.spec.name, "pair", manifest.fingerprint)
-        lines["Pairs"] = page_text.pairs(manifest.fingerprint, work.pairs.url, made_by)
+        lines["Pairs"] = page_text.pairs(manifest.fingerprint, work.pairs.url, made_by, stage.experiment_id)
     stage.log({"pairing_seconds": pairing_seconds}, step=fitted.steps)
     if fitted.seconds:
         stage.log({"pairing_to_training_seconds": pairing_seconds / fitted.seconds}, step=fitted.steps)
     stage.tell(lines | {"Time": page_text.cost(pairing_seconds, fitted.seconds)})
+
+
+def _attach(work: Learning, folder: Path, samples: Path | None, stage: StageRun, lineage: Lineage) -> None:
+    """Leaves what a reader wants beside the model: what it draws, and all of its settings."""
+    run_id = stage.run_id
+    settings = folder / "settings.json"
+    document = {name: spec.model_dump(mode="json") for name, spec in work.specs.items()}
+    settings.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    lineage.attach(run_id, settings)
+    if samples is not None:
+        last = Path(shutil.copyfile(samples, folder / "samples.png"))
+        lineage.attach(run_id, last)
 
 
 def _tags(work: Learning) -> dict[str, str]:
@@ -200,7 +226,7 @@ def _tags(work: Learning) -> dict[str, str]:
     return tags
 
 
-def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> FitResult:
+def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings, shown: LiveSamples) -> FitResult:
     """Trains with live curves in MLflow and progress on the job's output."""
     num_steps, data = work.spec.num_steps, work.data
     pairs = None if work.pairs is None else work.pairs.read(("source", "target"))
@@ -208,6 +234,9 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> F
     def on_step(metrics: StepMetrics) -> None:
         bar.reach(metrics.step)
         curves = {
+            # The names with a slash are a section of MLflow's page, and it comes first.
+            "loss/training": metrics.loss,
+            "loss/held_out_nll": metrics.validation_nll,
             "train_loss": metrics.loss,
             "learning_rate": metrics.learning_rate,
             "gradient_norm": metrics.grad_norm,
@@ -217,6 +246,7 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings) -> F
             "flop_utilisation": metrics.flop_utilisation,
         }
         stage.log({name: value for name, value in curves.items() if value is not None}, step=metrics.step)
+        shown.reach(metrics.step)
 
     keywords: dict[str, Any] = {
         "target": data.train.tokens if pairs is None else pairs["target"],

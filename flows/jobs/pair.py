@@ -87,7 +87,7 @@ def _make_or_find(
     run_id = lineage.finished(request.dataset.name, "pair", fingerprint) if skipped else None
     if manifest is not None and run_id is not None:
         _logger.info("nothing to do: these pairs are whole, at %s", url)
-        return _result(url, manifest, run_id, skipped=True, started=started)
+        return _result(url, manifest, run_id, lineage.experiment(request.dataset.name), skipped=True, started=started)
     specs: dict[str, Spec] = {"dataset": request.dataset, **source.specs}
     name = f"pair {request.dataset.name} {source.name}"
     with lineage.run(request.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
@@ -116,7 +116,7 @@ def _make_or_find(
         stage.tell({"Time": f"pairing {inputs.pairing_seconds(manifest):,.1f} s with the engine {manifest.engine}"})
         if (picture := pair_quality.picture(manifest, work.settings)) is not None:
             lineage.attach(stage.run_id, picture)
-        return _result(url, manifest, stage.run_id, skipped=skipped, started=started)
+        return _result(url, manifest, stage.run_id, stage.experiment_id, skipped=skipped, started=started)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,9 @@ def _figures(manifest: Manifest) -> dict[str, float]:
     return {name: float(value) for name, value in manifest.summary.items() if isinstance(value, int | float)}
 
 
-def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started: float) -> PairResult:
+def _result(
+    url: str, manifest: Manifest, run_id: str, experiment_id: str, *, skipped: bool, started: float
+) -> PairResult:
     figures = _figures(manifest)
     return PairResult(
         url=url,
@@ -234,6 +236,7 @@ def _result(url: str, manifest: Manifest, run_id: str, *, skipped: bool, started
         mean_hamming=figures.get("mean_hamming"),
         keep_rate=figures.get("keep_rate"),
         mlflow_run_id=run_id,
+        mlflow_experiment_id=experiment_id,
     )
 
 

@@ -1,5 +1,7 @@
 """Everything that an evaluation shows: its figures and its page."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ from flows.pages.figures import pair_quality, pictures, trajectories
 from flows.pages.figures.curves import comparison
 from flows.pages.figures.trajectories import Trajectory
 from flows.pages.report import Page, Picture, roles, write
+from flows.recipes.methods import METHODS
 from flows.results import EvaluateResult
-from pairflow.spec import EvaluationSpec
+from pairflow.presets import Preset
+from pairflow.spec import Spec
 from storage import Manifest
 
 _COMPARISON = "Error bars: one standard deviation. ↑: higher is better, ↓: lower is better."
 _GRID = "The same sources for every model. What no chemist would draw is marked."
 _TRAJECTORIES = "The same samples as above; the first state is pure noise."
+_BY_METHOD = {"process", "coupling"}  # of a training
 _COUPLING = "How far sources lie from their targets, and which positions keep their token."
 
 
@@ -34,21 +39,18 @@ def keep(scored: Scored, folder: Path) -> None:
 def present(
     result: EvaluateResult,
     data: Data,
-    spec: EvaluationSpec,
+    preset: Preset,
     settings: Settings,
     context: JobContext,
-    *,
-    experiment_id: str,
 ) -> None:
     """Draws the comparison, samples, trajectories and couplings, and writes the page that has them all.
 
     Args:
         result: names the files.
         data: that the models were measured on.
-        spec: what was sampled.
+        preset: settings of the models that a method names, and of what was sampled.
         settings: where samples and pairs lie.
-        context: of the job, whose Prefect run the page names.
-        experiment_id: MLflow's, of the runs.
+        context: of the job, whose Prefect run and command the page names.
     """
     Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
     comparison(result.methods, result.costs, data.spec.name, Path(result.figure))
@@ -72,15 +74,17 @@ def present(
     for label, manifest in couplings.values():
         if (path := pair_quality.picture(manifest, settings)) is not None:
             shown.append(Picture(f"The pairs that {label} was trained on", path, _COUPLING))
-    pages = settings.mlflow_pages
     page = Page(
         dataset=data.spec.name,
         data=_about(data),
-        settings={name.replace("_", " "): _text(value) for name, value in spec.model_dump(exclude_none=True).items()},
+        settings={group: _named(getattr(preset, group)) for group in _shown_groups(result, preset)},
         pictures=shown,
         pairs=pairs,
         links={"Prefect flow run": context.flow_run_url or context.flow_run_id},
-        mlflow=None if pages is None else (pages, experiment_id),
+        mlflow=settings.mlflow_pages,
+        made=time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime()),
+        command=context.parent_command or context.command,
+        preset=context.preset,
     )
     write(result, page, Path(result.report))
 
@@ -129,6 +133,24 @@ def _about(data: Data) -> dict[str, object]:
             else {"held-out part": f"{len(data.test):,} rows", "held-out part, SHA-256": data.test.digest}
         ),
     }
+
+
+def _shown_groups(result: EvaluateResult, preset: Preset) -> list[str]:
+    """The groups of settings that decide about what is shown; those of models by reference are not known here."""
+    named = [METHODS[each.method] for each in result.methods if each.reference is None]
+    wanted = {"evaluation"}
+    if named:
+        wanted |= {"model", "training"} | {each.pairs for each in named if each.pairs}
+        for each in named:
+            if each.refinement is not None:
+                wanted |= set(each.refinement.settings)
+    return [name for name in Preset.model_fields if name in wanted]
+
+
+def _named(spec: Spec) -> Mapping[str, str]:
+    """A group of settings in words, without what the methods decide."""
+    chosen = spec.model_dump(exclude_none=True, exclude=_BY_METHOD)
+    return {name.replace("_", " "): _text(value) for name, value in chosen.items()}
 
 
 def _text(value: object) -> str:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from flows.cluster.protocol import JobContext
+from flows.lineage import page_address
 from flows.lineage import tags as tag
 from flows.lineage.provenance import Input
 
@@ -45,15 +46,17 @@ def origin(context: JobContext) -> dict[str, str]:
         job = code_span(context.submission_id)
         lines["Ray"] = f"[job {context.submission_id}]({context.ray_job_url})" if context.ray_job_url else f"job {job}"
     if context.parent_mlflow_run_id:
-        lines["Part of"] = run_link(context.parent_mlflow_run_id, "the comparison")
+        lines["Part of"] = run_link(
+            context.parent_mlflow_run_id, "the comparison", context.parent_mlflow_experiment_id or ""
+        )
     if context.command:
         lines[_COMMAND] = context.command
     return lines
 
 
-def run_link(run_id: str, text: str) -> str:
+def run_link(run_id: str, text: str, experiment_id: str) -> str:
     """A link to another run of the same MLflow, wherever its server is."""
-    return f"[{text}](#/runs/{run_id})"
+    return f"[{text}]({page_address.run(run_id, experiment_id)})"
 
 
 def code_span(text: str) -> str:
@@ -103,17 +106,20 @@ def used(inputs: Sequence[Input], model_id: str | None) -> dict[str, str]:
     return lines
 
 
-def pairs(fingerprint: str, url: str, made_by: str | None) -> str:
+def pairs(fingerprint: str, url: str, made_by: str | None, experiment_id: str = "") -> str:
     """Pairs in words, with the run that made them."""
     # The URL is long, and a page cuts a long line off.
-    words = code_span(fingerprint[:12]) + ("" if made_by is None else f", made by {run_link(made_by, 'this run')}")
+    words = code_span(fingerprint[:12]) + (
+        "" if made_by is None else f", made by {run_link(made_by, 'this run', experiment_id)}"
+    )
     return f"{words}, at {code_span(url)}"
 
 
-def model(model_id: str, run_id: str) -> str:
+def model(model_id: str, run_id: str, experiment_id: str) -> str:
     """The text of a logged model's page: where it comes from, and how to have samples of it."""
     return (
-        f"Made by {run_link(run_id, 'this run')}, whose page says of what. Samples of it, in Python:\n\n```\n"
+        f"Made by {run_link(run_id, 'this run', experiment_id)}, whose page says of what. "
+        "Samples of it, in Python:\n\n```\n"
         f'model = mlflow.pyfunc.load_model("models:/{model_id}")\n'
         'model.predict({"n": 8, "steps": 4, "seed": 0})\n'
         "```\n\nand in a shell:\n\n```\n"

@@ -8,10 +8,11 @@ is a champion of before, or that champion itself.
 import json
 from collections.abc import Mapping
 
+from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
+from flows.lineage import score_table, trial
 from flows.lineage import tags as tag
-from flows.lineage import trial
 from flows.lineage.errors import LineageError
 from flows.lineage.tracking import Lineage
 from flows.lineage.versions import Version, Versions, name_of
@@ -57,7 +58,22 @@ class Registry(Versions):
                 model_id=model_id,
             )
             self._link(model_id, name, int(made.version))
+            self.tag(self.at(name, str(made.version)), self._scores(logged))
             return self.at(name, str(made.version))
+
+    def with_scores(self, reason: str, model_id: str) -> str:
+        """A reason with the scores that are known of a model by now, for the page of its version.
+
+        Raises:
+            LineageError: MLflow does not hold it.
+        """
+        with self.asking():
+            logged = self._client.get_logged_model(model_id)
+        known = score_table.in_words(logged.tags.get(tag.HEADLINE, ""), _metrics(logged))
+        return f"{reason}\n\n{known}\n" if known else reason
+
+    def _scores(self, logged: LoggedModel) -> dict[str, str]:
+        return score_table.version_tags(logged.tags.get(tag.HEADLINE, ""), _metrics(logged))
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         """Sets tags of a version.
@@ -180,3 +196,7 @@ class Registry(Versions):
         except MlflowException:
             if self.model(name) is None:  # else another process was quicker
                 raise
+
+
+def _metrics(logged: LoggedModel) -> dict[str, float]:
+    return {each.key: float(each.value) for each in logged.metrics or ()}

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -106,6 +106,11 @@ class StageRun:
             }
         )
 
+    def show(self, pictures: Sequence[Path]) -> None:
+        """Adds pictures that MLflow's page steps through, named by `page_pictures.write`; they are sent from there."""
+        self._outbox.put({"do": "files", "paths": [str(path) for path in pictures], "folder": "images"})
+        self._outbox.put({"do": "tags", "tags": {tag.LOGGED_IMAGES: "True"}})
+
     def end(self, status: str) -> None:
         """The run's last word: FINISHED, FAILED or KILLED."""
         self._outbox.put({"do": "end", "status": status, "time": int(time.time() * 1000)})
@@ -133,7 +138,9 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
-        self._client.set_logged_model_tags(model_id, {tag.NOTE: page_text.model(model_id, self.run_id)})
+        self._client.set_logged_model_tags(
+            model_id, {tag.NOTE: page_text.model(model_id, self.run_id, self.experiment_id)}
+        )
         with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
             folder = Path(scratch) / "model"
             package(

@@ -61,6 +61,7 @@ RECIPE = "pairflow.recipe"
 SOURCE = "pairflow.source"
 JUDGED = "pairflow.judged"
 TRAINING_ROWS = "pairflow.training_rows"
+SCORE = "pairflow.score."  # and a metric: the headline with a number of sampling steps
 EXTENDS = "pairflow.extends"  # fingerprint of the pairs that its pairs extend; empty of whole ones
 
 # On a registered model.
@@ -69,6 +70,9 @@ ROLLBACK = "pairflow.rollback"  # while its aliases are being exchanged: the ver
 
 # On an input of a run.
 DIGEST = "pairflow.digest"  # whole, where MLflow keeps 36 characters
+
+# On a logged model, once it is scored.
+HEADLINE = "pairflow.headline"  # the score that tables show first
 
 # MLflow's own.
 RUN_NAME = "mlflow.runName"
@@ -79,6 +83,8 @@ GIT_COMMIT = "mlflow.source.git.commit"
 PARENT_RUN = "mlflow.parentRunId"
 MODEL_VERSIONS = "mlflow.modelVersions"
 DATA_CONTEXT = "mlflow.data.context"  # of an input: what it was used for
+LOGGED_IMAGES = "mlflow.loggedImages"  # there are pictures to step through
+SHARED_VIEW = "mlflow.sharedViewState."  # and a name, on an experiment: columns, order and filter of its table
 EXPERIMENT_KIND = "mlflow.experimentKind"
 
 

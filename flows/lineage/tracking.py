@@ -1,6 +1,8 @@
 """The MLflow that the settings name: runs that are begun, and found again by what they compute."""
 
 import contextlib
+import functools
+import json
 import logging
 import tempfile
 import time
@@ -10,12 +12,13 @@ from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from flows.cluster.protocol import JobContext
 from flows.home.places import sqlite_path
 from flows.home.settings import Settings
-from flows.lineage import page_text
+from flows.lineage import page_address, page_text, score_table
 from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.leftovers import Sent, send_leftovers
@@ -26,6 +29,7 @@ from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, fin
 from flows.lineage.stage_run import StageRun
 from flows.lineage.waiting import be_quick, first_line, insist, or_none, without_password
 from flows.lineage.writer import RunWriter, inputs_of
+from flows.results import ModelScores
 from pairflow.spec import Spec, canonical_json
 
 T = TypeVar("T")
@@ -167,6 +171,52 @@ class Lineage:
         """
         self.insist(lambda: self.client.log_artifact(run_id, str(path)))
 
+    def note_scores(self, scores: ModelScores, training_run: str | None) -> None:
+        """Says a model's scores where it is looked for: on its training's run, its page, and the experiment's table.
+
+        Args:
+            scores: of the model.
+            training_run: that made it, if it is known here; one that was deleted is left alone.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+        experiment_id = self.experiment_of(scores.mlflow_run_id)
+        known = self.insist(lambda: self.client.get_experiment(experiment_id)).tags
+        view, model_id = f"{tag.SHARED_VIEW}{page_address.VIEW}", scores.mlflow_model_id
+        tags = {view: score_table.view(scores, known.get(view))}
+        if tag.NOTE not in known:
+            tags[tag.NOTE] = score_table.introduction(experiment_id)
+        for name, value in tags.items():
+            self.insist(functools.partial(self.client.set_experiment_tag, experiment_id, name, value))
+        found, now = score_table.by_steps(scores), int(time.time() * 1000)
+        if training_run is not None and self._is_active(training_run):
+            metrics = [Metric(name, value, now, 0) for name, value in found.items()]
+            self.insist(lambda: self.client.log_batch(training_run, metrics=metrics))
+        if model_id is not None:
+            versions = json.loads(self.model_tags(model_id).get(tag.MODEL_VERSIONS, "[]"))
+            self.insist(lambda: self.client.set_logged_model_tags(model_id, {tag.HEADLINE: scores.headline.name}))
+            for each in versions:
+                for name, value in score_table.version_tags(scores.headline.name, found).items():
+                    key = each["name"], str(each["version"]), name, value
+                    self.insist(functools.partial(self._tag_version, *key))
+
+    def experiment_of(self, run_id: str) -> str:
+        """The id of a run's experiment.
+
+        Raises:
+            LineageError: MLflow has no such run, or does not answer.
+        """
+        return str(self.insist(lambda: self.client.get_run(run_id)).info.experiment_id)
+
+    def _is_active(self, run_id: str) -> bool:
+        run = self.insist(lambda: or_none(lambda: self.client.get_run(run_id)))
+        return run is not None and run.info.lifecycle_stage == "active"
+
+    def _tag_version(self, name: str, number: str, key: str, value: str) -> None:
+        """A version that was deleted meanwhile is nobody's loss."""
+        or_none(lambda: self.client.set_model_version_tag(name, number, key, value))
+
     def send_unsent(self) -> Sent:
         """Sends what earlier processes of this home could not.
 
@@ -185,6 +235,7 @@ class Lineage:
         name: str,
         specs: Mapping[str, Spec],
         context: JobContext,
+        about: Mapping[str, str] | None = None,
         started: float | None = None,
     ) -> Iterator[StageRun]:
         """The run of a stage: a new one, or the one in which the same work was begun before.
@@ -199,6 +250,8 @@ class Lineage:
             name: shown in MLflow.
             specs: become the run's parameters, flattened, and its `pairflow.spec` tag.
             context: whose Prefect run, Ray job and parent it belongs to.
+            about: parameters that people sort and choose by, such as method and seed; dataset and preset come by
+                themselves.
             started: Unix time at which the work began, if that was before now.
 
         Raises:
@@ -226,6 +279,7 @@ class Lineage:
             **code,
             **{f"{tag.MACHINE}{key}": str(value) for key, value in machine.items()},
         }
+        known = {"dataset": dataset, **({"preset": context.preset} if context.preset else {})}
         begin = {
             "do": "begin",
             "dataset": dataset,
@@ -234,7 +288,7 @@ class Lineage:
             "name": name,
             "started": int((time.time() if started is None else started) * 1000),
             "tags": {key: value for key, value in tags.items() if value},
-            "params": flatten(specs),
+            "params": {**known, **(about or {}), **flatten(specs)},
         }
         writer = RunWriter(self.client, self._artifacts)
         outbox = Outbox(self.unsent, f"{stage}-{fingerprint[:12]}", self._deliverer(writer), self._uri)

@@ -6,11 +6,13 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from flows.lineage import tags as tag
 from flows.lineage.outbox import Operation, StartAgain
@@ -20,6 +22,7 @@ from flows.lineage.waiting import first_line, passes
 
 _METRICS_AT_ONCE, _PAIRS_AT_ONCE = 1000, 100  # MLflow's limits of a request
 _STARTS = 3
+_IN_TROUBLE = 500  # and above: a server's own failures, which pass
 DIGEST_LENGTH = 36
 """MLflow's limit; the whole digest is a tag of the input."""
 _logger = logging.getLogger("pairflow.lineage")
@@ -39,7 +42,7 @@ class RunWriter:
         self.run_id = ""
         self.experiment_id = ""
         self._client, self._artifacts, self._late = client, artifacts, late
-        self._others = {"tags": self._tags, "inputs": self._inputs, "end": self._end}
+        self._others = {"tags": self._tags, "inputs": self._inputs, "files": self._files, "end": self._end}
         self._starts = 0
         self._asked = False
         self._untouched = False
@@ -110,6 +113,16 @@ class RunWriter:
     def _inputs(self, operation: Operation) -> None:
         models = [LoggedModelInput(operation["model_id"])] if operation["model_id"] else None
         self._client.log_inputs(self.run_id, [_entity(each) for each in operation["inputs"]], models)
+
+    def _files(self, operation: Operation) -> None:
+        """Files keep their names, so that one that is sent twice is there once; one that is gone is left out."""
+        for path in [path for path in operation["paths"] if Path(path).is_file()]:
+            try:
+                self._client.log_artifact(self.run_id, path, operation["folder"])
+            except OSError as error:  # as requests has it: a server answered that it cannot
+                if getattr(getattr(error, "response", None), "status_code", 0) >= _IN_TROUBLE:
+                    raise MlflowException(str(error), error_code=TEMPORARILY_UNAVAILABLE) from error
+                _logger.warning("MLflow did not take %s for run %s: %s", path, self.run_id, first_line(error))
 
     def _end(self, operation: Operation) -> None:
         self._client.set_terminated(self.run_id, operation["status"], operation["time"])

@@ -16,8 +16,10 @@ from prefect.artifacts import (
 
 from flows.cluster.protocol import Progress
 from flows.home.settings import Settings
+from flows.lineage import page_address
 
 _SECONDS_BETWEEN_UPDATES = 2.0
+_BAR = 20  # characters
 
 
 class ProgressArtifact:
@@ -32,15 +34,22 @@ class ProgressArtifact:
         now = time.monotonic()
         percent = round(100 * progress.done / max(progress.total, 1), 1)
         if progress.description not in self._ids:
-            artifact_id = create_progress_artifact(progress=percent, description=progress.description)
+            artifact_id = create_progress_artifact(progress=percent, description=bar(progress))
             self._ids[progress.description] = UUID(str(artifact_id))
         elif progress.done < progress.total and now - self._updated < _SECONDS_BETWEEN_UPDATES:
             return
         else:
             update_progress_artifact(
-                artifact_id=self._ids[progress.description], progress=percent, description=str(progress)
+                artifact_id=self._ids[progress.description], progress=percent, description=bar(progress)
             )
         self._updated = now
+
+
+def bar(progress: Progress) -> str:
+    """How far a job is, as a bar and in words: of the number, Prefect's page makes but a text."""
+    share = min(max(progress.done / max(progress.total, 1), 0.0), 1.0)
+    done = int(share * _BAR)
+    return f"`{'█' * done}{'░' * (_BAR - done)}` {share:.0%}\n\n{progress}"
 
 
 def show_facts(key: str, title: str, facts: Mapping[str, object], *, note: str = "") -> None:
@@ -74,15 +83,15 @@ def show_pictures(key: str, title: str, pictures: Mapping[str, str]) -> None:
     create_markdown_artifact(markdown="\n\n".join(parts), key=key, description=title)
 
 
-def show_link(key: str, title: str, address: str) -> None:
-    """A link to what Prefect cannot hold, such as a page."""
-    create_link_artifact(link=address, link_text=address, key=key, description=title)
+def show_link(key: str, title: str, address: str, text: str) -> None:
+    """A link to what Prefect cannot hold, such as a page; `text` is what is read."""
+    create_link_artifact(link=address, link_text=text, key=key, description=title)
 
 
-def mlflow_link(run_id: str | None) -> str | None:
+def mlflow_link(run_id: str | None, experiment_id: str, text: str = "run in MLflow") -> str | None:
     """A run of MLflow as a link where a server shows it, else its id."""
     pages = Settings.read().mlflow_pages
-    return f"[{run_id}]({pages}/#/runs/{run_id})" if run_id and pages else run_id
+    return f"[{text}]({page_address.run(run_id, experiment_id, pages=pages)})" if run_id and pages else run_id
 
 
 def _cell(value: object) -> str:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from flows.lineage import page_text
+from flows.lineage import page_address, page_text, score_table
 from flows.lineage import tags as tag
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages.tables import comparison_rows
+from flows.pages.verdict import measured, verdict
 from flows.recipes.methods import METHODS
 from flows.results import ComparisonResult
 
@@ -46,7 +47,9 @@ def _log(parent: StageRun, result: ComparisonResult) -> None:
     for method in evaluation.methods:
         for step in method.steps:
             score = step.scores[method.headline.name]
-            parent.log({f"{method.headline.name}.{METHODS[method.method].key}": score.mean}, step=step.num_steps)
+            name = f"{method.headline.name}.{METHODS[method.method].key}"
+            parent.log({score_table.metric(name, step.num_steps): score.mean})
+            parent.log({name: score.mean}, step=step.num_steps)
     for cost in evaluation.costs:
         seconds = {part: getattr(cost, part).mean for part in ("pairing", "training", "refinement")}
         key = METHODS[cost.method].key
@@ -72,13 +75,16 @@ def _introduce(parent: StageRun, result: ComparisonResult, lineage: Lineage) -> 
     if result.pairs is not None and result.pairs.mlflow_run_id is not None:
         stages = {"pairing": result.pairs.mlflow_run_id} | stages
     data = [each for each in used.values() if "url" not in each.source]
-    headline = evaluation.methods[0].headline_text
+    scores = page_address.experiment(parent.experiment_id)
     files = [Path(path).name for path in (evaluation.report, evaluation.figure, evaluation.grid)]
     parent.tell(
         {
             "Data": "; ".join(page_text.dataset(each.name, each.digest, each.profile) for each in data),
-            "Stages": ", ".join(page_text.run_link(run_id, name) for name, run_id in stages.items()),
+            "Stages": ", ".join(
+                page_text.run_link(run_id, name, parent.experiment_id) for name, run_id in stages.items()
+            ),
             "Files": f"{', '.join(files)} under Artifacts; the table is {page_text.code_span(evaluation.table)}",
         },
-        first=f"**{headline}** by number of sampling steps\n\n{page_text.table(comparison_rows(evaluation))}",
+        first=f"**{verdict(evaluation)}.** {measured(evaluation).capitalize()}; [all scores]({scores})\n\n"
+        f"{page_text.table(comparison_rows(evaluation))}",
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flows.pages.verdict import in_steps
 from flows.results import NUM_SAMPLES, EvaluateResult, MethodScores, Score
 from pairflow.metrics.labels import Label, in_order, label
 
@@ -13,12 +14,12 @@ NETWORK_CALLS = "network calls"
 
 
 def comparison_rows(result: EvaluateResult) -> list[dict[str, object]]:
-    """The headline score by steps, then the costs, of every method."""
+    """The headline score by steps, then the costs, of every method; a browser sorts names that look like numbers."""
     costs = {each.method: each for each in result.costs}
     rows: list[dict[str, object]] = []
     for method in result.methods:
         cost = costs.get(method.method) if method.reference is None else None
-        by_steps = {str(step.num_steps): shown(step.scores.get(method.headline.name)) for step in method.steps}
+        by_steps = {in_steps(step.num_steps): shown(step.scores.get(method.headline.name)) for step in method.steps}
         rows.append(
             {
                 "method": method.label,

@@ -43,6 +43,7 @@ def run_job(
     *,
     store: str | None,
     command: str | None = None,
+    preset: str | None = None,
     on_gpu: bool = False,
     by_workers: bool = False,
 ) -> "Ran[R]":
@@ -57,6 +58,7 @@ def run_job(
         result_type: of its result.
         store: of the flow's parameters.
         command: the command line that asks the flow for the same again.
+        preset: that the flow's settings began with, if any.
         on_gpu: it uses the GPUs of a job.
         by_workers: if there are several workers they use these GPUs, and not the job itself.
 
@@ -84,14 +86,14 @@ def run_job(
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
         num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
-        context = job_context(submission_id, command=command, cluster=cluster)
+        context = job_context(submission_id, command=command, preset=preset, cluster=cluster)
         job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, request, context, num_gpus=num_gpus)
         pages = cluster.settings.ray_pages
         url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
         logger.info("Ray job %s", url)
         result = submission.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=here().stopped)
         # A cluster that ends with this command has no page to link to.
-        return Ran(result, None if pages is None else f"[{job.submission_id}]({url})")
+        return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url})")
 
 
 class _TerminalBar:

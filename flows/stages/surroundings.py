@@ -23,12 +23,16 @@ class Surroundings:
     Attributes:
         cluster: that its job goes to; None if it has to find or start one.
         parent_run: id of the MLflow run that its run belongs under.
+        parent_experiment: id of that run's experiment.
+        parent_command: the command line that asks for that run again.
         num_sharing: jobs that share the machine with its own, itself included.
         stopped: set when one beside it has failed.
     """
 
     cluster: Cluster | None = None
     parent_run: str | None = None
+    parent_experiment: str | None = None
+    parent_command: str | None = None
     num_sharing: int = 1
     stopped: threading.Event | None = None
 
@@ -51,9 +55,11 @@ def within(**changes: Any) -> Iterator[None]:
         _here.reset(token)
 
 
-def nested_under(mlflow_run_id: str) -> contextlib.AbstractContextManager[None]:
-    """MLflow runs that jobs within this block begin are children of this run."""
-    return within(parent_run=mlflow_run_id)
+def nested_under(
+    mlflow_run_id: str, experiment_id: str, command: str | None
+) -> contextlib.AbstractContextManager[None]:
+    """MLflow runs that jobs within this block begin are children of this run, which `command` asks for."""
+    return within(parent_run=mlflow_run_id, parent_experiment=experiment_id, parent_command=command)
 
 
 @contextlib.contextmanager
@@ -75,12 +81,19 @@ def shared_cluster(store: str | None = None) -> Iterator[Cluster]:
         yield cluster
 
 
-def job_context(submission_id: str | None, *, command: str | None = None, cluster: Cluster | None = None) -> JobContext:
+def job_context(
+    submission_id: str | None,
+    *,
+    command: str | None = None,
+    preset: str | None = None,
+    cluster: Cluster | None = None,
+) -> JobContext:
     """What the current flow run tells its jobs about itself.
 
     Args:
         submission_id: of the Ray job, if it is about one.
         command: that asks for the same again.
+        preset: that its settings began with, if any.
         cluster: that the job goes to; one that ends with this command has no page to link to.
     """
     dashboard = None if cluster is None else cluster.settings.ray_pages
@@ -93,6 +106,9 @@ def job_context(submission_id: str | None, *, command: str | None = None, cluste
         flow_run_url=flow_run.ui_url if served else None,
         ray_job_url=f"{dashboard}/#/jobs/{submission_id}" if dashboard and submission_id else None,
         command=command,
+        preset=preset,
         parent_mlflow_run_id=here().parent_run,
+        parent_mlflow_experiment_id=here().parent_experiment,
+        parent_command=here().parent_command,
         num_sharing=here().num_sharing,
     )

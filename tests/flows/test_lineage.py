@@ -119,18 +119,18 @@ def test_pages_say_where_a_run_belongs(history: MlflowClient, pipeline_result: D
     trained, scored = paired(pipeline_result)
     parent_id = pipeline_result["mlflow_run_id"]
     note = history.get_run(trained["mlflow_run_id"]).data.tags["mlflow.note.content"]
-    assert f"(#/runs/{parent_id})" in note
-    assert f"(#/runs/{pipeline_result['pairs']['mlflow_run_id']})" in note
+    assert f"/runs/{parent_id}?workflowType=machine_learning)" in note
+    assert f"/runs/{pipeline_result['pairs']['mlflow_run_id']}?workflowType=machine_learning)" in note
     assert "[flow run](http://127.0.0.1:" in note
     assert "/#/jobs/train-" in note
     assert "pairflow train \\\n    --dataset nci \\\n    --max-rows 150 \\\n" in note
     assert "a ratio of" in note
     parent = history.get_run(parent_id)
     page = parent.data.tags["mlflow.note.content"]
-    assert page.startswith("**")
-    assert "| method | 1 | 2 | network calls |" in page
+    assert page.startswith("**At 1 step ")
+    assert "| method | 1 step | 2 steps | network calls |" in page
     for run_id in (trained["mlflow_run_id"], scored["mlflow_run_id"], pipeline_result["pairs"]["mlflow_run_id"]):
-        assert f"(#/runs/{run_id})" in page
+        assert f"/runs/{run_id}?workflowType=machine_learning)" in page
     assert "pairflow pipeline \\\n    --dataset nci" in page
     used = {tag.value for each in parent.inputs.dataset_inputs for tag in each.tags if tag.key == "pairflow.digest"}
     assert used == {trained["dataset_digest"], trained["pairs_fingerprint"]}

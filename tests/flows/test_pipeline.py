@@ -12,6 +12,8 @@ from mlflow.entities import Run
 from safetensors.torch import load_file
 
 import storage
+from flows.evaluate import message
+from flows.results import EvaluateResult
 
 from .conftest import PIPELINE, Cli
 
@@ -24,6 +26,9 @@ def result(pipeline_result: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def client(home: Path, result: dict[str, Any]) -> MlflowClient:
     return MlflowClient(f"sqlite:///{home}/mlflow/mlflow.db")
+
+
+_LOSSES = ("loss/training", "train_loss")
 
 
 def _digests(run: Run) -> dict[str, str]:
@@ -69,7 +74,8 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
 
         model = client.get_logged_model(training["mlflow_model_id"])
         assert f'load_model("models:/{model.model_id}")' in model.tags["mlflow.note.content"]
-        assert f"(#/runs/{trained.info.run_id})" in model.tags["mlflow.note.content"]
+        page = f"#/experiments/{trained.info.experiment_id}/runs/{trained.info.run_id}?workflowType=machine_learning"
+        assert f"({page})" in model.tags["mlflow.note.content"]
         assert model.source_run_id == trained.info.run_id
         assert model.status == "READY"
         assert int(model.params["num_parameters"]) == training["num_parameters"] == _weights(training["checkpoint"])
@@ -84,6 +90,51 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         assert history == {
             step["num_steps"]: pytest.approx(step["scores"][headline]["mean"]) for step in scores["steps"]
         }
+        expected = {
+            f"{name}.steps_{step['num_steps']}": pytest.approx(score["mean"])
+            for step in scores["steps"]
+            for name, score in step["scores"].items()
+        }
+        for figures in (evaluated.data.metrics, trained.data.metrics):
+            assert {name: value for name, value in figures.items() if ".steps_" in name} == expected
+        of_model = {each.key: each.value for each in model.metrics}
+        assert {name: value for name, value in of_model.items() if ".steps_" in name} == expected
+        for run in (trained, evaluated):
+            chosen = {name: run.data.params.get(name) for name in ("method", "preset", "dataset", "seed")}
+            assert chosen == {"method": training["method"], "preset": "demo", "dataset": "nci", "seed": "0"}
+
+
+def test_the_table_of_the_experiment_has_the_scores_as_columns(client: MlflowClient, result: dict[str, Any]) -> None:
+    experiment = client.get_experiment(result["mlflow_experiment_id"])
+    view = json.loads(experiment.tags["mlflow.sharedViewState.pairflow"])
+    assert view["selectedColumns"] == [
+        *("params.`method`", "params.`preset`", "params.`seed`"),
+        *("metrics.`num_valid.steps_1`", "metrics.`num_valid.steps_2`"),
+    ]
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`num_valid.steps_1`", False)
+    rows = client.search_runs([experiment.experiment_id], view["searchFilter"])
+    assert {run.info.run_id for run in rows} == {each["mlflow_run_id"] for each in result["evaluation"]["models"]}
+    assert "viewStateShareKey=pairflow)" in experiment.tags["mlflow.note.content"]
+
+
+def test_a_training_shows_its_loss_first_and_what_it_draws(client: MlflowClient, result: dict[str, Any]) -> None:
+    for training in result["trainings"]:
+        run = client.get_run(training["mlflow_run_id"])
+        losses = [[each.value for each in client.get_metric_history(run.info.run_id, name)] for name in _LOSSES]
+        assert losses[0] == losses[1]
+        assert len(losses[0]) == 6
+        assert {"settings.json", "samples.png", "images"} <= {
+            each.path for each in client.list_artifacts(run.info.run_id)
+        }
+        names = [Path(each.path).name for each in client.list_artifacts(run.info.run_id, "images")]
+        pictures = [name.split("+") for name in names if name.endswith(".png")]
+        assert {key for key, *_ in pictures} == {"samples"}
+        assert {int(step) for _, _, step, *_ in pictures} >= {6}  # and what was drawn on the way
+        assert len(pictures) > 1
+        assert sorted(name.replace("+compressed.webp", ".png") for name in names if name.endswith(".webp")) == sorted(
+            name for name in names if name.endswith(".png")
+        )
+        assert run.data.tags["mlflow.loggedImages"] == "True"
 
 
 def test_runs_are_nested_and_say_where_they_come_from(client: MlflowClient, result: dict[str, Any]) -> None:
@@ -139,7 +190,13 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
     artifacts = post("artifacts/filter", {"artifacts": identifiers})
     assert {artifact["type"] for artifact in artifacts} == {"markdown", "table", "progress"}
     (report,) = (artifact["data"] for artifact in artifacts if (artifact["key"] or "").startswith("report-"))
-    assert report == f"[{result['evaluation']['report_address']}]({result['evaluation']['report_address']})"
+    assert report == f"[Report of nci]({result['evaluation']['report_address']})"
+    said = {run["name"]: run["state"]["message"] for run in runs}
+    assert said[last] == message(EvaluateResult.model_validate(result["evaluation"]))
+    assert said[last].startswith("At 1 step ")
+    assert said[last].endswith(f"· report {result['evaluation']['report_address']}")
+    assert said[first].startswith(f"{rows} pairs, ")
+    assert all(" nats a token after 6 steps, " in said[name] for name in trainings)
 
 
 def test_rerun_does_nothing_and_says_so(cli: Cli, client: MlflowClient, result: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from flows.jobs.scoring import over_trials
 from flows.pages.figures.curves import comparison, curve_styles
 from flows.pages.report import Page, Picture, address, roles, write
 from flows.pages.tables import ABSENT, comparison_rows, score_tables
+from flows.pages.verdict import verdict
 from flows.results import (
     EvaluateResult,
     Headline,
@@ -74,6 +76,7 @@ def result_of(folder: Path, *models: ModelScores) -> EvaluateResult:
         models=models,
         methods=over_seeds(models),
         costs=tuple(costs),
+        mlflow_experiment_id="1",
         skipped=False,
         seconds=1,
         **files,
@@ -133,7 +136,7 @@ def test_tables_mark_the_best_and_leave_out_what_is_absent(contest: EvaluateResu
     assert [cell.best for cell in tables["qed_wasserstein"].rows[candidate.label]] == [False, True]  # alone: no best
     assert [cell.best for cell in tables["num_valid"].rows[candidate.label]] == [True, True]
     assert [cell.best for cell in tables["num_valid"].rows[champion.label]] == [False, True]  # a tie is both's
-    assert comparison_rows(contest)[0]["2"] == "5"
+    assert comparison_rows(contest)[0]["2 steps"] == "5"
 
 
 def test_where_all_are_alike_none_is_best(tmp_path: Path) -> None:
@@ -146,6 +149,16 @@ def test_roles(contest: EvaluateResult) -> None:
     udlm, candidate, champion = contest.methods
     assert roles(contest.methods) == {udlm.label: "baseline", candidate.label: "candidate", champion.label: "champion"}
     assert roles(contest.methods[:2]) == {udlm.label: "baseline", candidate.label: "model"}
+
+
+def test_roles_of_methods_are_told_by_their_pairs(tmp_path: Path) -> None:
+    made = [model(name, name, {"num_valid": 1}) for name in ("mdlm", "udlm", "pairflow", "pairflow+dcd")]
+    pairflow = {"pairflow": "method", "pairflow+dcd": "method"}
+    assert roles(made) == {"mdlm": "baseline", "udlm": "baseline"} | pairflow
+    assert roles(made[:2]) == {"mdlm": "method", "udlm": "method"}  # nothing is there to be measured by them
+    champion = model("PairFlow (champion)", "pairflow", {"num_valid": 1}, reference="pairflow-nci@champion")
+    for retrained in made[1:3]:
+        assert roles([retrained, champion]) == {retrained.label: "candidate", champion.label: "champion"}
 
 
 def test_models_of_one_method_have_its_colour_and_lines_of_their_own(contest: EvaluateResult) -> None:
@@ -199,10 +212,13 @@ def test_the_page_stands_alone_and_escapes_every_string(contest: EvaluateResult,
     page = Page(
         dataset=_HOSTILE,
         data={"source": _HOSTILE, _HOSTILE: 1},
-        settings={"steps": '"><img src=x onerror=alert(1)>'},
+        settings={"evaluation": {"steps": '"><img src=x onerror=alert(1)>'}, _HOSTILE: {_HOSTILE: 2}},
         pictures=[Picture(f'"{_HOSTILE}', tmp_path / "a.png", _HOSTILE), Picture("gone", tmp_path / "gone.png")],
         links={"Prefect flow run": "http://127.0.0.1:4200/runs?a=1&b='2'", "bad": "javascript:alert(1)"},
-        mlflow=("http://127.0.0.1:5000", "1"),
+        mlflow="http://127.0.0.1:5000",
+        made="1 May 2026",
+        command=f"pairflow pipeline {_HOSTILE}",
+        preset=_HOSTILE,
     )
     write(contest, page, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -216,7 +232,7 @@ def test_the_page_stands_alone_and_escapes_every_string(contest: EvaluateResult,
     with Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix("data:image/png;base64,")))) as picture:
         assert picture.size == (3, 2)
     links = {attributes["href"] for tag, attributes in read.tags if tag == "a"}
-    run = f"http://127.0.0.1:5000/#/experiments/1/runs/{'r' * 32}"
+    run = f"http://127.0.0.1:5000/#/experiments/1/runs/{'r' * 32}?workflowType=machine_learning"
     assert links == {"http://127.0.0.1:4200/runs?a=1&b='2'", run}  # the page's text alone has the script's address
     assert "url(" not in text
     policy = [attributes for tag, attributes in read.tags if attributes.get("http-equiv") == "Content-Security-Policy"]
@@ -230,11 +246,26 @@ def test_the_page_stands_alone_and_escapes_every_string(contest: EvaluateResult,
         "baseline",
         ABSENT,
         "QED: distance to the data",
+        "1 May 2026",
+        f"pairflow pipeline {_HOSTILE}",
     ):
         assert shown in read.text
+    assert f"{verdict(contest)}." in read.text
+
+
+def test_hashes_are_folded_away_and_the_verdict_stands_above(contest: EvaluateResult, tmp_path: Path) -> None:
+    page = Page(dataset="nci", data={"training part, SHA-256": "d" * 64, "rows": 7}, settings={}, pictures=[])
+    write(contest, page, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    begin = text.index("<summary>Fingerprints and ids</summary>")
+    for digest in ("c" * 64, "d" * 64, "e" * 64, "f" * 64, "r" * 32):
+        assert text.index(digest) > begin
+    assert text.index(str(escape(verdict(contest)))) < text.index("<h2>")
 
 
 def test_the_page_is_opened_in_mlflow_where_a_server_shows_it(tmp_path: Path) -> None:
     served = address("http://127.0.0.1:5000", "1", "abc", tmp_path / "report.html")
-    assert served == "http://127.0.0.1:5000/#/experiments/1/runs/abc/artifacts/report.html"
+    assert served == (
+        "http://127.0.0.1:5000/#/experiments/1/runs/abc/artifacts/report.html?workflowType=machine_learning"
+    )
     assert address(None, "1", "abc", Path("/a b/report.html")) == "file:///a%20b/report.html"

@@ -158,12 +158,13 @@ class TestPages:
             flow_run_url="http://p/1",
             ray_job_url="http://r/#/jobs/train-1",
             parent_mlflow_run_id="p" * 32,
+            parent_mlflow_experiment_id="7",
             command="pairflow train --dataset nci",
         )
         text = page_text.describe(page_text.origin(context) | {"Data": "nci", "Empty": ""}, "first")
         assert text == (
             "first\n\n- **Data:** nci\n"
-            f"- **Part of:** [the comparison](#/runs/{'p' * 32})\n"
+            f"- **Part of:** [the comparison](#/experiments/7/runs/{'p' * 32}?workflowType=machine_learning)\n"
             "- **Prefect:** [flow run](http://p/1)\n- **Ray:** [job train-1](http://r/#/jobs/train-1)\n\n"
             "The command that makes it again:\n\n```\npairflow train --dataset nci\n```\n"
         )

@@ -86,7 +86,7 @@ def test_pair_by_the_api(user: User) -> None:
     artifacts = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
     kinds = {each["type"]: each for each in artifacts}
     assert {"progress", "markdown"} <= set(kinds)
-    assert f"({user.mlflow}/#/runs/" in kinds["markdown"]["data"]
+    assert f"({user.mlflow}/#/experiments/" in kinds["markdown"]["data"]
     logs = user.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200})
     assert any("1 of 1 shards to make, 285 rows" in each["message"] for each in logs)
     assert set(user.jobs(run_id).values()) == {"SUCCEEDED"}

@@ -66,7 +66,7 @@ def test_the_page_of_a_pipeline(user: User, pipeline: str) -> None:
     artifacts = _artifacts(user, pipeline)
     assert {"scores", "pictures", "summary"} <= set(artifacts)
     summary = artifacts["summary"]["data"]
-    assert summary.count(f"({user.mlflow}/#/runs/") == 6  # comparison, pairs, two models, two evaluations
+    assert summary.count(f"({user.mlflow}/#/experiments/") == 6  # comparison, pairs, two models, two evaluations
     assert f"`{user.home}/reports/" in summary
     assert "data:image/png;base64," in artifacts["pictures"]["data"]
 
@@ -78,7 +78,7 @@ def test_the_pages_of_its_stages(user: User, pipeline: str) -> None:
         artifacts = _artifacts(user, stage["id"])
         assert {key, "progress"} <= set(artifacts) or name == "evaluate nci"
         assert f"({user.ray}/#/jobs/" in artifacts[key]["data"]
-        assert f"({user.mlflow}/#/runs/" in artifacts[key]["data"]
+        assert f"({user.mlflow}/#/experiments/" in artifacts[key]["data"]
     progress = _artifacts(user, _stages(user, "train nci pairflow")[0]["id"])["progress"]
     assert progress["data"] == 100
     assert "400 of 400 steps" in progress["description"]

@@ -1,0 +1,93 @@
+"""Few-step scores where MLflow can sort and compare them: tables and Compare show a metric's last step only.
+
+So every score is also a metric of its own for each number of sampling steps, such as `num_valid.steps_4`; and the
+experiment has a view, which is a tag that MLflow's page reads, with the headline's as columns and a row a model.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from flows.lineage import page_address
+from flows.lineage import tags as tag
+from flows.results import ModelScores
+
+_COLUMN = re.compile(r"metrics\.`(?P<name>.+)\.steps_(?P<steps>\d+)`")
+_WIDTH = 130  # pixels
+_MOST = 4500  # characters, of 5,000 that MLflow takes
+
+
+def metric(name: str, num_steps: int) -> str:
+    """What a score with so many sampling steps is called."""
+    return f"{name}.steps_{num_steps}"
+
+
+def by_steps(scores: ModelScores) -> dict[str, float]:
+    """Every score with every number of steps, the headline first, as MLflow lists metrics as they came."""
+    names = dict.fromkeys([scores.headline.name, *(name for step in scores.steps for name in step.scores)])
+    return {
+        metric(name, step.num_steps): step.scores[name].mean
+        for name in names
+        for step in scores.steps
+        if name in step.scores
+    }
+
+
+def headline(scores: ModelScores) -> dict[str, float]:
+    """The headline alone."""
+    begin = f"{scores.headline.name}.steps_"
+    return {name: value for name, value in by_steps(scores).items() if name.startswith(begin)}
+
+
+def view(scores: ModelScores, before: str | None) -> str:
+    """The experiment's view as MLflow's page reads it: what was in it before stays, in the order of the steps."""
+    columns = set(_columns(before)) | {(scores.headline.name, step.num_steps) for step in scores.steps}
+    ordered = sorted(columns, key=lambda column: (column[0] != scores.headline.name, *column))
+    while True:
+        shown = [f"metrics.`{metric(*column)}`" for column in ordered]
+        about = [f"params.`{name}`" for name in ("method", "preset", "seed")]
+        state = {
+            "searchFilter": f"tags.`{tag.STAGE}` = 'evaluate'",
+            "orderByKey": shown[0],
+            "orderByAsc": not scores.headline.higher_is_better,
+            "selectedColumns": [*about, *shown],
+            "columnWidths": dict.fromkeys(shown, _WIDTH),
+        }
+        text = json.dumps(state)
+        if len(text) <= _MOST or len(ordered) == 1:
+            return text
+        ordered.pop()
+
+
+def introduction(experiment_id: str) -> str:
+    """The text above the experiment's table."""
+    return f"**[Scores by number of sampling steps]({page_address.experiment(experiment_id)})**, a row a model\n"
+
+
+def version_tags(headline_name: str, metrics: Mapping[str, float]) -> dict[str, str]:
+    """The headline's scores as tags of a registered version."""
+    return {f"{tag.SCORE}{name}": f"{value:.6g}" for name, value in _of(headline_name, metrics)}
+
+
+def in_words(headline_name: str, metrics: Mapping[str, float]) -> str:
+    """The headline's scores as a line of a version's page, or nothing where there are none."""
+    found = [f"{name.rpartition('_')[2]}: {value:.4g}" for name, value in _of(headline_name, metrics)]
+    return f"{headline_name} by number of sampling steps: {', '.join(found)}" if found else ""
+
+
+def _of(headline_name: str, metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Those of one score, fewest steps first."""
+    begin = f"{headline_name}.steps_"
+    found = [(name, value) for name, value in metrics.items() if name.startswith(begin)]
+    return sorted(found, key=lambda each: int(each[0].removeprefix(begin)))
+
+
+def _columns(before: str | None) -> Iterable[tuple[str, int]]:
+    """The scores of a view, as far as they are ours."""
+    try:
+        shown = json.loads(before or "{}").get("selectedColumns", [])
+    except (json.JSONDecodeError, AttributeError):  # somebody overwrote it on MLflow's page
+        return
+    for column in shown:
+        if (found := _COLUMN.fullmatch(str(column))) is not None:
+            yield found["name"], int(found["steps"])
