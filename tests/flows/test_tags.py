@@ -8,18 +8,18 @@ import flows.lineage.tags
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STORED_TAGS = """
-mlflow.data.context mlflow.experimentKind mlflow.modelVersions mlflow.note.content mlflow.parentRunId
-mlflow.runName mlflow.source.git.commit mlflow.source.name mlflow.source.type pairflow.base_checkpoint
-pairflow.base_model_id pairflow.base_sha256 pairflow.begun_by pairflow.candidate_model pairflow.checkpoint
-pairflow.checkpoint_sha256 pairflow.command pairflow.comparison pairflow.content_sha256 pairflow.dataset
-pairflow.dataset_digest pairflow.decision pairflow.digest pairflow.evaluation_run pairflow.extends
-pairflow.extends_dataset_digest pairflow.extends_fingerprint pairflow.extends_url pairflow.fingerprint
-pairflow.git_dirty pairflow.judged pairflow.machine. pairflow.machine.used pairflow.method pairflow.model
-pairflow.model_id pairflow.outcome pairflow.pairing_run pairflow.pairs_fingerprint pairflow.pairs_url
-pairflow.prefect_run_id pairflow.prefect_run_url pairflow.ray_job_url pairflow.ray_submission_id pairflow.recipe
-pairflow.registered_model pairflow.report pairflow.rollback pairflow.samples pairflow.source pairflow.spec
-pairflow.stage pairflow.table pairflow.training_fingerprint pairflow.training_rows pairflow.training_run
-pairflow.training_seed pairflow.version
+mlflow.data.context mlflow.experimentKind mlflow.loggedImages mlflow.modelVersions mlflow.note.content
+mlflow.parentRunId mlflow.runName mlflow.sharedViewState. mlflow.source.git.commit mlflow.source.name
+mlflow.source.type pairflow.base_checkpoint pairflow.base_model_id pairflow.base_sha256 pairflow.begun_by
+pairflow.candidate_model pairflow.checkpoint pairflow.checkpoint_sha256 pairflow.command pairflow.comparison
+pairflow.content_sha256 pairflow.dataset pairflow.dataset_digest pairflow.decision pairflow.digest
+pairflow.evaluation_run pairflow.extends pairflow.extends_dataset_digest pairflow.extends_fingerprint
+pairflow.extends_url pairflow.fingerprint pairflow.git_dirty pairflow.headline pairflow.judged pairflow.machine.
+pairflow.machine.used pairflow.method pairflow.model pairflow.model_id pairflow.outcome pairflow.pairing_run
+pairflow.pairs_fingerprint pairflow.pairs_url pairflow.prefect_run_id pairflow.prefect_run_url pairflow.ray_job_url
+pairflow.ray_submission_id pairflow.recipe pairflow.registered_model pairflow.report pairflow.rollback
+pairflow.samples pairflow.score. pairflow.source pairflow.spec pairflow.stage pairflow.table
+pairflow.training_fingerprint pairflow.training_rows pairflow.training_run pairflow.training_seed pairflow.version
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 from flows.pages.verdict import contest, measured, number, verdict
 from flows.results import Headline, ModelScores, Score
 
-from .test_report import model, result_of
+from ..test_report import model, result_of
 
 _DISTANCE = Headline(name="fid", label="FID", higher_is_better=False)
 
