@@ -29,7 +29,9 @@ def verdict(result: EvaluateResult) -> str:
         begin += f" and {' and '.join(named[1:])} are level" if len(first) == 2 else f", then {', '.join(named[1:])}"
     else:
         begin += f" against {named[1]}" if len(first) == 2 else f", then {', '.join(named[1:])}"
-    return begin + _onwards(steps, [_leader(each) for each in ranked])
+    return begin + _onwards(
+        steps, [_leader(each) for each in ranked], "" if len(result.methods) == 2 else "the first two "
+    )
 
 
 def measured(result: EvaluateResult) -> str:
@@ -76,14 +78,14 @@ def _leader(ranked: Sequence[tuple[str, Score]]) -> str | None:
     return None if apart <= max(best.std + second.std, _LEVEL * max(abs(best.mean), abs(second.mean))) else label
 
 
-def _onwards(steps: Sequence[int], leaders: Sequence[str | None]) -> str:
-    """How it ends, and from which number of steps on it is so."""
+def _onwards(steps: Sequence[int], leaders: Sequence[str | None], who: str) -> str:
+    """How it ends, and from which number of steps on it is so; `who` is level, where two are."""
     if len(steps) == 1:
         return ""
     end, since = leaders[-1], len(steps) - 1
     while since and leaders[since - 1] == end:
         since -= 1
     if not since:
-        return "; ahead throughout" if end is not None else "; level throughout"
+        return "; ahead throughout" if end is not None else f"; {who}level throughout"
     when = f"{'at' if since == len(steps) - 1 else 'from'} {in_steps(steps[since])}"
-    return f"; level {when}" if end is None else f"; {end} ahead {when}"
+    return f"; {who}level {when}" if end is None else f"; {end} ahead {when}"

@@ -66,6 +66,12 @@ def test_of_one_and_of_many(tmp_path: Path) -> None:
     assert verdict(result_of(tmp_path, one)) == "At 1 step PairFlow 2, at 2 steps 1.5"
     many = [curve("MDLM", 9, 1), curve("UDLM", 6, 2), one]
     assert verdict(result_of(tmp_path, *many)) == "At 1 step PairFlow 2, then UDLM 6, MDLM 9; MDLM ahead at 2 steps"
+    close = [curve("MDLM", 9, 5), curve("UDLM", 2.01, 2), one]
+    sentence = "At 1 step PairFlow 2, then UDLM 2.01, MDLM 9; PairFlow ahead at 2 steps"
+    assert verdict(result_of(tmp_path, *close)) == sentence
+    assert verdict(result_of(tmp_path, curve("MDLM", 9, 5), curve("UDLM", 6, 1.5), one)).endswith(
+        "; the first two level at 2 steps"
+    )
     assert contest(many) == "MDLM, UDLM and PairFlow"
     assert contest(many[1:]) == "PairFlow against UDLM"
 
