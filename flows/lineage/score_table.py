@@ -13,7 +13,6 @@ from flows.lineage import tags as tag
 from flows.results import ModelScores
 
 _COLUMN = re.compile(r"metrics\.`(?P<name>.+)\.steps_(?P<steps>\d+)`")
-_WIDTH = 130  # pixels
 _MOST = 4500  # characters, of 5,000 that MLflow takes
 
 
@@ -51,7 +50,6 @@ def view(scores: ModelScores, before: str | None) -> str:
             "orderByKey": shown[0],
             "orderByAsc": not scores.headline.higher_is_better,
             "selectedColumns": [*about, *shown],
-            "columnWidths": dict.fromkeys(shown, _WIDTH),
         }
         text = json.dumps(state)
         if len(text) <= _MOST or len(ordered) == 1:
