@@ -1,7 +1,10 @@
 """What holds for all tests: their marks, which of them share a worker, and the order within a story."""
 
+import functools
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +15,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _FOLDER = Path(__file__).parent
-_SERVERS = {"ray_cluster": "flows", "prefect_url": "flows", "user": "service", "service_environment": "postgres"}
-"""Fixture -> the group of the tests that need it: servers that start once a session start in one worker only."""
+_SERVERS = {
+    "flows": ("ray_cluster", "prefect_url", "served_environment", "cli", "new_cli", "pipeline_result", "history"),
+    "service": ("served", "user"),
+}
+"""Group -> fixtures of servers that start once a session: all files that use them go to one worker."""
 _MARKS = {
     # Servers of their own, for one file. Those of a session are known by their fixtures.
     "service": (
@@ -34,23 +40,45 @@ _MARKS = {
         *("service/test_postgres.py", "service/test_service_pipeline.py", "service/test_service_retrain.py"),
     ),
 }
-_FIRST = ("service", "flows", "postgres")
-"""Groups in the order in which workers take them: first what takes longest, and mostly waits; files fill the waits."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups; pytest-randomly has shuffled by then
+@functools.cache
+def _group(path: str) -> str:
+    """Of a file's tests: that of its servers, or else the file itself, whose fixtures are then made once."""
+    text = (_FOLDER.parent / path).read_text(encoding="utf-8")
+    for group, fixtures in _SERVERS.items():
+        if re.search(rf"\b({'|'.join(fixtures)}): ", text):  # as the arguments of tests and fixtures are written
+            return group
+    return path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Groups instead of single tests. (xdist's own groups hang on names of tests that pytest 9.2 no longer changes.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False  # the order is that of the collection
+    return Groups(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-randomly has shuffled by then
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     turns: dict[pytest.Item, int] = {}
     for item in items:
         path = item.path.relative_to(_FOLDER).as_posix()
-        servers = [group for name, group in _SERVERS.items() if name in getattr(item, "fixturenames", ())]
-        marks = {mark for mark, paths in _MARKS.items() if path in paths} | ({"service"} if servers else set())
-        for mark in marks:
+        group = _group(f"tests/{path}")
+        needed = {name for name, fixtures in _SERVERS.items() if {*fixtures} & {*getattr(item, "fixturenames", ())}}
+        if not needed <= {group}:
+            raise pytest.UsageError(f"{item.nodeid} needs the servers of {needed}, but its file is in group {group!r}")
+        for mark in {mark for mark, paths in _MARKS.items() if path in paths} | ({"service"} if needed else set()):
             item.add_marker(mark)
-        # Without servers, a file is a group: fixtures of a module are made once then.
-        group = servers[0] if servers else path
-        item.add_marker(pytest.mark.xdist_group(group))
-        turns[item] = _FIRST.index(group) if servers else len(_FIRST) + ("service" not in marks)
+        # Workers take groups in this order: first what takes longest, and mostly waits; files fill the waits.
+        alone = len(_SERVERS) + (item.get_closest_marker("service") is None)
+        turns[item] = [*_SERVERS].index(group) if group in _SERVERS else alone
     _in_order_of_their_story(items)
     items.sort(key=turns.__getitem__)
 

@@ -44,14 +44,14 @@ def _fails(database: sqlite3.Connection, table: str, when: str = "1") -> None:
     database.commit()
 
 
-def _until(user: User, name: str, words: str | None, timeout_s: float = 400) -> None:
+def _until(person: User, name: str, words: str | None, timeout_s: float = 400) -> None:
     """Waits until status says this of a thing."""
 
     def said() -> bool:
-        reason = user.work().get(name, "nobody watches")
+        reason = person.work().get(name, "nobody watches")
         return reason is None if words is None else words in (reason or "")
 
-    user.wait_for(said, timeout_s=timeout_s, or_say=user.work)
+    person.wait_for(said, timeout_s=timeout_s, or_say=person.work)
 
 
 def test_each_is_said(unwell: User, database: sqlite3.Connection) -> None:
