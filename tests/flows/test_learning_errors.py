@@ -9,6 +9,7 @@ import storage
 from flows.cluster.protocol import JobContext
 from flows.jobs import distill, evaluate, pair, train
 from flows.parameters import DistillParameters, EvaluateParameters, PairParameters, TrainParameters
+from flows.requests import DistillRequest, EvaluateRequest, PairRequest, TrainRequest
 from pairflow.errors import CheckpointError, PairFlowError, SpecError, StoreError
 from pairflow.spec import DatasetSpec, DistillationSpec, RediSpec
 from storage import PairsHeader
@@ -73,26 +74,32 @@ def _pairs(folder: Path, **fields: object) -> str:
 )
 def test_pairs_of_another_vocabulary_length_or_data(tmp_path: Path, fields: dict[str, object], says: str) -> None:
     with pytest.raises(SpecError, match=says):
-        train.run(TrainParameters(dataset=_DIGITS, pairs=_pairs(tmp_path, **fields)), _CONTEXT)
+        train.run(TrainRequest.of(TrainParameters(dataset=_DIGITS, pairs=_pairs(tmp_path, **fields))), _CONTEXT)
 
 
 def test_pairs_that_a_model_made_are_not_pairflows(tmp_path: Path) -> None:
     digest = pair.inputs.load(_DIGITS, pair.Settings.read()).train.digest
     url = _pairs(tmp_path, spec={"kind": "redi"}, dataset={"name": "digits", "digest": digest})
     with pytest.raises(SpecError, match="made by a model"):
-        train.run(TrainParameters(dataset=_DIGITS, pairs=url), _CONTEXT)
+        train.run(TrainRequest.of(TrainParameters(dataset=_DIGITS, pairs=url)), _CONTEXT)
 
 
 def test_methods_that_need_pairs_and_have_none(digits: str) -> None:
     with pytest.raises(StoreError, match="make them with `pairflow pair`"):
-        train.run(TrainParameters(dataset=_DIGITS), _CONTEXT)
+        train.run(TrainRequest.of(TrainParameters(dataset=_DIGITS)), _CONTEXT)
     redi = RediSpec(num_pairs=7, num_steps=3)
     with pytest.raises(StoreError, match=f"--coupling redi --model {digits} --num-pairs 7 --num-steps 3 --seed 0"):
-        distill.run(DistillParameters(dataset=_DIGITS, method="udlm+redi", base_model=digits, redi=redi), _CONTEXT)
+        distill.run(
+            DistillRequest.of(DistillParameters(dataset=_DIGITS, method="udlm+redi", base_model=digits, redi=redi)),
+            _CONTEXT,
+        )
     paired = DistillationSpec(states="paired")
     with pytest.raises(StoreError, match="make them with `pairflow pair`"):
         distill.run(
-            DistillParameters(dataset=_DIGITS, method="udlm+dcd", base_model=digits, distillation=paired), _CONTEXT
+            DistillRequest.of(
+                DistillParameters(dataset=_DIGITS, method="udlm+dcd", base_model=digits, distillation=paired)
+            ),
+            _CONTEXT,
         )
 
 
@@ -102,19 +109,24 @@ def test_models_that_are_not_there_or_of_another_kind(digits: str) -> None:
         ("/nosuch", "there is no such folder", CheckpointError),
     ):
         with pytest.raises(error, match=says):
-            distill.run(DistillParameters(dataset=_DIGITS, method="udlm+dcd", base_model=base_model), _CONTEXT)
+            distill.run(
+                DistillRequest.of(DistillParameters(dataset=_DIGITS, method="udlm+dcd", base_model=base_model)),
+                _CONTEXT,
+            )
     with pytest.raises(SpecError, match="starts from a model with paired sources"):
-        distill.run(DistillParameters(dataset=_DIGITS, method="pairflow+dcd", base_model=digits), _CONTEXT)
+        distill.run(
+            DistillRequest.of(DistillParameters(dataset=_DIGITS, method="pairflow+dcd", base_model=digits)), _CONTEXT
+        )
     with pytest.raises(CheckpointError, match="no finished UDLM model"):
-        evaluate.run(EvaluateParameters(dataset=_DIGITS, methods=("udlm+dcd",)), _CONTEXT)
+        evaluate.run(EvaluateRequest.of(EvaluateParameters(dataset=_DIGITS, methods=("udlm+dcd",))), _CONTEXT)
 
 
 @pytest.mark.parametrize("method", ["udlm+dcd", "udlm+redi"])
 def test_a_teacher_of_another_vocabulary(other: str, method: str) -> None:
     with pytest.raises(PairFlowError, match="has vocab_size 5, the data has 2"):
-        distill.run(DistillParameters(dataset=_DIGITS, method=method, base_model=other), _CONTEXT)
+        distill.run(DistillRequest.of(DistillParameters(dataset=_DIGITS, method=method, base_model=other)), _CONTEXT)
     with pytest.raises(PairFlowError, match="has vocab_size 5, the data has 2"):
-        pair.run(PairParameters(dataset=_DIGITS, redi=RediSpec(), base_model=other), _CONTEXT)
+        pair.run(PairRequest.of(PairParameters(dataset=_DIGITS, redi=RediSpec(), base_model=other)), _CONTEXT)
 
 
 def test_the_command_says_it_without_a_traceback(cli: Cli, other: str) -> None:

@@ -50,6 +50,7 @@ def _weights(checkpoint: str) -> int:
 
 def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any]) -> None:
     pairs, evaluation = result["pairs"], result["evaluation"]
+    (assigned,) = result["other_pairs"]
     manifest = storage.open_pairs(pairs["url"]).manifest
     assert manifest.dataset["digest"] == pairs["dataset_digest"]
     pairing = client.get_run(pairs["mlflow_run_id"])
@@ -62,9 +63,11 @@ def test_chain_from_data_to_scores(client: MlflowClient, result: dict[str, Any])
         expected = {"training": pairs["dataset_digest"]}
         if training["method"] == "pairflow":
             expected["pairs"] = manifest.fingerprint
+        if training["method"] == "assigned":
+            expected["pairs"] = assigned["fingerprint"]
         assert _digests(trained) == expected
         assert trained.data.params["training.num_steps"] == "6"
-        coupling = {"udlm": "independent", "pairflow": "paired"}[training["method"]]
+        coupling = {"udlm": "independent", "pairflow": "paired", "assigned": "paired"}[training["method"]]
         assert trained.data.params["training.coupling"] == coupling
         assert trained.data.tags["pairflow.method"] == training["method"]
         assert [each.step for each in client.get_metric_history(trained.info.run_id, "train_loss")] == list(range(1, 7))
@@ -159,7 +162,7 @@ def test_pictures_and_table(result: dict[str, Any]) -> None:
         assert Path(evaluation[name]).read_bytes().startswith(b"\x89PNG")
     assert Path(evaluation["report"]).read_text().startswith("<!DOCTYPE html>")
     assert evaluation["report_address"] == Path(evaluation["report"]).as_uri()  # no MLflow server shows it
-    of_udlm, of_pairflow = (model["facts"] for model in evaluation["models"])
+    of_udlm, of_pairflow, _ = (model["facts"] for model in evaluation["models"])
     assert of_pairflow["pairs_mean_hamming"] == pytest.approx(result["pairs"]["mean_hamming"])
     assert of_pairflow["pairs_keep_rate"] == pytest.approx(result["pairs"]["keep_rate"])
     assert "pairs_mean_hamming" not in of_udlm
@@ -168,7 +171,7 @@ def test_pictures_and_table(result: dict[str, Any]) -> None:
             assert 0 < step["scores"]["straightness"]["mean"] <= 1
             assert 0 < step["scores"]["mean_hamming"]["mean"] <= 64
     assert json.loads(Path(evaluation["table"]).read_text())["models"] == evaluation["models"]
-    assert [model["method"] for model in evaluation["models"]] == ["udlm", "pairflow"]
+    assert [model["method"] for model in evaluation["models"]] == ["udlm", "pairflow", "assigned"]
 
 
 def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> None:
@@ -181,10 +184,11 @@ def test_prefect_shows_the_stages(prefect_url: str, result: dict[str, Any]) -> N
 
     chosen = {"parent_flow_run_id": {"any_": [result["prefect_run_id"]]}}
     runs = post("flow_runs/filter", {"flow_runs": chosen, "sort": "START_TIME_ASC"})
-    first, *trainings, last = (run["name"] for run in runs)
+    first, second, *trainings, last = (run["name"] for run in runs)
     rows = result["pairs"]["rows"]
-    assert (first, last) == (f"pair nci T20 · {rows} rows", "evaluate nci udlm and pairflow")
-    assert sorted(trainings) == ["train nci pairflow", "train nci udlm"]  # they start together
+    assert (first, last) == (f"pair nci T20 · {rows} rows", "evaluate nci 3 methods")
+    assert second.startswith("pair nci assignment ")
+    assert sorted(trainings) == ["train nci assigned", "train nci pairflow", "train nci udlm"]  # they start together
     assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
     identifiers = {"flow_run_id": {"any_": [run["id"] for run in runs]}}
     artifacts = post("artifacts/filter", {"artifacts": identifiers})
