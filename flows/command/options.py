@@ -12,6 +12,7 @@ from flows import references
 from flows.command.running import run_flow
 from flows.parameters import FlowParameters, FromPreset
 from flows.stages.command_line import OPERATIONS, Option, assignments, option_of, options_of, read
+from pairflow.errors import SpecError
 from pairflow.names import NameOf
 from pairflow.spec import Spec
 
@@ -19,6 +20,13 @@ R = TypeVar("R", bound=Spec)
 Q = TypeVar("Q", bound=FlowParameters)
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=OPERATIONS)
+]
+_Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Say also what Prefect, Ray and MLflow say.", rich_help_panel=OPERATIONS),
+]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.", rich_help_panel=OPERATIONS)
 ]
 _Set = Annotated[
     list[str] | None,
@@ -51,6 +59,9 @@ def flow_command(
     def register(show: Callable[[R, Q], None]) -> Callable[[R, Q], None]:
         def command(context: typer.Context, **given: Any) -> None:
             as_json, changes = given.pop("json"), assignments(given.pop("set", None))
+            verbose, quiet = given.pop("verbose"), given.pop("quiet")
+            if verbose and quiet:
+                raise SpecError("--verbose and --quiet: got both, expected one of them; leave one out")
             # A default is only shown here: it stands with its field, and may be another's where two kinds have it.
             said = {
                 name.replace("_", "-"): value
@@ -60,89 +71,4 @@ def flow_command(
             if adjust is not None:
                 adjust(said)
             parameters = read(parameters_type, said, changes)
-            result = run_flow(show.__name__, parameters)
-            if as_json:
-                print(result.model_dump_json())
-            else:
-                show(result, parameters)
-
-        asked = ("dataset", *required)
-        shown = [_parameter(option, required=option.name in asked) for option in options_of(parameters_type)]
-        if issubclass(parameters_type, FromPreset):
-            place = next(i for i, each in enumerate(shown) if each.name == "preset") + 1
-            shown.insert(place, inspect.Parameter("set", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Set))
-        shown.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
-        shown.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
-        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in shown}
-        command.__doc__ = show.__doc__
-        app.command(show.__name__)(command)
-        return show
-
-    return register
-
-
-def takes(spec_type: type[Spec]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command that has `**fields` the fields of a spec as options."""
-
-    def with_options(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command).parameters.values()
-        shown = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.kind != each.VAR_KEYWORD]
-        of_spec = [
-            _parameter(option_of((name,), field), required=False) for name, field in spec_type.model_fields.items()
-        ]
-        shown[-1:-1] = of_spec
-
-        @functools.wraps(command)
-        def called(**given: Any) -> None:
-            command(**given)
-
-        called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        called.__annotations__ = {each.name: each.annotation for each in shown}
-        return called
-
-    return with_options
-
-
-def _parameter(option: Option, *, required: bool) -> inspect.Parameter:
-    annotation, more = _typed(option)
-    default = ",".join(option.default) or None if isinstance(option.default, tuple) else option.default
-    declared = typer.Option(f"--{option.name}", help=option.help, rich_help_panel=option.panel, **more)
-    return inspect.Parameter(
-        option.name.replace("-", "_"),
-        inspect.Parameter.KEYWORD_ONLY,
-        default=... if required else default,
-        annotation=Annotated[annotation if required or annotation is bool else annotation | None, declared],
-    )
-
-
-def _typed(option: Option) -> tuple[Any, dict[str, Any]]:
-    """A type for Typer, and what belongs to it: a menu, bounds, or a word for the value."""
-    annotation = option.field.annotation
-    inner = next((each for each in get_args(annotation) if each is not type(None)), annotation)
-    if get_origin(annotation) is Literal:
-        inner = annotation
-    metavar = {"metavar": _METAVARS[option.name]} if option.name in _METAVARS else {}
-    if get_origin(inner) is Literal:
-        extra = ("redi",) if option.paths[0][-1] == "kind" else ()
-        return Literal[(*get_args(inner), *extra)], {}
-    if inner is bool:
-        return bool, {}
-    if option.repeats:
-        return list[str], metavar
-    if option.is_list:
-        return str, metavar or {"metavar": "NAME,NAME,…"}
-    named = [each for each in option.field.metadata if isinstance(each, NameOf)]
-    if named:
-        return str, {"metavar": f"[{'|'.join(named[0].names)}]"}
-    return inner, metavar | (_bounds(option) if inner in (int, float) else {})
-
-
-def _bounds(option: Option) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in option.field.metadata:
-        if isinstance(each, annotated_types.Ge):
-            found["min"] = each.ge
-        elif isinstance(each, annotated_types.Le) and float(str(each.le)) < 2**32:
-            found["max"] = each.le
-    return found
+            result = run_flow(show.__name__, parameters, verbose=verbose, quiet=quiet)

@@ -69,7 +69,7 @@ class TestCommandLine:
     ) -> None:
         asked: list[tuple[str, Spec]] = []
 
-        def run_flow(name: str, given: Spec) -> Any:
+        def run_flow(name: str, given: Spec, **_: bool) -> Any:
             asked.append((name, given))
             raise KeyboardInterrupt
 
