@@ -231,6 +231,8 @@ def parse_line(line: str) -> Progress | tuple[int, str]:
     if (of_ray := _OF_RAY.fullmatch(line)) and of_ray["level"] in _LEVELS:
         level_of_ray = _LEVELS[of_ray["level"]]
         return logging.DEBUG if level_of_ray == logging.INFO else level_of_ray, of_ray["message"]
+    if line.startswith("Running entrypoint for job "):  # Ray's too
+        return logging.DEBUG, line
     level, separator, message = line.partition(" | ")
     return (_LEVELS[level], message) if separator and level in _LEVELS else (logging.INFO, line)
 

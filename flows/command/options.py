@@ -72,3 +72,89 @@ def flow_command(
                 adjust(said)
             parameters = read(parameters_type, said, changes)
             result = run_flow(show.__name__, parameters, verbose=verbose, quiet=quiet)
+            if as_json:
+                print(result.model_dump_json())
+            else:
+                show(result, parameters)
+
+        asked = ("dataset", *required)
+        shown = [_parameter(option, required=option.name in asked) for option in options_of(parameters_type)]
+        if issubclass(parameters_type, FromPreset):
+            place = next(i for i, each in enumerate(shown) if each.name == "preset") + 1
+            shown.insert(place, inspect.Parameter("set", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Set))
+        shown.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+        for name, annotation in (("verbose", _Verbose), ("quiet", _Quiet), ("json", Json)):
+            shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation))
+        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in shown}
+        command.__doc__ = show.__doc__
+        app.command(show.__name__)(command)
+        return show
+
+    return register
+
+
+def takes(spec_type: type[Spec]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command that has `**fields` the fields of a spec as options."""
+
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters.values()
+        shown = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.kind != each.VAR_KEYWORD]
+        of_spec = [
+            _parameter(option_of((name,), field), required=False) for name, field in spec_type.model_fields.items()
+        ]
+        shown[-1:-1] = of_spec
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            command(**given)
+
+        called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in shown}
+        return called
+
+    return with_options
+
+
+def _parameter(option: Option, *, required: bool) -> inspect.Parameter:
+    annotation, more = _typed(option)
+    default = ",".join(option.default) or None if isinstance(option.default, tuple) else option.default
+    declared = typer.Option(f"--{option.name}", help=option.help, rich_help_panel=option.panel, **more)
+    return inspect.Parameter(
+        option.name.replace("-", "_"),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=... if required else default,
+        annotation=Annotated[annotation if required or annotation is bool else annotation | None, declared],
+    )
+
+
+def _typed(option: Option) -> tuple[Any, dict[str, Any]]:
+    """A type for Typer, and what belongs to it: a menu, bounds, or a word for the value."""
+    annotation = option.field.annotation
+    inner = next((each for each in get_args(annotation) if each is not type(None)), annotation)
+    if get_origin(annotation) is Literal:
+        inner = annotation
+    metavar = {"metavar": _METAVARS[option.name]} if option.name in _METAVARS else {}
+    if get_origin(inner) is Literal:
+        extra = ("redi",) if option.paths[0][-1] == "kind" else ()
+        return Literal[(*get_args(inner), *extra)], {}
+    if inner is bool:
+        return bool, {}
+    if option.repeats:
+        return list[str], metavar
+    if option.is_list:
+        return str, metavar or {"metavar": "NAME,NAME,…"}
+    named = [each for each in option.field.metadata if isinstance(each, NameOf)]
+    if named:
+        return str, {"metavar": f"[{'|'.join(named[0].names)}]"}
+    return inner, metavar | (_bounds(option) if inner in (int, float) else {})
+
+
+def _bounds(option: Option) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in option.field.metadata:
+        if isinstance(each, annotated_types.Ge):
+            found["min"] = each.ge
+        elif isinstance(each, annotated_types.Le) and float(str(each.le)) < 2**32:
+            found["max"] = each.le
+    return found

@@ -8,6 +8,7 @@ and `--quiet` leaves nothing but results.
 """
 
 import logging
+import re
 import shutil
 import sys
 import textwrap
@@ -19,6 +20,8 @@ from tqdm import tqdm
 
 from flows.stages.run_job import PROGRESS
 from pairflow.errors import PairFlowError
+
+_COMPLETED = re.compile(r"Finished in state Completed\((['\"])(.*)\1\)", re.DOTALL)
 
 
 class Verbosity(Enum):
@@ -35,12 +38,19 @@ class TerminalHandler(logging.Handler):
     def __init__(self, verbosity: Verbosity) -> None:
         super().__init__(verbosity.value)
         self._verbosity = verbosity
+        self._said: set[str] = set()
+        self._first_run: str | None = None
         self.addFilter(self._is_wanted)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record."""
         try:
             text = line(record)
+            # Every stage reads the data and says what it found there: once is enough.
+            what = text.rpartition(" ▸ ")[2]
+            if self._verbosity is not Verbosity.VERBOSE and record.levelno < logging.WARNING and what in self._said:
+                return
+            self._said.add(what)
             if self._verbosity is Verbosity.VERBOSE:
                 text = f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {text}"
                 if record.exc_info and not record.exc_text:
@@ -55,6 +65,10 @@ class TerminalHandler(logging.Handler):
         if isinstance(error, (PairFlowError, KeyboardInterrupt)):
             return False  # the command ends with what it says
         of_prefect = "prefect" in Path(record.pathname).parts
+        run_id = getattr(record, "flow_run_id", None)
+        self._first_run = self._first_run or run_id
+        if of_prefect and run_id != self._first_run and _result(record) is not None:
+            return True  # what a stage came to; of the whole, the command says it
         if of_prefect and record.levelno >= logging.ERROR and str(record.msg).startswith("Finished in state"):
             return False
         if getattr(record, PROGRESS, False) and sys.stderr.isatty():
@@ -66,13 +80,19 @@ class TerminalHandler(logging.Handler):
 
 def line(record: logging.LogRecord) -> str:
     """A record as people read it: which run of which flow, and what is said."""
-    message = record.getMessage()
+    message = _result(record) or record.getMessage()
     run = _run(record)
-    for known in filter(None, (run, run.partition(" ")[2])):
+    for known in filter(None, (run, " ".join(run.split()[1:2]))):
         message = message.removeprefix(f"{known}: ")
     if record.levelno >= logging.WARNING:
         message = f"{record.levelname.lower()}: {message}"
     return f"{run} ▸ {message}" if run else message
+
+
+def _result(record: logging.LogRecord) -> str | None:
+    """What a run came to, where Prefect says that it is finished."""
+    found = _COMPLETED.fullmatch(record.getMessage())
+    return None if found is None else found[2]
 
 
 def _run(record: logging.LogRecord) -> str:

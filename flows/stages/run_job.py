@@ -95,7 +95,7 @@ def run_job(
         logger.log(logging.DEBUG if pages is None else logging.INFO, "Ray job %s (%s)", url, SIGN_IN)
         result = submission.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=here().stopped)
         # A cluster that ends with this command has no page to link to.
-        return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url})")
+        return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url}), {SIGN_IN}")
 
 
 class _TerminalBar:
