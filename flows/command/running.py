@@ -15,7 +15,6 @@ import typer
 from flows.home.addresses import running_servers
 from flows.home.settings import Settings, prepare_environment
 from flows.parameters import FlowParameters
-from flows.stages import beforehand
 
 
 def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, quiet: bool = False) -> Any:
@@ -24,6 +23,8 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
     Raises:
         PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
     """
+    from flows.stages import beforehand
+
     beforehand.check(parameters)
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported

@@ -68,7 +68,8 @@ class TerminalHandler(logging.Handler):
         run_id = getattr(record, "flow_run_id", None)
         self._first_run = self._first_run or run_id
         if of_prefect and run_id != self._first_run and _result(record) is not None:
-            return True  # what a stage came to; of the whole, the command says it
+            # What a stage came to; of the whole, and of the evaluation that ends it, the command says it.
+            return getattr(record, "flow_name", None) != "evaluate"
         if of_prefect and record.levelno >= logging.ERROR and str(record.msg).startswith("Finished in state"):
             return False
         if getattr(record, PROGRESS, False) and sys.stderr.isatty():

@@ -122,7 +122,8 @@ def report(result: ComparisonResult, settings: Settings) -> None:
     else:
         print(f"  MLflow keeps run {result.mlflow_run_id} in {settings.tracking_uri}")
     print(f"  {settings.ray_pages or local['ray']}")
-    print(f"      Ray: the jobs of later runs, and their logs; {SIGN_IN}")
+    print("      Ray: the jobs of later runs, and their logs;")
+    print(f"      {SIGN_IN}")
 
 
 def pairs(url: str, *, num_rows: int, as_json: bool) -> None:

@@ -75,6 +75,8 @@ def test_a_stage_says_what_it_came_to_and_nothing_twice(capsys: pytest.CaptureFi
     handler.handle(_record("nci: 48 rows kept", **stage))
     handler.handle(_record("nci: 48 rows kept", **{**stage, "flow_run_name": "train nci udlm"}))
     handler.handle(_record("Finished in state Completed('48 pairs')", path=_PREFECTS, **stage))
+    evaluation = {"flow_run_id": "3", "flow_run_name": "evaluate nci UDLM", "flow_name": "evaluate"}
+    handler.handle(_record("Finished in state Completed('level')", path=_PREFECTS, **evaluation))
     handler.handle(_record("Finished in state Completed('level')", path=_PREFECTS, **whole))
     assert capsys.readouterr().err == "pair nci ▸ 48 rows kept\npair nci ▸ 48 pairs\n"
 
