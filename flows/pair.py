@@ -1,6 +1,6 @@
 """The flow `pair`: couples a dataset's training rows with source points and keeps the pairs in the store."""
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.pages import artifacts
@@ -42,11 +42,6 @@ def pair(parameters: PairParameters) -> PairResult:
     result = ran.result
     # How many rows there are is known only now: to count them is to read the data.
     describe_run(name=f"{_run_name()} · {short_count(result.rows)} rows")
-    logger = get_run_logger()
-    if result.skipped:
-        logger.info("nothing to do: these pairs are in the store already, at %s", result.url)
-    else:
-        logger.info("%d pairs at %s", result.rows, result.url)
     artifacts.show_facts(
         f"pairs-{result.fingerprint[:12]}",
         f"Coupled pairs of {parameters.dataset.name}",

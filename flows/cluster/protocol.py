@@ -4,13 +4,15 @@
                                  result.json     written by the job when it is done
                                  error.json      written by the job when it fails
 
-Progress travels as marked lines of the job's log, so following a job costs no polling of the store.
+Progress travels as lines of the job's log, so following a job costs no polling of the store. They are sentences, as the
+log is what Ray's page shows of the job: `PROGRESS | pair qm9: 1,000 of 4,600 rows, 60 rows/s, 01:00 left`.
 """
 
 import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -18,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict, ValidationError
 from tqdm import tqdm
@@ -29,9 +31,17 @@ from pairflow.errors import JobFailedError, PairFlowError, StoreError
 from pairflow.spec import Spec
 
 JOB_URL_VARIABLE = "PAIRFLOW_JOB_URL"
-_PROGRESS_MARK = "@progress "
+_PROGRESS_MARK = "PROGRESS | "
+_PROGRESS = re.compile(
+    r"(?P<description>.*): (?P<done>[\d,]+) of (?P<total>[\d,]+) (?P<unit>[^,]*?)"
+    r"(?:, (?P<rate>[\d.,e+-]+) (?P=unit)/s, \S+ left)?"
+)
 _SECONDS_BETWEEN_REPORTS = 0.5
+_MOST_SECONDS_BETWEEN_REPORTS = 10.0
+_SHARE_BETWEEN_REPORTS = 0.02
 _LOG_FORMAT = "%(levelname)s | %(message)s"
+# Of Ray about a job, in its log: "2026-11-26 11:35:36,123\tINFO job_manager.py:568 -- Runtime env is setting up."
+_OF_RAY = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+(?P<level>[A-Z]+) \S+:\d+ -- (?P<message>.*)")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 P = TypeVar("P", bound=Spec)
 R = TypeVar("R", bound=Spec)
@@ -74,7 +84,17 @@ class Progress(Spec):
         if not self.rate or self.done >= self.total:
             return text
         remaining = tqdm.format_interval((self.total - self.done) / self.rate)
-        return f"{text}, {self.rate:,.3g} {self.unit}/s, {remaining} left"
+        rate = f"{self.rate:,.0f}" if self.rate >= 100 else f"{self.rate:.3g}"
+        return f"{text}, {rate} {self.unit}/s, {remaining} left"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """What `str` said; None if it is something else."""
+        if (found := _PROGRESS.fullmatch(text)) is None:
+            return None
+        done, total = (int(found[name].replace(",", "")) for name in ("done", "total"))
+        rate = None if found["rate"] is None else float(found["rate"].replace(",", ""))
+        return cls(description=found["description"], done=done, total=total, unit=found["unit"], rate=rate)
 
 
 class JobError(Spec):
@@ -150,12 +170,13 @@ class JobFolder:
 
 
 class ProgressLines(tqdm):
-    """A tqdm that draws no bar but prints progress lines for the flow, at most two a second.
+    """A tqdm that draws no bar but prints progress lines for the flow: at first two a second, later every ten.
 
     The library takes it where it would draw a bar of its own (`pairflow.progress`).
     """
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
+        self._began, self._said = time.monotonic(), 0.0
         # It writes an empty line when it closes; nobody needs to read that.
         super().__init__(
             iterable, **options | {"file": io.StringIO(), "mininterval": _SECONDS_BETWEEN_REPORTS, "miniters": 1}
@@ -163,7 +184,11 @@ class ProgressLines(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Prints where it stands; without a total there is no saying."""
-        if self.total:
+        now = time.monotonic()
+        # A page of lines for a job of a minute, and not a book for one of a day.
+        pause = min(_SHARE_BETWEEN_REPORTS * (now - self._began), _MOST_SECONDS_BETWEEN_REPORTS)
+        if self.total and (self.n >= self.total or now - self._said >= max(pause, _SECONDS_BETWEEN_REPORTS)):
+            self._said = now
             progress = Progress(
                 description=self.desc,
                 done=int(self.n),
@@ -171,7 +196,7 @@ class ProgressLines(tqdm):
                 unit=self.unit.strip(),
                 rate=self.format_dict["rate"] or (self.n - self.initial) / max(self.format_dict["elapsed"], 1e-3),
             )
-            print(_PROGRESS_MARK + progress.model_dump_json(), flush=True)
+            print(f"{_PROGRESS_MARK}{progress}", flush=True)
 
     def reach(self, done: int) -> None:
         """`done` units are done in all."""
@@ -199,13 +224,15 @@ class Speed:
 def parse_line(line: str) -> Progress | tuple[int, str]:
     """A line of a job's log: progress, or a logging level with its message.
 
-    Lines that the job's libraries print without a level count as INFO.
+    Lines that the job's libraries print without a level count as INFO, and what Ray says of every job as DEBUG.
     """
     if line.startswith(_PROGRESS_MARK):
-        try:
-            return Progress.model_validate_json(line.removeprefix(_PROGRESS_MARK))
-        except ValidationError:
-            return logging.INFO, line
+        return Progress.parse(line.removeprefix(_PROGRESS_MARK)) or (logging.INFO, line)
+    if (of_ray := _OF_RAY.fullmatch(line)) and of_ray["level"] in _LEVELS:
+        level_of_ray = _LEVELS[of_ray["level"]]
+        return logging.DEBUG if level_of_ray == logging.INFO else level_of_ray, of_ray["message"]
+    if line.startswith("Running entrypoint for job "):  # Ray's too
+        return logging.DEBUG, line
     level, separator, message = line.partition(" | ")
     return (_LEVELS[level], message) if separator and level in _LEVELS else (logging.INFO, line)
 

@@ -8,10 +8,12 @@ import contextlib
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
-from flows.command import data, lineage, models, output, pairs, registry, service, signals, store
+import pairflow
+from flows.command import data, lineage, models, output, pairs, presets, registry, service, signals, store, token
 from flows.home.network import set_up_network
 from pairflow.errors import PairFlowError, SpecError
 
@@ -26,8 +28,23 @@ app = typer.Typer(
 )
 
 
-for _noun in (data, pairs, store, models, registry, lineage, service):
+for _noun in (data, presets, pairs, store, models, registry, lineage, service, token):
     _noun.add_to(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pairflow {pairflow.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Takes the options that are no command's."""
 
 
 def main() -> None:

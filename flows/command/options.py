@@ -12,6 +12,7 @@ from flows import references
 from flows.command.running import run_flow
 from flows.parameters import FlowParameters, FromPreset
 from flows.stages.command_line import OPERATIONS, Option, assignments, option_of, options_of, read
+from pairflow.errors import SpecError
 from pairflow.names import NameOf
 from pairflow.spec import Spec
 
@@ -19,6 +20,13 @@ R = TypeVar("R", bound=Spec)
 Q = TypeVar("Q", bound=FlowParameters)
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line.", rich_help_panel=OPERATIONS)
+]
+_Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Say also what Prefect, Ray and MLflow say.", rich_help_panel=OPERATIONS),
+]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.", rich_help_panel=OPERATIONS)
 ]
 _Set = Annotated[
     list[str] | None,
@@ -51,6 +59,9 @@ def flow_command(
     def register(show: Callable[[R, Q], None]) -> Callable[[R, Q], None]:
         def command(context: typer.Context, **given: Any) -> None:
             as_json, changes = given.pop("json"), assignments(given.pop("set", None))
+            verbose, quiet = given.pop("verbose"), given.pop("quiet")
+            if verbose and quiet:
+                raise SpecError("--verbose and --quiet: got both, expected one of them; leave one out")
             # A default is only shown here: it stands with its field, and may be another's where two kinds have it.
             said = {
                 name.replace("_", "-"): value
@@ -60,7 +71,7 @@ def flow_command(
             if adjust is not None:
                 adjust(said)
             parameters = read(parameters_type, said, changes)
-            result = run_flow(show.__name__, parameters)
+            result = run_flow(show.__name__, parameters, verbose=verbose, quiet=quiet)
             if as_json:
                 print(result.model_dump_json())
             else:
@@ -72,7 +83,8 @@ def flow_command(
             place = next(i for i, each in enumerate(shown) if each.name == "preset") + 1
             shown.insert(place, inspect.Parameter("set", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Set))
         shown.insert(0, inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
-        shown.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
+        for name, annotation in (("verbose", _Verbose), ("quiet", _Quiet), ("json", Json)):
+            shown.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation))
         command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in shown}
         command.__doc__ = show.__doc__

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,31 +15,34 @@ import typer
 from flows.home.addresses import running_servers
 from flows.home.settings import Settings, prepare_environment
 from flows.parameters import FlowParameters
-from flows.stages import beforehand
-from pairflow.errors import PairFlowError
 
 
-def run_flow(name: str, parameters: FlowParameters) -> Any:
+def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, quiet: bool = False) -> Any:
     """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up.
 
     Raises:
         PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
     """
+    from flows.stages import beforehand
+
     beforehand.check(parameters)
+    if verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
     settings = Settings.read()
     prepare_environment(settings)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     from flows.command.temporary_prefect import start_temporary_server
     from flows.service.unfinished import end_unfinished, hold_run
-    from flows.stages.surroundings import shared_cluster
+    from flows.stages.surroundings import shared_cluster, within
 
-    _log_expected_errors_without_traceback()
+    _say_in_short_lines(verbose=verbose, quiet=quiet)
     _leave_signals_to_us()
     try:
-        with shared_cluster(parameters.store):
+        with within(bars=not quiet), shared_cluster(parameters.store):
             if temporary := start_temporary_server(settings):
                 for ended in end_unfinished(settings.home):
-                    print(f"ended run '{ended}', whose command was killed", file=sys.stderr)
+                    if not quiet:
+                        print(f"ended run '{ended}', whose command was killed", file=sys.stderr)
             if temporary or running_servers(settings.home) is not None:
                 flow = flow.with_options(on_running=[_Hold(settings.home, hold_run)])
             return flow(parameters)
@@ -66,20 +70,17 @@ def _leave_signals_to_us() -> None:
     vars(engine)["capture_sigterm"] = contextlib.nullcontext
 
 
-def _log_expected_errors_without_traceback() -> None:
-    """Keeps Prefect from printing a traceback, on this terminal, of an error whose message says all.
-
-    The flow run's page still has the whole record.
-    """
+def _say_in_short_lines(*, verbose: bool, quiet: bool) -> None:
+    """Has Prefect's log written to this terminal in our lines; the flow run's page still has the whole record."""
     from prefect.logging.configuration import setup_logging
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    from flows.command.terminal_log import TerminalHandler, Verbosity
 
     setup_logging()  # else the handlers come with the first flow run
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_says_more_than_the_error)
-
-
-def _says_more_than_the_error(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, (PairFlowError, KeyboardInterrupt)):
-        return False
-    return not (record.levelno >= logging.ERROR and str(record.msg).startswith("Finished in state"))
+    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, (PrefectConsoleHandler, TerminalHandler)):
+            root.removeHandler(handler)
+    root.addHandler(TerminalHandler(verbosity))

@@ -15,6 +15,7 @@ from rich.table import Table
 from flows.command import options as opt
 from flows.command import signals
 from flows.home.settings import Settings
+from flows.home.token import SIGN_IN
 from flows.service import database as databases
 from flows.service import health, stack, watch
 from flows.service.programs import ProgramName, urls
@@ -155,9 +156,12 @@ def _show_urls(settings: Settings) -> None:
     at = urls(settings)
     print(f"Prefect  {at['prefect']}  start and follow runs")
     print(f"MLflow   {at['mlflow']}  what came from what")
-    print(f"Ray      {at['ray']}  jobs and logs; its token is in {settings.home / 'ray' / 'token'}")
+    print(f"Ray      {at['ray']}  jobs and logs; {SIGN_IN}")
     if (kept := databases.remembered(settings.home)) is not None:
         print(f"Database {kept}  both histories, in {kept.prefect_name} and {kept.mlflow_name}")
+    print("For a notebook or another shell:")
+    print(f"  export MLFLOW_TRACKING_URI={at['mlflow']}")
+    print(f"  export PREFECT_API_URL={at['prefect']}/api")
 
 
 def _say(text: str) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.command import needed_pairs
 from flows.command import options as opt
@@ -181,20 +179,42 @@ def _as_document(inventory: "Inventory") -> dict[str, Any]:
 
 
 def _show(inventory: "Inventory") -> None:
-    for (name, digest), couplings in _by_dataset(inventory).items():
-        title = f"{name}  {digest[:12]}  {len(couplings)} coupling(s), {_size(_sum(couplings))}"
-        table = Table("state", "pairs", "shards", "size", "engine", "written", title=title, title_justify="left")
-        table.add_column("URL", overflow="fold")
+    """A line a coupling, by dataset."""
+    lines = [("ID", "DATASET", "KIND", "T", "ROWS", "SIZE", "AGE", "FORMAT", "")]
+    for (name, _), couplings in _by_dataset(inventory).items():
         for each in couplings:
             header = each.header
-            shards = f"{each.shards_written}" + ("" if header is None else f" of {header.num_shards}")
-            written = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.modified))
-            rows, engine = ("?", "?") if header is None else (f"{header.num_rows:,}", header.engine)
-            table.add_row(each.state, rows, shards, _size(each.num_bytes), engine, written, each.url)
-        Console().print(table)
+            kind, num_steps, rows = "?", "?", "?"
+            if header is not None:
+                kind = str(header.spec.get("kind", "redi")).replace("_", " ")
+                # A matching takes no steps, though its spec has the field of the walk.
+                num_steps = "" if kind == "assignment" else str(header.spec.get("num_steps", ""))
+                rows = f"{header.num_rows:,}"
+            shards = each.shards_written if header is None else f"{each.shards_written} of {header.num_shards}"
+            state = "" if each.state == "complete" else f"{each.state}, {shards} shards"
+            age = _age(time.time() - each.modified)
+            file_format = each.url.rpartition(".")[2]
+            size = _size(each.num_bytes)
+            lines.append((each.fingerprint[:12], name, kind, num_steps, rows, size, age, file_format, state))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = ("T", "ROWS", "SIZE", "AGE")
+    for line in lines:
+        cells = zip(lines[0], line, widths, strict=True)
+        shown = (text.rjust(width) if title in right else text.ljust(width) for title, text, width in cells)
+        print("  ".join(shown).rstrip())
+    count = f"{len(inventory.couplings)} coupling{'' if len(inventory.couplings) == 1 else 's'}"
+    print(f"{count}, {_size(_sum(list(inventory.couplings)))} in {inventory.url}")
     if inventory.jobs:
         size = _size(sum(each.num_bytes for each in inventory.jobs))
         print(f"{len(inventory.jobs)} job folder(s), {size}; `pairflow gc` removes old ones")
+
+
+def _age(seconds: float) -> str:
+    """In the largest unit of which there are two."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _by_dataset(inventory: "Inventory") -> dict[tuple[str, str], list["StoredCoupling"]]:

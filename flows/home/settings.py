@@ -182,6 +182,11 @@ class Settings(BaseSettings):
         return self.mlflow_uri or sqlite_url(self.home / "mlflow" / "mlflow.db")
 
     @property
+    def tracks_at_home(self) -> bool:
+        """Whether the history is the one that `pairflow up` shows."""
+        return self.mlflow_uri is None or self.mlflow_uri == f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
     def has_history(self) -> bool:
         """False where MLflow's database is a file that is not there, and asking would make it."""
         path = sqlite_path(self.tracking_uri)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from flows.home.private import private_folder
 
+SIGN_IN = "`pairflow token` prints what its page asks for"
+"""Said beside every link to Ray's pages."""
+
 
 def token_headers(token_path: Path) -> dict[str, str]:
     """HTTP headers with which a cluster lets in whoever can read its token."""

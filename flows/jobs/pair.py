@@ -184,7 +184,7 @@ class _Work:
     ) -> list[ShardStatistics]:
         """Couples and writes shards as Ray tasks."""
         rows = sum(shard.num_rows for shard in shards)
-        _logger.info("%d of %d shards to make, %d rows, at %s", len(shards), header.num_shards, rows, self.url)
+        _logger.info("%d of %d shards to make, %d rows", len(shards), header.num_shards, rows)
         made: list[ShardStatistics] = []
         if not shards:
             return made

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from flows.cluster.protocol import JobContext
+from flows.home.token import SIGN_IN
 from flows.lineage import page_address
 from flows.lineage import tags as tag
 from flows.lineage.provenance import Input
@@ -44,7 +45,8 @@ def origin(context: JobContext) -> dict[str, str]:
         lines["Prefect"] = f"flow run {code_span(context.flow_run_id)}"
     if context.submission_id is not None:
         job = code_span(context.submission_id)
-        lines["Ray"] = f"[job {context.submission_id}]({context.ray_job_url})" if context.ray_job_url else f"job {job}"
+        link = f"[job {context.submission_id}]({context.ray_job_url}), {SIGN_IN}"
+        lines["Ray"] = link if context.ray_job_url else f"job {job}"
     if context.parent_mlflow_run_id:
         lines["Part of"] = run_link(
             context.parent_mlflow_run_id, "the comparison", context.parent_mlflow_experiment_id or ""

@@ -2,16 +2,18 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.home.settings import Settings, prefect_environment
+from flows.home.settings import Settings
+from flows.home.token import SIGN_IN
+from flows.lineage import page_address
+from flows.pages import places
 from flows.pages.tables import NETWORK_CALLS, comparison_rows
+from flows.pages.verdict import measured, verdict
 from flows.results import ComparisonResult, EvaluateResult
 from pairflow.spec import OWN_DATA
 
@@ -79,14 +81,15 @@ def scores(result: EvaluateResult) -> None:
     _table("What each took: calls by steps, wall seconds", rows, ["method", *columns[first_cost:]])
     for name, value in first.facts.items():
         print(f"{name.replace('_', ' ')}: {value:.4g}")
-    print(f"comparison figure: {result.figure}")
-    print(f"sample grid:       {result.grid}")
-    print(f"report:            {result.report}")
-    print(f"table (JSON):      {result.table}")
+    print(f"{verdict(result)}.")
+    print(f"  {measured(result)}")
+    for name in ("figure", "grid", "report", "table"):
+        print(f"{name:<7} {places.short(getattr(result, name))}")
 
 
 def _table(title: str, rows: list[dict[str, object]], columns: list[str]) -> None:
-    table = Table(title=title, title_justify="left")
+    print(title)  # above a narrow table rich would break it
+    table = Table()
     for name in columns:
         table.add_column(name, justify="left" if name == "method" else "right")
     for row in rows:
@@ -98,45 +101,29 @@ def report(result: ComparisonResult, settings: Settings) -> None:
     """The end of a pipeline or study: the comparison, and where to look further."""
     scores(result.evaluation)
     if result.pairs is not None:
-        print(f"pairs:             {result.pairs.url}")
-    print(f"MLflow run:        {result.mlflow_run_id}")
+        print(f"pairs   {places.short(result.pairs.url)}")
     print()
-    _where_mlflow(result, settings)
-    _where_prefect(result, settings)
-
-
-def _where_mlflow(result: ComparisonResult, settings: Settings) -> None:
-    page = f"#/experiments/{result.mlflow_experiment_id}/runs/{result.mlflow_run_id}"
-    if settings.mlflow_pages is not None:
-        print(f"MLflow page:  {settings.mlflow_pages}/{page}")
-        return
-    quiet = "DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
-    print("MLflow page:  start")
-    print(f"  {quiet} {_program('mlflow')} server --backend-store-uri {settings.tracking_uri} --port 5000")
-    print(f"and open  http://127.0.0.1:5000/{page}")
-
-
-def _where_prefect(result: ComparisonResult, settings: Settings) -> None:
-    page = f"runs/flow-run/{result.prefect_run_id}"
-    if os.environ.get("PREFECT_API_URL"):
-        print(f"Prefect page: {os.environ['PREFECT_API_URL'].rstrip('/').removesuffix('/api')}/{page}")
-        return
-    shown = (
-        "PREFECT_HOME",
-        "PREFECT_SERVER_ANALYTICS_ENABLED",
-        "PREFECT_SERVER_UI_V2_ENABLED",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT",
-        "DO_NOT_TRACK",
-    )
-    environment = prefect_environment(settings) | {name: os.environ[name] for name in shown if name in os.environ}
-    print("Prefect page: start")
-    print(f"  {' '.join(f'{name}={environment[name]}' for name in shown)} {_program('prefect')} server start")
-    print(f"and open  http://127.0.0.1:4200/{page}")
-
-
-def _program(name: str) -> str:
-    """A program of this environment, which need not be on PATH."""
-    return str(Path(sys.executable).with_name(name))
+    prefect = os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api")
+    mlflow = settings.mlflow_pages
+    ours = not os.environ.get("PREFECT_API_URL") or settings.tracks_at_home
+    if ours:
+        print("Look further: start the servers, which find all of this,")
+        print()
+        print(f"  {places.up_command(settings)}")
+        print()
+        print("and open")
+    at = {"prefect": settings.prefect_port, "mlflow": settings.mlflow_port, "ray": settings.ray_port}
+    local = {name: f"http://127.0.0.1:{port}" for name, port in at.items()}
+    print(f"  {prefect or local['prefect']}/runs/flow-run/{result.prefect_run_id}")
+    print("      Prefect: the run, its stages, and what each of them came to")
+    if mlflow or settings.tracks_at_home:
+        print(f"  {page_address.experiment(result.mlflow_experiment_id, pages=mlflow or local['mlflow'])}")
+        print("      MLflow: every model's scores in one table, and what came from what")
+    else:
+        print(f"  MLflow keeps run {result.mlflow_run_id} in {settings.tracking_uri}")
+    print(f"  {settings.ray_pages or local['ray']}")
+    print("      Ray: the jobs of later runs, and their logs;")
+    print(f"      {SIGN_IN}")
 
 
 def pairs(url: str, *, num_rows: int, as_json: bool) -> None:

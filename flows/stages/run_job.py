@@ -4,7 +4,6 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from flows.cluster import submission
 from flows.cluster.protocol import Progress
+from flows.home.token import SIGN_IN
 from flows.pages import artifacts
 from flows.requests import Request
 from flows.stages.surroundings import here, job_context, shared_cluster
@@ -21,6 +21,8 @@ from pairflow.spec import Spec
 
 R = TypeVar("R", bound=Spec)
 _SECONDS_BETWEEN_LOG_LINES = 30.0  # for those who see neither bar nor artifact
+PROGRESS = "is_progress"
+"""Attribute of log records that say no more than a bar does."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,10 @@ def run_job(
     """
     logger = get_run_logger()
     submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
-    artifact, bar = artifacts.ProgressArtifact(), _TerminalBar()
+    artifact, bar = artifacts.ProgressArtifact(), _TerminalBar(drawn=here().bars)
 
     def on_log(level: int, message: str) -> None:
-        with bar.aside():
-            logger.log(level, message)
+        logger.log(level, "%s", message)
 
     logged = time.monotonic()
 
@@ -81,7 +82,7 @@ def run_job(
         artifact.show(progress)
         if time.monotonic() - logged > _SECONDS_BETWEEN_LOG_LINES:
             logged = time.monotonic()
-            on_log(logging.INFO, str(progress))
+            logger.info("%s", progress, extra={PROGRESS: True})
 
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
@@ -90,16 +91,18 @@ def run_job(
         job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, request, context, num_gpus=num_gpus)
         pages = cluster.settings.ray_pages
         url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
-        logger.info("Ray job %s", url)
+        # The page of a cluster that ends with this command is for those who look into that command alone.
+        logger.log(logging.DEBUG if pages is None else logging.INFO, "Ray job %s (%s)", url, SIGN_IN)
         result = submission.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=here().stopped)
         # A cluster that ends with this command has no page to link to.
-        return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url})")
+        return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url}), {SIGN_IN}")
 
 
 class _TerminalBar:
     """A tqdm bar that follows a job's progress; silent where standard error is no terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, drawn: bool) -> None:
+        self._disable = None if drawn else True  # None: only where there is a terminal
         self._bar: tqdm[Any] | None = None
         self._description = ""
 
@@ -108,15 +111,15 @@ class _TerminalBar:
             self.close()
             self._description = progress.description
             self._bar = tqdm(
-                total=progress.total, desc=progress.description, unit=progress.unit, disable=None, file=sys.stderr
+                total=progress.total,
+                desc=progress.description,
+                unit=f" {progress.unit}",
+                disable=self._disable,
+                dynamic_ncols=True,
+                leave=False,  # the job's own lines say how it ended
+                file=sys.stderr,
             )
         self._bar.update(progress.done - self._bar.n)
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Takes the bar off the screen while something else is written there."""
-        with tqdm.external_write_mode(file=sys.stderr):
-            yield
 
     def close(self) -> None:
         if self._bar is not None:

@@ -27,6 +27,7 @@ class Surroundings:
         parent_command: the command line that asks for that run again.
         num_sharing: jobs that share the machine with its own, itself included.
         stopped: set when one beside it has failed.
+        bars: whether its progress is drawn where standard error is a terminal.
     """
 
     cluster: Cluster | None = None
@@ -35,6 +36,7 @@ class Surroundings:
     parent_command: str | None = None
     num_sharing: int = 1
     stopped: threading.Event | None = None
+    bars: bool = True
 
 
 _here: ContextVar[Surroundings] = ContextVar("surroundings", default=Surroundings())  # noqa: B039 - it is frozen

@@ -131,7 +131,13 @@ def test_ls_shows_datasets_and_couplings(cli: Cli, made: dict[str, Any]) -> None
     assert document["jobs"]["count"] == 1
     shown = cli("ls", PAIRFLOW_STORE=store)
     assert shown.code == 0, shown.stderr
-    assert "complete" in shown.stdout
+    titles, line, total = shown.stdout.splitlines()[:3]
+    words = line.split()
+    assert titles.split() == ["ID", "DATASET", "KIND", "T", "ROWS", "SIZE", "AGE", "FORMAT"]
+    assert words[:3] == [made["fingerprint"][:12], "tokens", "closed"]
+    assert "36" in words
+    assert len(line) <= 80
+    assert store in total
     assert "no pairs in" in cli("ls", f"{store}/nothing").stdout
 
 

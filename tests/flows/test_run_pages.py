@@ -69,7 +69,7 @@ class TestCommandLine:
     ) -> None:
         asked: list[tuple[str, Spec]] = []
 
-        def run_flow(name: str, given: Spec) -> Any:
+        def run_flow(name: str, given: Spec, **_: bool) -> Any:
             asked.append((name, given))
             raise KeyboardInterrupt
 
@@ -165,7 +165,8 @@ class TestPages:
         assert text == (
             "first\n\n- **Data:** nci\n"
             f"- **Part of:** [the comparison](#/experiments/7/runs/{'p' * 32}?workflowType=machine_learning)\n"
-            "- **Prefect:** [flow run](http://p/1)\n- **Ray:** [job train-1](http://r/#/jobs/train-1)\n\n"
+            "- **Prefect:** [flow run](http://p/1)\n- **Ray:** [job train-1](http://r/#/jobs/train-1), "
+            "`pairflow token` prints what its page asks for\n\n"
             "The command that makes it again:\n\n```\npairflow train --dataset nci\n```\n"
         )
 
