@@ -29,7 +29,7 @@ def test_one_command_without_any_server(new_bare_cli: Cli, tmp_path: Path) -> No
     result = json.loads(done.last_line)
     assert result["rows"] == 108
     assert Path(result["url"]).is_relative_to(tmp_path / "store")
-    assert "Flow run 'pair digits T20'" in done.stderr
+    assert "pair digits ▸ " in done.stderr
 
 
 def test_token_is_for_its_owner_only(bare_cli: Cli, home: Path, ray_cluster: object) -> None:

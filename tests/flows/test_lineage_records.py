@@ -74,7 +74,8 @@ def test_thousands_of_runs_are_read_in_pages() -> None:
     assert len(chain.after[f"run:{'0' * 32}"]) == 2999
 
 
-def test_runs_that_were_deleted_refer_to_no_pairs(tmp_path: Path) -> None:
+def test_runs_that_were_deleted_refer_to_their_pairs_too(tmp_path: Path) -> None:
+    """They can be restored."""
     lineage = Lineage(Settings(home=tmp_path, mlflow_uri="http://127.0.0.1:9"))
     lineage.client = _Pairings()  # type: ignore[assignment]
-    assert lineage.runs_of_pairs() == {f"{index:064x}": f"{index:032x}" for index in (0, 1, 3)}
+    assert lineage.runs_of_pairs() == {f"{index:064x}": f"{index:032x}" for index in range(4)}
