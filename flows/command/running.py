@@ -25,11 +25,11 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
     """
     from flows.stages import beforehand
 
+    settings = Settings.read()
+    prepare_environment(settings)
     beforehand.check(parameters)
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
-    settings = Settings.read()
-    prepare_environment(settings)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     from flows.command.temporary_prefect import start_temporary_server
     from flows.service.unfinished import end_unfinished, hold_run
