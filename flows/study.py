@@ -9,7 +9,7 @@ from flows.recipes.methods import in_words
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, show_decided
 
 
 def _run_name() -> str:
@@ -30,4 +30,5 @@ def study(parameters: StudyParameters) -> ComparisonResult:
     """
     parameters = validated(StudyParameters, parameters)
     describe_run(tags=("study", parameters.dataset.name, parameters.preset))
+    show_decided(parameters)
     return compare(parameters, "study", command=command_line("study", parameters))

@@ -92,11 +92,12 @@ def follow(
     on_log: Callable[[int, str], None],
     on_progress: Callable[[Progress], None],
     stopped: threading.Event | None = None,
+    leave: Callable[[], None] = lambda: None,
 ) -> R:
     """Waits for a job, handing on what it says; its result.
 
     An exception in here (Ctrl-C, a cancelled flow run) stops the job before it goes on its way; so does setting
-    `stopped` from another thread.
+    `stopped` from another thread. `leave` is called twice a second, and may raise.
 
     Raises:
         JobFailedError: the job failed, with its own error; it was stopped; or the cluster was lost.
@@ -111,6 +112,7 @@ def follow(
                     raise JobFailedError(
                         f"job {job.submission_id} was stopped, as one that it ran beside did not finish"
                     )
+                leave()
                 try:
                     status = job.client.get_job_status(job.submission_id)
                     ended, lost_since = status.is_terminal(), None

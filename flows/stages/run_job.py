@@ -16,6 +16,7 @@ from flows.cluster import submission
 from flows.cluster.protocol import Progress
 from flows.pages import artifacts
 from flows.requests import Request
+from flows.stages.flow_run import leave_if_suspended
 from flows.stages.surroundings import here, job_context, shared_cluster
 from pairflow.spec import Spec
 
@@ -89,7 +90,14 @@ def run_job(
         pages = cluster.settings.ray_pages
         url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
         logger.info("Ray job %s", url)
-        result = submission.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=here().stopped)
+        result = submission.follow(
+            job,
+            result_type,
+            on_log=on_log,
+            on_progress=on_progress,
+            stopped=here().stopped,
+            leave=leave_if_suspended,
+        )
         # A cluster that ends with this command has no page to link to.
         return Ran(result, None if pages is None else f"[{job.submission_id}]({url})")
 
