@@ -9,6 +9,7 @@ Nothing in here knows of Prefect: what happens to log lines and progress is the 
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import queue
 import shlex
@@ -184,6 +185,14 @@ def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:
         for details in client.list_jobs()
         if details.submission_id and not details.status.is_terminal()
     }
+
+
+def unused_id(client: "JobSubmissionClient", wanted: str) -> str:
+    """`wanted`, or one like it: Prefect does not count how often a run is resumed, and Ray takes an id once."""
+    taken = {details.submission_id for details in client.list_jobs()}
+    return next(
+        each for each in itertools.chain([wanted], (f"{wanted}-{n}" for n in itertools.count(2))) if each not in taken
+    )
 
 
 def jobs_of(client: "JobSubmissionClient", flow_run_id: str) -> list[str]:

@@ -65,7 +65,7 @@ def run_job(
         JobFailedError: the job failed, with its own error.
     """
     logger = get_run_logger()
-    submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
+    attempt = f"{name}-{flow_run.id}-{flow_run.run_count}"
     artifact, bar = artifacts.ProgressArtifact(), _TerminalBar()
 
     def on_log(level: int, message: str) -> None:
@@ -85,6 +85,7 @@ def run_job(
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
         num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
+        submission_id = submission.unused_id(cluster.client, attempt)
         context = job_context(submission_id, command=command, cluster=cluster)
         job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, request, context, num_gpus=num_gpus)
         pages = cluster.settings.ray_pages
