@@ -8,7 +8,7 @@ from flows.requests import DistillRequest
 from flows.results import TrainResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, show_decided
 from flows.stages.run_job import run_job
 from flows.train import show_model
 
@@ -28,6 +28,7 @@ def distill(parameters: DistillParameters) -> TrainResult:
     """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
     parameters = validated(DistillParameters, parameters)
     describe_run(tags=("distillation", parameters.dataset.name, parameters.method))
+    show_decided(parameters)
     ran = run_job(
         "distill",
         DistillRequest.of(parameters),

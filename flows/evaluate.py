@@ -12,7 +12,7 @@ from flows.requests import EvaluateRequest
 from flows.results import EvaluateResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run, ended
+from flows.stages.flow_run import describe_run, ended, show_decided
 from flows.stages.run_job import run_job
 
 
@@ -33,6 +33,7 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     """Compare trained models by the number of sampling steps; scores that are there already are used again."""
     parameters = validated(EvaluateParameters, parameters)
     describe_run(tags=("evaluation", parameters.dataset.name))
+    show_decided(parameters)
     ran = run_job(
         "evaluate",
         EvaluateRequest.of(parameters),

@@ -37,7 +37,7 @@ class FlowParameters(Spec):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """As Prefect's form shows it, which goes by `position`, and as its server checks what is sent."""
         schema = handler(core_schema)
-        forms.shape(handler.resolve_ref_schema(schema)["properties"], handler)
+        forms.shape(handler.resolve_ref_schema(schema), handler)
         return schema
 
 

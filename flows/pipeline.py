@@ -9,7 +9,7 @@ from flows.parameters import PipelineParameters, StudyParameters, validated
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run, ended
+from flows.stages.flow_run import describe_run, ended, show_decided
 
 
 def _run_name() -> str:
@@ -30,6 +30,7 @@ def pipeline(parameters: PipelineParameters) -> ComparisonResult:
     """
     parameters = validated(PipelineParameters, parameters)
     describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
+    show_decided(parameters)
     methods = ("udlm", "pairflow", "assigned")
     wanted = validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods})
     result = compare(wanted, "pipeline", command=command_line("pipeline", parameters))

@@ -23,7 +23,7 @@ from flows.requests import SurveyRequest
 from flows.results import EvaluateResult, PairResult, RetrainResult, Survey, TrainResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run
+from flows.stages.flow_run import describe_run, show_decided
 from flows.stages.run_job import run_job
 from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from pairflow.errors import JobFailedError
@@ -53,6 +53,7 @@ def retrain(parameters: RetrainParameters) -> "State[RetrainResult]":
     parameters = validated(RetrainParameters, parameters)
     name = name_of(parameters.registered_as)
     describe_run(tags=("retrain", parameters.dataset.name, parameters.registered_as, parameters.method))
+    show_decided(parameters)
     holder = f"the run '{flow_run.name}' ({flow_run.id})"
     with only_one(Settings.read().home / "locks", f"retrain-{parameters.registered_as}", holder) as other:
         if other is not None:

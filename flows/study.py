@@ -10,7 +10,7 @@ from flows.recipes.methods import in_words
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run, ended
+from flows.stages.flow_run import describe_run, ended, show_decided
 
 
 def _run_name() -> str:
@@ -31,5 +31,6 @@ def study(parameters: StudyParameters) -> ComparisonResult:
     """
     parameters = validated(StudyParameters, parameters)
     describe_run(tags=("study", parameters.dataset.name, parameters.preset))
+    show_decided(parameters)
     result = compare(parameters, "study", command=command_line("study", parameters))
     return ended(result, message(result.evaluation))

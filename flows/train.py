@@ -10,7 +10,7 @@ from flows.requests import TrainRequest
 from flows.results import TrainResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
-from flows.stages.flow_run import describe_run, ended
+from flows.stages.flow_run import describe_run, ended, show_decided
 from flows.stages.run_job import Ran, run_job
 
 
@@ -29,6 +29,7 @@ def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
     parameters = validated(TrainParameters, parameters)
     describe_run(tags=("training", parameters.dataset.name, parameters.method))
+    show_decided(parameters)
     ran = run_job(
         "train",
         TrainRequest.of(parameters),

@@ -9,6 +9,7 @@ Nothing in here knows of Prefect: what happens to log lines and progress is the 
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import queue
 import shlex
@@ -92,11 +93,12 @@ def follow(
     on_log: Callable[[int, str], None],
     on_progress: Callable[[Progress], None],
     stopped: threading.Event | None = None,
+    leave: Callable[[], None] = lambda: None,
 ) -> R:
     """Waits for a job, handing on what it says; its result.
 
     An exception in here (Ctrl-C, a cancelled flow run) stops the job before it goes on its way; so does setting
-    `stopped` from another thread.
+    `stopped` from another thread. `leave` is called twice a second, and may raise.
 
     Raises:
         JobFailedError: the job failed, with its own error; it was stopped; or the cluster was lost.
@@ -111,6 +113,7 @@ def follow(
                     raise JobFailedError(
                         f"job {job.submission_id} was stopped, as one that it ran beside did not finish"
                     )
+                leave()
                 try:
                     status = job.client.get_job_status(job.submission_id)
                     ended, lost_since = status.is_terminal(), None
@@ -182,6 +185,14 @@ def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:
         for details in client.list_jobs()
         if details.submission_id and not details.status.is_terminal()
     }
+
+
+def unused_id(client: "JobSubmissionClient", wanted: str) -> str:
+    """`wanted`, or one like it: Prefect does not count how often a run is resumed, and Ray takes an id once."""
+    taken = {details.submission_id for details in client.list_jobs()}
+    return next(
+        each for each in itertools.chain([wanted], (f"{wanted}-{n}" for n in itertools.count(2))) if each not in taken
+    )
 
 
 def jobs_of(client: "JobSubmissionClient", flow_run_id: str) -> list[str]:

@@ -70,6 +70,17 @@ def show_table(key: str, title: str, rows: Sequence[Mapping[str, object]]) -> No
     create_table_artifact(table=table, key=key, description=title)
 
 
+def show_settings(run_id: str, preset: str, settings: Sequence[tuple[str, object, str]]) -> None:
+    """What was decided for a run: yours first, so that what differs from the preset is read without scrolling."""
+    own = sum(whose == "you" for _, _, whose in settings)
+    title = f"Settings: {own or 'none'} of yours, the others of the preset {preset}"
+    table = [
+        {"setting": name, "value": _cell("none" if value is None else value), "from": whose}
+        for name, value, whose in settings
+    ]
+    create_table_artifact(table=table, key=f"settings-{run_id[:13]}", description=title)
+
+
 def show_pictures(key: str, title: str, pictures: Mapping[str, str]) -> None:
     """Pictures within the page itself, by title and path; a path that this machine does not see is named instead."""
     parts = [f"## {title}"]

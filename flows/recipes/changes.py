@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 from pydantic import Field, create_model, model_validator
 
@@ -82,7 +82,38 @@ def resolve(parameters: OfPreset) -> Preset:
         if (changes := getattr(parameters, name, None)) is not None and changes.given:
             before = getattr(base, name)
             update[name] = _named(name, type(before), _merged(before.model_dump(mode="json"), changes.given))
+            _check_warm_up(name, before, update[name], changes)
     return base.model_copy(update=update)
+
+
+def _check_warm_up(group: str, before: Spec, after: Spec, changes: Changes) -> None:
+    """Refuses a warm-up of your own that never ends; the preset's may be cut short, as in a trial of few steps."""
+    if not isinstance(before, OptimizerSpec) or not isinstance(after, OptimizerSpec):
+        return
+    chosen = changes.given.get("warmup_steps") not in (None, before.warmup_steps)
+    if chosen and after.warmup_steps > after.num_steps:
+        raise SpecError(
+            f"{group}.warmup_steps: got {after.warmup_steps}, expected at most {group}.num_steps, {after.num_steps}: "
+            "the learning rate would never reach its peak; train longer or warm up for fewer steps"
+        )
+
+
+def decided(parameters: OfPreset) -> list[tuple[str, Any, str]]:
+    """Every setting that a flow was to choose, its value, and whose it is: "you" or "preset"; yours come first."""
+    rows: list[tuple[str, Any, str]] = []
+    resolved = resolve(parameters).model_dump(mode="json")
+    for name in settable(type(cast("Spec", parameters))):
+        group, *path = name.split(".")
+        if group == "dataset":
+            continue
+        value: Any = resolved[group]
+        changes: Any = getattr(parameters, group)
+        said: Any = {} if changes is None else changes.given
+        for step in path:
+            value = None if value is None else value.get(step)
+            said = said.get(step) if isinstance(said, dict) else None
+        rows.append((name, value, "preset" if said is None else "you"))
+    return sorted(rows, key=lambda row: row[2] != "you")
 
 
 def _merged(before: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

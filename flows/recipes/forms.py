@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import GetJsonSchemaHandler
 
-from pairflow.presets import Preset
+from pairflow.presets import PRESETS, Preset
+from pairflow.spec import OWN_DATA, DatasetSpec
 
 # The form: what people choose first, then the flow's own numbers, then what the preset knows, and operations last.
 _BEGINS = ("dataset", "method", "methods", "preset")
@@ -13,19 +14,67 @@ _ENDS = ("format", "shard_size", "num_workers", "engine", "store")
 _NOT_IN_FORM = ("expected_fingerprint",)  # commands of ours set it in this process
 
 
-def shape(properties: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
-    """Gives the fields of a flow's one parameter their `position`, and every integer its bounds.
+def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
+    """Gives the fields of a flow's one parameter their `position`, every integer its bounds, and what fits together.
 
     Args:
-        properties: of its JSON schema; changed in place.
+        schema: its JSON schema; changed in place.
         handler: pydantic's, which knows what the schema refers to.
     """
+    properties = schema["properties"]
     for name in _NOT_IN_FORM:
         properties.pop(name, None)
     _leave_out_null(properties, handler)
     _bound_integers(properties, handler)
     for position, name in enumerate(sorted(properties, key=_place)):
         properties[name]["position"] = position
+    dataset = handler.resolve_ref_schema({"$ref": properties["dataset"]["$ref"]})
+    dataset["properties"]["name"]["title"] = "Dataset"  # `retrain` has a name, too
+    dataset["allOf"] = _own_data()
+    if "name" in properties:
+        properties["name"]["title"] = "Registered name"
+    if "preset" in properties:
+        schema["allOf"] = _presets_of_datasets()
+
+
+def _presets_of_datasets() -> list[dict[str, Any]]:
+    """A dataset's presets, where it has not all of them: the server refuses another one, and says which there are."""
+    rules = []
+    for name in dict.fromkeys(name for by_dataset in PRESETS.values() for name in by_dataset):
+        known = [each for each, by_dataset in PRESETS.items() if name in by_dataset]
+        if len(known) < len(PRESETS):
+            rules.append({"if": _of_dataset(name), "then": {"properties": {"preset": {"enum": known}}}})
+    return rules
+
+
+def _of_dataset(name: str) -> dict[str, Any]:
+    """Holds for the parameters of this dataset; the default one need not be named."""
+    named: dict[str, Any] = {"properties": {"name": {"const": name}}}
+    if name == DatasetSpec().name:
+        return {"properties": {"dataset": named}}
+    return {"properties": {"dataset": named | {"required": ["name"]}}, "required": ["dataset"]}
+
+
+def _own_data() -> list[dict[str, Any]]:
+    """What `DatasetSpec` checks, one field a rule: `oneOf` would be refused as "not valid under any of the schemas"."""
+
+    def when(names: tuple[str, ...]) -> dict[str, Any]:
+        return {"properties": {"name": {"enum": list(names)}}, "required": ["name"]}
+
+    def given(name: str, kind: str) -> dict[str, Any]:
+        return {"properties": {name: {"type": kind}}, "required": [name]}
+
+    none = {"const": None}
+    tokens_without_words = {"allOf": [when(("tokens",)), {"not": given("vocab_path", "string")}]}
+    return [
+        {"if": when(OWN_DATA), "then": given("path", "string"), "else": {"properties": {"path": none}}},
+        {
+            "if": tokens_without_words,
+            "then": given("vocab_size", "integer"),
+            "else": {"properties": {"vocab_size": none}},
+        },
+        {"if": when(("tokens",)), "else": {"properties": {"vocab_path": none}}},
+    ]
 
 
 def _place(name: str) -> tuple[int, int]:

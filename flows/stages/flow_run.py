@@ -5,10 +5,15 @@ from typing import TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 R = TypeVar("R")
+
+from flows.pages import artifacts
+from flows.parameters import FromPreset
+from flows.recipes.changes import decided
 
 
 def describe_run(*, name: str | None = None, tags: Sequence[str] = ()) -> None:
@@ -16,6 +21,21 @@ def describe_run(*, name: str | None = None, tags: Sequence[str] = ()) -> None:
     with get_client(sync_client=True) as client:
         known = client.read_flow_run(UUID(str(flow_run.id)))
         client.update_flow_run(known.id, name=name or known.name, tags=sorted({"pairflow", *known.tags, *tags}))
+
+
+def show_decided(parameters: FromPreset) -> None:
+    """Shows what was decided where somebody asked for it: a run within a run was told everything by the one above."""
+    if flow_run.parent_flow_run_id is None:
+        artifacts.show_settings(str(flow_run.id), parameters.preset, decided(parameters))
+
+
+def leave_if_suspended() -> None:
+    """Ends the process of a flow run that somebody suspended; Resume starts it again, and finds what is written.
+
+    Prefect looks only where a task or a flow within it begins or ends, and while a job runs there is neither.
+    """
+    if (context := FlowRunContext.get()) is not None:
+        context.flow_run_suspension_request.raise_if_requested()
 
 
 def short_count(number: int) -> str:

@@ -16,6 +16,7 @@ from flows.cluster.protocol import Progress
 from flows.home.token import SIGN_IN
 from flows.pages import artifacts
 from flows.requests import Request
+from flows.stages.flow_run import leave_if_suspended
 from flows.stages.surroundings import here, job_context, shared_cluster
 from pairflow.spec import Spec
 
@@ -68,7 +69,7 @@ def run_job(
         JobFailedError: the job failed, with its own error.
     """
     logger = get_run_logger()
-    submission_id = f"{name}-{flow_run.id}-{flow_run.run_count}"
+    attempt = f"{name}-{flow_run.id}-{flow_run.run_count}"
     artifact, bar = artifacts.ProgressArtifact(), _TerminalBar(drawn=here().bars)
 
     def on_log(level: int, message: str) -> None:
@@ -87,13 +88,21 @@ def run_job(
     with shared_cluster(store) as cluster, contextlib.closing(bar):
         alone = not (by_workers and cluster.settings.train_workers > 1)
         num_gpus = (cluster.job_settings.gpus_per_job or 0) if on_gpu and alone else 0
+        submission_id = submission.unused_id(cluster.client, attempt)
         context = job_context(submission_id, command=command, preset=preset, cluster=cluster)
         job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, request, context, num_gpus=num_gpus)
         pages = cluster.settings.ray_pages
         url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
         # The page of a cluster that ends with this command is for those who look into that command alone.
         logger.log(logging.DEBUG if pages is None else logging.INFO, "Ray job %s (%s)", url, SIGN_IN)
-        result = submission.follow(job, result_type, on_log=on_log, on_progress=on_progress, stopped=here().stopped)
+        result = submission.follow(
+            job,
+            result_type,
+            on_log=on_log,
+            on_progress=on_progress,
+            stopped=here().stopped,
+            leave=leave_if_suspended,
+        )
         # A cluster that ends with this command has no page to link to.
         return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url}), {SIGN_IN}")
 

@@ -33,7 +33,9 @@ def side_by_side(*runs: Callable[[], R], at_most: int | None = None) -> tuple[R,
             stopped.set()  # those that still run, as one failed or this thread was interrupted
             for future in futures:
                 future.cancel()  # those that have not begun
-        for future in futures:
-            if future.done() and not future.cancelled() and (error := future.exception()) is not None:
-                raise error
+        ended = (future.exception() for future in futures if future.done() and not future.cancelled())
+        errors = [error for error in ended if error is not None]
+        # A signal of Prefect's, as when the whole run was suspended, before what it did to those beside it.
+        for error in sorted(errors, key=lambda error: isinstance(error, Exception)):
+            raise error
         return tuple(future.result() for future in futures)
