@@ -9,11 +9,11 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-R = TypeVar("R")
-
 from flows.pages import artifacts
 from flows.parameters import FromPreset
 from flows.recipes.changes import decided
+
+R = TypeVar("R")
 
 
 def describe_run(*, name: str | None = None, tags: Sequence[str] = ()) -> None:
