@@ -23,7 +23,7 @@ from pairflow import datasets
 from pairflow.coupling import couple
 from pairflow.spec import CouplingSpec, DatasetSpec, parse
 
-_SIZES = (64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768)
+_SIZES = (64, 256, 1024, 2048, 4096, 8192, 16_384)
 
 
 def _one(dataset: str, size: int, threads: int, scipy_size: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Registry name.")] = "qm9",
     sizes: Annotated[list[int] | None, typer.Option(help="Repeatable: rows a block.")] = None,
     threads: Annotated[int, typer.Option(help="Threads.")] = 2,
-    scipy_size: Annotated[int, typer.Option(help="Largest block that scipy solves too.")] = 4096,
+    scipy_size: Annotated[int, typer.Option(help="Largest block that scipy solves too.")] = 2048,
     one: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Prints a table and writes benchmarks/results/assignment.json."""

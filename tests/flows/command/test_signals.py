@@ -69,7 +69,7 @@ def test_first_signal_ends_in_order(number: signal.Signals) -> None:
     with _started(_WORKS, 30, 0.1, first="at work") as process:
         os.kill(process.pid, number)
         os.killpg(process.pid, number)  # as `timeout` does: the process, and its group
-        said = process.communicate(timeout=20)[0]
+        said = process.communicate(timeout=90)[0]
         assert process.returncode == 128 + number
         assert said.split("\n")[:2] == ["ending", "ended"]
         assert "Traceback" not in said
