@@ -187,7 +187,7 @@ class ProgressLines(tqdm):
         now = time.monotonic()
         # A page of lines for a job of a minute, and not a book for one of a day.
         pause = min(_SHARE_BETWEEN_REPORTS * (now - self._began), _MOST_SECONDS_BETWEEN_REPORTS)
-        ends = bool(self.total) and self.n >= self.total
+        ends = self.total is not None and self.n >= self.total
         due = not self._ended if ends else now - self._said >= max(pause, _SECONDS_BETWEEN_REPORTS)
         if self.total and due:
             self._said, self._ended = now, ends
