@@ -176,7 +176,7 @@ class ProgressLines(tqdm):
     """
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
-        self._began, self._said = time.monotonic(), 0.0
+        self._began, self._said, self._ended = time.monotonic(), 0.0, False
         # It writes an empty line when it closes; nobody needs to read that.
         super().__init__(
             iterable, **options | {"file": io.StringIO(), "mininterval": _SECONDS_BETWEEN_REPORTS, "miniters": 1}
@@ -187,8 +187,10 @@ class ProgressLines(tqdm):
         now = time.monotonic()
         # A page of lines for a job of a minute, and not a book for one of a day.
         pause = min(_SHARE_BETWEEN_REPORTS * (now - self._began), _MOST_SECONDS_BETWEEN_REPORTS)
-        if self.total and (self.n >= self.total or now - self._said >= max(pause, _SECONDS_BETWEEN_REPORTS)):
-            self._said = now
+        ends = self.total is not None and self.n >= self.total
+        due = not self._ended if ends else now - self._said >= max(pause, _SECONDS_BETWEEN_REPORTS)
+        if self.total and due:
+            self._said, self._ended = now, ends
             progress = Progress(
                 description=self.desc,
                 done=int(self.n),

@@ -103,6 +103,7 @@ def test_a_long_job_reports_ever_less_often(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "PROGRESS | train: 0 of 28,800 steps"
     assert lines[-1] == "PROGRESS | train: 28,800 of 28,800 steps"
+    assert lines.count(lines[-1]) == 1
     done = [said.done for line in lines if isinstance(said := parse_line(line), Progress)]
     assert done[1] <= 4  # within a second
     gaps = [later - sooner for sooner, later in itertools.pairwise(done)]
