@@ -8,7 +8,8 @@ from pairflow.presets import PRESETS, Preset
 from pairflow.spec import OWN_DATA, DatasetSpec
 
 # The form: what people choose first, then the flow's own numbers, then what the preset knows, and operations last.
-_BEGINS = ("dataset", "method", "methods", "preset")
+# The data's form is long, so it comes after what has one line.
+_BEGINS = ("method", "methods", "preset", "dataset")
 _GROUPS = (*Preset.model_fields, "base_model", "pairs", "extend")
 _ENDS = ("format", "shard_size", "num_workers", "engine", "store")
 _NOT_IN_FORM = ("expected_fingerprint",)  # commands of ours set it in this process
@@ -28,7 +29,11 @@ def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
     _bound_integers(properties, handler)
     for position, name in enumerate(sorted(properties, key=_place)):
         properties[name]["position"] = position
+    for name in ("coupling", "redi"):
+        if name in properties:
+            _leave_out_defaults(properties[name], handler)
     dataset = handler.resolve_ref_schema({"$ref": properties["dataset"]["$ref"]})
+    properties["dataset"]["title"] = "Data"
     dataset["properties"]["name"]["title"] = "Dataset"  # `retrain` has a name, too
     dataset["allOf"] = _own_data()
     if "name" in properties:
@@ -70,7 +75,7 @@ def _own_data() -> list[dict[str, Any]]:
         {"if": when(OWN_DATA), "then": given("path", "string"), "else": {"properties": {"path": none}}},
         {
             "if": tokens_without_words,
-            "then": given("vocab_size", "integer"),
+            "then": given("vocab_size", "number"),
             "else": {"properties": {"vocab_size": none}},
         },
         {"if": when(("tokens",)), "else": {"properties": {"vocab_path": none}}},
@@ -103,6 +108,17 @@ def _leave_out_null(node: Any, handler: GetJsonSchemaHandler) -> None:
             _leave_out_null(handler.resolve_ref_schema({"$ref": field["$ref"]})["properties"], handler)
         else:
             _leave_out_null(field, handler)
+
+
+def _leave_out_defaults(field: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
+    """Makes every field of an optional group empty until somebody fills it, in a JSON schema.
+
+    Prefect's form sends the defaults that it shows: both of two groups of which one can be given, without a click.
+    """
+    field.pop("default", None)
+    if "$ref" in field:
+        for each in handler.resolve_ref_schema({"$ref": field["$ref"]})["properties"].values():
+            _leave_out_defaults(each, handler)
 
 
 def _bound_integers(node: Any, handler: GetJsonSchemaHandler) -> None:

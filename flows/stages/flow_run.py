@@ -1,10 +1,11 @@
 """What a flow run is called and found by in Prefect."""
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -34,8 +35,16 @@ def leave_if_suspended() -> None:
 
     Prefect looks only where a task or a flow within it begins or ends, and while a job runs there is neither.
     """
-    if (context := FlowRunContext.get()) is not None:
-        context.flow_run_suspension_request.raise_if_requested()
+    context = FlowRunContext.get()
+    if context is None or not context.flow_run_suspension_request.is_requested():
+        return
+    if flow_run.parent_flow_run_id is not None:
+        # Prefect suspends the run that it was told of; one within it would stay Running, and be ended as silent.
+        message = "The run that this one is a part of is suspended, and goes on with it."
+        with get_client(sync_client=True) as client:
+            state: Any = State(type=StateType.PAUSED, name="Suspended", message=message)
+            client.set_flow_run_state(UUID(str(flow_run.id)), state, force=True)
+    context.flow_run_suspension_request.raise_if_requested()
 
 
 def short_count(number: int) -> str:

@@ -42,8 +42,8 @@ class TestParameters:
     def test_forms_begin_with_what_people_choose(self) -> None:
         for model, begins in (
             (PairParameters, ["dataset", "coupling"]),
-            (DistillParameters, ["dataset", "method", "preset"]),
-            (StudyParameters, ["dataset", "methods", "preset", "training_seeds", "coupling"]),
+            (DistillParameters, ["method", "preset", "dataset"]),
+            (StudyParameters, ["methods", "preset", "dataset", "training_seeds", "coupling"]),
         ):
             fields = model.model_json_schema()["properties"]
             order = sorted(fields, key=lambda name: int(fields[name]["position"]))

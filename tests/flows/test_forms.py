@@ -1,0 +1,93 @@
+"""What Prefect's server refuses before a run begins, and in which words; checked by its own validator."""
+
+from typing import Any
+
+import pytest
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from flows.parameters import PairParameters, TrainParameters
+from flows.recipes.changes import decided, resolve, with_assignments
+from flows.train import train
+from pairflow.errors import SpecError
+from pairflow.presets import PRESETS, preset
+
+TOKENS = {"name": "tokens", "path": "/a.npy"}
+
+
+def _submit(given: dict[str, Any]) -> None:
+    schema: Any = parameter_schema(train).model_dump(exclude_unset=True)
+    validate({"parameters": given}, schema, raise_on_error=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "says"),
+    [
+        ({"dataset": {"name": "nci"}, "preset": "laptop"}, "preset", "'laptop' is not one of ['demo']"),
+        ({"preset": "paper"}, "preset", "'paper' is not one of ['demo', 'laptop']"),
+        ({"dataset": {"name": "tokens"}}, "dataset", "'path' is a required property"),
+        ({"dataset": {"name": "smiles", "path": None}}, "dataset.path", "None is not of type 'string'"),
+        ({"dataset": TOKENS}, "dataset", "'vocab_size' is a required property"),
+        ({"dataset": {**TOKENS, "vocab_size": 3, "vocab_path": "/v"}}, "dataset.vocab_size", "None was expected"),
+        ({"dataset": {"path": "/a.npy"}}, "dataset.path", "None was expected"),
+        ({"dataset": {"holdout": 1.5}}, "dataset.holdout", "1.5 is greater than or equal to the maximum of 1"),
+    ],
+)
+def test_refused_when_submitted(given: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        _submit(given)
+    assert str(refused.value) == f"Validation failed for field 'parameters.{field}'. Failure reason: {says}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"preset": "laptop"},
+        {"dataset": {"name": "digits", "path": None, "holdout": None}},
+        {"dataset": {**TOKENS, "vocab_size": 3}},
+        {"dataset": {**TOKENS, "vocab_path": "/v.json"}},
+        {"dataset": {"name": "smiles", "path": "/a.smi"}},
+    ],
+)
+def test_what_fits_is_taken(given: dict[str, Any]) -> None:
+    _submit(given)
+    TrainParameters.model_validate(given)
+
+
+def test_presets_as_they_are() -> None:
+    """The form's rules come to what `preset` says, for every pair of dataset and preset."""
+    data: dict[str, dict[str, Any]] = {"tokens": {"path": "/a", "vocab_size": 3}, "smiles": {"path": "/a"}}
+    for name in {name for by_dataset in PRESETS.values() for name in by_dataset}:
+        for each in PRESETS:
+            given = {"dataset": {"name": name, **data.get(name, {})}, "preset": each}
+            if name in PRESETS[each]:
+                _submit(given)
+            else:
+                with pytest.raises(SpecError):
+                    preset(each, name)  # type: ignore[arg-type]
+                with pytest.raises(ValidationError, match="preset"):
+                    _submit(given)
+
+
+def test_warm_up_of_your_own_ends_before_the_training() -> None:
+    brief = with_assignments(TrainParameters(), {"training.num_steps": 4})
+    assert resolve(brief).training.warmup_steps == 100  # the preset's, cut short
+    with pytest.raises(SpecError, match=r"training\.warmup_steps: got 5, expected at most training\.num_steps, 4"):
+        resolve(with_assignments(brief, {"training.warmup_steps": 5}))
+    assert resolve(with_assignments(brief, {"training.warmup_steps": 4})).training.warmup_steps == 4
+
+
+def test_decided_settings_begin_with_yours() -> None:
+    rows = decided(with_assignments(TrainParameters(), {"training.num_steps": 50, "model.num_layers": 3}))
+    assert rows[:2] == [("model.num_layers", 3, "you"), ("training.num_steps", 50, "you")]
+    assert {whose for _, _, whose in rows[2:]} == {"preset"}
+    assert ("training.learning_rate", 2e-3, "preset") in rows
+    assert ("training.batch_size", 128, "preset") in rows
+
+
+def test_kinds_of_pairs_have_no_defaults_in_the_form() -> None:
+    """Prefect's form sends those that it shows, and of both groups one can be given."""
+    definitions = PairParameters.model_json_schema()["$defs"]
+    for name in ("CouplingSpec", "RediSpec", "SamplingSpec"):
+        assert [field for field, said in definitions[name]["properties"].items() if "default" in said] == []
