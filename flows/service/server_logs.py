@@ -40,7 +40,13 @@ class Known:
     reason: str
 
 
-KNOWN: tuple[Known, ...] = ()
+KNOWN: tuple[Known, ...] = (
+    Known(
+        "ray",
+        r"Timed out waiting for node info",
+        "on a busy machine a node takes longer than the 30 s that `ray start` waits; it is started again",
+    ),
+)
 
 
 def records(lines: Iterable[str]) -> Iterator[str]:

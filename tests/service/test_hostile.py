@@ -77,7 +77,7 @@ _REFUSED_BY_SERVER: list[tuple[str, Any, str]] = [
 # What the server lets through, because it looks at one field at a time, or was told to look at none.
 _UNCHECKED = {"enforce_parameter_schema": False}
 _REFUSED_BY_RUN: list[tuple[str, dict[str, Any], str]] = [
-    ("pair", {"parameters": {"parameters": {"dataset": {"name": "tokens"}}}}, "needs a path"),
+    ("pair", {"parameters": {"parameters": {"dataset": {"name": "tokens"}}}, **_UNCHECKED}, "needs a path"),
     ("pair", {"parameters": {"parameters": {"store": "nosuchscheme://here"}}}, "nosuchscheme"),
     ("pair", {"parameters": {"parameters": {}, "nosuch": 1}}, "one object, `parameters`"),
     ("pair", {"parameters": {"parameters": {"shard_size": 0}}, **_UNCHECKED}, "shard_size"),
@@ -85,8 +85,12 @@ _REFUSED_BY_RUN: list[tuple[str, dict[str, Any], str]] = [
     ("pair", {"parameters": {"parameters": {"dataset": _nested(50)}}, **_UNCHECKED}, "Extra inputs"),
     ("pair", {"parameters": {"parameters": {"expected_fingerprint": 7}}, **_UNCHECKED}, "valid string"),
     ("train", {"parameters": {"parameters": {"model": {"hidden_size": 20, "num_heads": 3}}}}, "multiple of"),
-    ("evaluate", {"parameters": {"parameters": {"methods": []}}}, "nothing to evaluate"),
-    ("retrain", {"parameters": {"parameters": {"dataset": {"name": "nci"}, "preset": "paper"}}}, "no settings"),
+    ("evaluate", {"parameters": {"parameters": {"methods": []}}, **_UNCHECKED}, "nothing to evaluate"),
+    (
+        "retrain",
+        {"parameters": {"parameters": {"dataset": {"name": "nci"}, "preset": "paper"}}, **_UNCHECKED},
+        "no settings",
+    ),
     ("retrain", {"parameters": {"parameters": {"name": "../x"}}, **_UNCHECKED}, "name: String should match"),
     ("pipeline", {"parameters": {"parameters": {"evaluation": {"num_samples": -1}}}, **_UNCHECKED}, "num_samples"),
 ]
