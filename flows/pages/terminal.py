@@ -18,17 +18,10 @@ from flows.results import ComparisonResult, EvaluateResult
 from pairflow.spec import OWN_DATA
 
 if TYPE_CHECKING:
+    from pairflow.datasets import DatasetInfo
     import numpy as np
 
     from storage import Manifest
-
-# Datasets that are not packaged: any of these files, as published or as copied, means that nothing is downloaded.
-_FILES = {
-    "qm9": ("qm9.csv*", "dsgdb9nsd.xyz.tar.bz2"),
-    "zinc-250k": ("zinc250k_*.smi*", "250k_rndm_zinc_drugs_clean_3.csv*"),
-    "mnist-binary": ("train-images-idx3-ubyte*",),
-    "cifar-10": ("cifar-10-binary.tar.gz", "cifar10_train*.bin*"),
-}
 
 
 def datasets(settings: Settings, *, as_json: bool) -> None:
@@ -43,7 +36,7 @@ def datasets(settings: Settings, *, as_json: bool) -> None:
             "vocab_size": info.vocab_size,
             "description": info.description,
             "origin": info.origin,
-            "available": _availability(info.name, settings),
+            "available": _availability(info, settings),
         }
         for info in names()
     ]
@@ -57,13 +50,13 @@ def datasets(settings: Settings, *, as_json: bool) -> None:
     Console().print(table)
 
 
-def _availability(name: str, settings: Settings) -> str:
-    if name in OWN_DATA:
+def _availability(info: "DatasetInfo", settings: Settings) -> str:
+    if info.name in OWN_DATA:
         return "your file"
-    if name not in _FILES:
+    if not info.files:
         return "yes, packaged"
     for folder in (settings.data_dir, settings.home / "downloads"):
-        if folder is not None and any(any(folder.glob(pattern)) for pattern in _FILES[name]):
+        if folder is not None and any(any(folder.glob(pattern)) for pattern in info.files):
             return f"yes, {folder}"
     return "download on first use"
 

@@ -29,6 +29,7 @@ class DatasetInfo:
         vocab_size: K, or None where it is derived from the data.
         description: one line.
         origin: where the rows come from.
+        files: of data that is not packaged: any of these, as published or as copied, means that nothing is downloaded.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DatasetInfo:
     vocab_size: int | None
     description: str
     origin: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ class TestClosedLists:
         from pairflow.spec import DatasetName, PresetName
 
         assert [each.name for each in names()] == list(get_args(DatasetName))
+        # What is downloaded can lie there already, under names that are known.
+        assert all(bool(each.files) == ("download" in each.origin) for each in names())
         assert list(PRESETS) == list(get_args(PresetName))
 
     def test_samplers_processes_and_networks(self) -> None:
