@@ -18,9 +18,9 @@ from flows.results import ComparisonResult, EvaluateResult
 from pairflow.spec import OWN_DATA
 
 if TYPE_CHECKING:
-    from pairflow.datasets import DatasetInfo
     import numpy as np
 
+    from pairflow.datasets import DatasetInfo
     from storage import Manifest
 
 
