@@ -131,10 +131,6 @@ def read(parameters_type: type[P], given: Mapping[str, Any], assignments: Mappin
         kind = given.get("coupling", CouplingSpec().kind)
         group = "redi" if kind == "redi" else "coupling"
         data[group] = {} if group == "redi" else {"kind": kind}
-        if group == "redi" and "model" not in given:
-            raise SpecError(
-                "--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one"
-            )
     for option in options_of(parameters_type):
         if option.name not in given or option.paths[0][-1] == "kind":
             continue
@@ -147,6 +143,10 @@ def read(parameters_type: type[P], given: Mapping[str, Any], assignments: Mappin
         for step in path[:-1]:
             within = within.setdefault(step, {})
         within[path[-1]] = _value(option, path[-1], given[option.name], given.get("store"))
+    if group == "redi" and "model" not in given:
+        raise SpecError(
+            "--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one"
+        )
     return with_assignments(parse(parameters_type, data), assignments or {})
 
 
