@@ -20,15 +20,19 @@ _NAME = "pairflow-a-name-of-its-own"
 
 def _links(result: Document) -> set[tuple[str, str]]:
     """What came from what, by what the pipeline handed back."""
-    pairs = result["pairs"]
-    data, pairing = f"dataset:{pairs['dataset_digest']}", f"run:{pairs['mlflow_run_id']}"
-    links = {(data, pairing), (pairing, f"pairs:{pairs['fingerprint']}")}
+    (assigned,) = result["other_pairs"]
+    of_method = {"pairflow": result["pairs"], "assigned": assigned}
+    data = f"dataset:{assigned['dataset_digest']}"
+    links = set()
+    for pairs in of_method.values():
+        pairing = f"run:{pairs['mlflow_run_id']}"
+        links |= {(data, pairing), (pairing, f"pairs:{pairs['fingerprint']}")}
     for trained, scored in zip(result["trainings"], result["evaluation"]["models"], strict=True):
         training, model = f"run:{trained['mlflow_run_id']}", f"model:{trained['mlflow_model_id']}"
         evaluation = f"run:{scored['mlflow_run_id']}"
         links |= {(data, training), (training, model), (model, evaluation)}
         links |= {(evaluation, f"run:{result['mlflow_run_id']}")}
-        if trained["method"] == "pairflow":
+        if (pairs := of_method.get(trained["method"])) is not None:
             links.add((f"pairs:{pairs['fingerprint']}", training))
     return links
 
@@ -133,7 +137,8 @@ def test_pages_say_where_a_run_belongs(history: MlflowClient, pipeline_result: D
         assert f"/runs/{run_id}?workflowType=machine_learning)" in page
     assert "pairflow pipeline \\\n    --dataset nci" in page
     used = {tag.value for each in parent.inputs.dataset_inputs for tag in each.tags if tag.key == "pairflow.digest"}
-    assert used == {trained["dataset_digest"], trained["pairs_fingerprint"]}
+    (assigned,) = pipeline_result["other_pairs"]
+    assert used == {trained["dataset_digest"], trained["pairs_fingerprint"], assigned["fingerprint"]}
 
 
 def test_load_and_speed_are_there(history: MlflowClient, pipeline_result: Document) -> None:
