@@ -103,7 +103,7 @@ def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Pat
 
 def test_both_models_are_compared(bucket: Bucket) -> None:
     models = bucket.result["evaluation"]["models"]
-    assert [each["method"] for each in models] == ["udlm", "pairflow"]
+    assert [each["method"] for each in models] == ["udlm", "pairflow", "assigned"]
 
 
 def test_the_key_is_in_no_log_manifest_or_tag(bucket: Bucket, home: Path) -> None:

@@ -66,7 +66,7 @@ def test_the_page_of_a_pipeline(user: User, pipeline: str) -> None:
     artifacts = _artifacts(user, pipeline)
     assert {"scores", "pictures", "summary"} <= set(artifacts)
     summary = artifacts["summary"]["data"]
-    assert summary.count(f"({user.mlflow}/#/experiments/") == 6  # comparison, pairs, two models, two evaluations
+    assert summary.count(f"({user.mlflow}/#/experiments/") == 9  # comparison, two kinds of pairs, three models, three evaluations
     assert f"`{user.home}/reports/" in summary
     assert "data:image/png;base64," in artifacts["pictures"]["data"]
 
