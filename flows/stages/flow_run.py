@@ -7,6 +7,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -35,16 +36,27 @@ def leave_if_suspended() -> None:
 
     Prefect looks only where a task or a flow within it begins or ends, and while a job runs there is neither.
     """
+    if (context := FlowRunContext.get()) is not None:
+        context.flow_run_suspension_request.raise_if_requested()
+
+
+def note_suspension() -> None:
+    """Says once more that a suspended run is suspended, when its job has stopped; and so is the run within it.
+
+    Until then heartbeats came, and the run would be ended as one that has fallen silent.
+    """
     context = FlowRunContext.get()
     if context is None or not context.flow_run_suspension_request.is_requested():
         return
     if flow_run.parent_flow_run_id is not None:
-        # Prefect suspends the run that it was told of; one within it would stay Running, and be ended as silent.
         message = "The run that this one is a part of is suspended, and goes on with it."
+        state: Any = State(type=StateType.PAUSED, name="Suspended", message=message)
         with get_client(sync_client=True) as client:
-            state: Any = State(type=StateType.PAUSED, name="Suspended", message=message)
             client.set_flow_run_state(UUID(str(flow_run.id)), state, force=True)
-    context.flow_run_suspension_request.raise_if_requested()
+    emit_event(
+        "prefect.flow-run.Suspended",
+        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.root_flow_run_id or flow_run.id}"},
+    )
 
 
 def short_count(number: int) -> str:

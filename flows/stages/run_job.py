@@ -16,7 +16,7 @@ from flows.cluster.protocol import Progress
 from flows.home.token import SIGN_IN
 from flows.pages import artifacts
 from flows.requests import Request
-from flows.stages.flow_run import leave_if_suspended
+from flows.stages.flow_run import leave_if_suspended, note_suspension
 from flows.stages.surroundings import here, job_context, shared_cluster
 from pairflow.spec import Spec
 
@@ -95,14 +95,18 @@ def run_job(
         url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
         # The page of a cluster that ends with this command is for those who look into that command alone.
         logger.log(logging.DEBUG if pages is None else logging.INFO, "Ray job %s (%s)", url, SIGN_IN)
-        result = submission.follow(
-            job,
-            result_type,
-            on_log=on_log,
-            on_progress=on_progress,
-            stopped=here().stopped,
-            leave=leave_if_suspended,
-        )
+        try:
+            result = submission.follow(
+                job,
+                result_type,
+                on_log=on_log,
+                on_progress=on_progress,
+                stopped=here().stopped,
+                leave=leave_if_suspended,
+            )
+        except BaseException:
+            note_suspension()  # last: a heartbeat after it would be taken for one of a run at work
+            raise
         # A cluster that ends with this command has no page to link to.
         return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url}), {SIGN_IN}")
 
