@@ -36,7 +36,7 @@ _MARKS = {
     ),
     "journey": (
         *("flows/test_pipeline.py", "flows/test_pipeline_s3.py", "flows/test_retrain.py", "flows/test_study.py"),
-        *("flows/test_retrain_first.py", "service/test_service_schedules.py"),
+        *("flows/test_retrain_first.py", "service/test_service_schedules.py", "service/test_service_browser.py"),
         *("service/test_postgres.py", "service/test_service_pipeline.py", "service/test_service_retrain.py"),
     ),
 }

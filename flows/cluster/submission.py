@@ -109,11 +109,11 @@ def follow(
             waiting = _Waiting(job, on_log)
             ended = False
             while not ended:
+                leave()
                 if stopped is not None and stopped.is_set():
                     raise JobFailedError(
                         f"job {job.submission_id} was stopped, as one that it ran beside did not finish"
                     )
-                leave()
                 try:
                     status = job.client.get_job_status(job.submission_id)
                     ended, lost_since = status.is_terminal(), None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from .user import User
@@ -104,6 +105,27 @@ def test_cancelling_stops_the_job(user: User) -> None:
     user.set_state(run_id, "CANCELLING", "Cancelling")
     user.wait_for(lambda: set(user.jobs(run_id).values()) == {"STOPPED"}, timeout_s=120)
     user.wait_for_state(run_id, "Cancelled", timeout_s=120)
+
+
+def test_suspending_stops_the_job_and_resuming_goes_on(user: User) -> None:
+    earlier = set(user.records())
+    run_id = user.start("pair", _long(seed=3, num_steps=6000))
+    user.wait_for(lambda: len(set(user.records()) - earlier) >= 3, timeout_s=240)
+    # What Prefect's UI sends for its button.
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    details = {"pause_reschedule": True, "pause_timeout": until}
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    user.ask(f"flow_runs/{run_id}/set_state", {"state": state})
+    user.wait_for(lambda: set(user.jobs(run_id).values()) == {"STOPPED"}, timeout_s=120)
+    assert user.flow_run(run_id)["state_name"] == "Suspended"
+    survived = {path: written for path, written in user.records().items() if path not in earlier}
+
+    user.ask(f"flow_runs/{run_id}/resume", {})
+    run = user.wait_for_state(run_id, "Completed", "Failed", "Crashed", timeout_s=480)
+    assert run["state_name"] == "Completed", run["state"]
+    assert sorted(user.jobs(run_id).values()) == ["STOPPED", "SUCCEEDED"]
+    now = user.records()
+    assert {path: now[path] for path in survived} == survived
 
 
 def test_a_killed_run_crashes_and_goes_on_when_retried(user: User) -> None:
