@@ -144,9 +144,7 @@ def read(parameters_type: type[P], given: Mapping[str, Any], assignments: Mappin
             within = within.setdefault(step, {})
         within[path[-1]] = _value(option, path[-1], given[option.name], given.get("store"))
     if group == "redi" and "model" not in given:
-        raise SpecError(
-            "--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one"
-        )
+        raise SpecError("--coupling redi needs --model REF, the model that makes the pairs; `pairflow train` makes one")
     return with_assignments(parse(parameters_type, data), assignments or {})
 
 

@@ -66,7 +66,8 @@ def test_the_page_of_a_pipeline(user: User, pipeline: str) -> None:
     artifacts = _artifacts(user, pipeline)
     assert {"scores", "pictures", "summary"} <= set(artifacts)
     summary = artifacts["summary"]["data"]
-    assert summary.count(f"({user.mlflow}/#/experiments/") == 9  # comparison, two kinds of pairs, three models, three evaluations
+    # The comparison, two kinds of pairs, three models, three evaluations.
+    assert summary.count(f"({user.mlflow}/#/experiments/") == 9
     assert f"`{user.home}/reports/" in summary
     assert "data:image/png;base64," in artifacts["pictures"]["data"]
 
