@@ -83,7 +83,11 @@ _REFUSED_BY_RUN: list[tuple[str, dict[str, Any], str]] = [
     ("pair", {"parameters": {"parameters": {"../x": 1}}, **_UNCHECKED}, "Extra inputs"),
     ("pair", {"parameters": {"parameters": {"dataset": _nested(50)}}, **_UNCHECKED}, "Extra inputs"),
     ("pair", {"parameters": {"parameters": {"expected_fingerprint": 7}}, **_UNCHECKED}, "valid string"),
-    ("train", {"parameters": {"parameters": {"model": {"hidden_size": 20, "num_heads": 3}}}}, "multiple of"),
+    (
+        "train",
+        {"parameters": {"parameters": {"model": {"architecture": "dit", "hidden_size": 20, "num_heads": 3}}}},
+        "multiple of",
+    ),
     # Prefect takes null for "not given" where a field has no default.
     ("pair", {"parameters": {"parameters": {"coupling": {"temperature": None}}}}, "temperature"),
     ("evaluate", {"parameters": {"parameters": {"methods": []}}, **_UNCHECKED}, "nothing to evaluate"),
