@@ -3,6 +3,7 @@
 Pictures of every page are kept in pytest's folder for this test.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ import pytest
 from . import browser
 from .user import User
 
-pytestmark = pytest.mark.skipif(browser.WITHOUT is not None, reason=str(browser.WITHOUT))
+pytestmark = [
+    pytest.mark.skipif(browser.WITHOUT is not None, reason=str(browser.WITHOUT)),
+    pytest.mark.skipif(
+        "PAIRFLOW_TEST_JOURNEYS" not in os.environ, reason="seen green by hand only: PAIRFLOW_TEST_JOURNEYS=1 runs it"
+    ),
+]
 
 
 def test_trigger_schedule_inspect(user: User, tmp_path: Path) -> None:
