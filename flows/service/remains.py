@@ -19,12 +19,19 @@ def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil
         with contextlib.suppress(psutil.Error):
             if process.pid == os.getpid() or process.uids().real != os.getuid():
                 continue
-            if process.terminal() is not None:  # somebody's shell that inherited the mark: ours have none
+            if _has_terminal(process):  # somebody's shell that inherited the mark: ours have none
                 continue
             environment = process.environ()
             if environment.get(OWNER_VARIABLE) == str(home) and (with_variable is None or with_variable in environment):
                 found.append(process)
     return found
+
+
+def _has_terminal(process: psutil.Process) -> bool:
+    # psutil knows only the terminals that there were when it was first asked: a shell of today would be ended.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[4] != "0"
+    return process.terminal() is not None
 
 
 def supervisor_of(home: Path) -> psutil.Process | None:

@@ -7,7 +7,7 @@ request that is refused is answered by the error's type and text. Other packages
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,19 @@ def _installed(requirements: Iterable[Requirement]) -> set[str]:
 
 
 class _OnlyThese:
-    """An importer that has nothing, and lets only the modules of some distributions be found by others."""
+    """An importer that finds what another one does, but for the modules of other distributions than some."""
 
-    def __init__(self, distributions: set[str]) -> None:
-        self._owners = metadata.packages_distributions()
+    def __init__(self, importer: Any, owners: Mapping[str, list[str]], distributions: set[str]) -> None:
+        self._importer = importer
+        self._owners = owners
         self._distributions = distributions
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         top = name.partition(".")[0]
         owners = {_key(owner) for owner in self._owners.get(top, [])}
         if owners and not owners & self._distributions and top != "pairflow":  # pairflow comes with the model
-            raise ModuleNotFoundError(f"no requirement names {name}")
+            return None
+        return self._importer.find_spec(name, path, target)
 
 
 def _answer(model: Any, request: dict[str, Any]) -> Any:
@@ -61,7 +63,8 @@ def _answer(model: Any, request: dict[str, Any]) -> Any:
 
 def _main(requirements: Path) -> None:
     lines = [Requirement(line) for line in requirements.read_text().splitlines()]
-    sys.meta_path.insert(0, _OnlyThese(_installed(lines)))
+    owners, installed = metadata.packages_distributions(), _installed(lines)
+    sys.meta_path[:] = [_OnlyThese(importer, owners, installed) for importer in sys.meta_path]
     import mlflow.pyfunc
 
     answers = {}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 import storage
 from flows.cluster.local import LocalCluster
 from pairflow.coupling import couple
 from pairflow.datasets import load
 from pairflow.spec import CouplingSpec, DatasetSpec
+
+from .ray_processes import command_lines
 
 _SPEC = CouplingSpec(num_steps=1500, seed=5)  # some ten seconds of two cores
 _ARGUMENTS = ["pair", "--dataset", "digits", "--num-steps", "1500", "--seed", "5", "--shard-size", "40", "--json"]
@@ -35,8 +36,8 @@ def _wait_for_records(store: Path, number: int, running: "subprocess.Popen[str]"
 
 def _kill(cluster: LocalCluster, words: str) -> None:
     """Kills one Python process of this cluster (not the shell around it), known by the end of its command line."""
-    for process in psutil.Process(cluster._supervisor.pid).children(recursive=True):
-        if "python" in process.exe() and " ".join(process.cmdline()).strip().endswith(words):
+    for process, line in command_lines(cluster):
+        if line.endswith(words) and "python" in process.exe():
             process.kill()
             return
     raise AssertionError(f"no process with {words} at the end of its command line")

@@ -16,6 +16,7 @@ from flows.jobs import train
 from flows.lineage.errors import LineageError
 from flows.lineage.stage_run import StageRun
 from flows.parameters import TrainParameters
+from flows.requests import TrainRequest
 from flows.results import TrainResult
 from pairflow.checkpoint import read_state
 from pairflow.presets import preset
@@ -75,7 +76,7 @@ def _train(seed: int, monkeypatch: pytest.MonkeyPatch, at_step: dict[int, Callab
 
     with monkeypatch.context() as patch:
         patch.setattr(StageRun, "log", log)
-        return train.run(_parameters(seed), JobContext(submission_id="train-1", flow_run_id="1"))
+        return train.run(TrainRequest.of(_parameters(seed)), JobContext(submission_id="train-1", flow_run_id="1"))
 
 
 def _said(caplog: pytest.LogCaptureFixture, words: str) -> int:

@@ -1,5 +1,6 @@
 """A support in parts, each in an actor of a real Ray cluster: the same pairs, also when actors are killed."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pairflow.errors import SpecError
 from pairflow.spec import CouplingSpec, DatasetSpec, fingerprint
 
 from .conftest import Cli
+from .ray_processes import command_lines
 
 # Three parts and two CPUs.
 _PARTS = {"PAIRFLOW_SUPPORT_PARTS": "3", "PAIRFLOW_CPUS_PER_TASK": "0.5"}
@@ -105,15 +107,12 @@ def _couple_while_killing(
         while not ended.wait(0.1) and len(killed) < most:
             if len(_records(store)) == before:
                 continue
-            # This cluster's alone: others of this machine are none of our business.
-            for process in psutil.Process(cluster._supervisor.pid).children(recursive=True):
-                try:
-                    if process.pid not in killed and " ".join(process.cmdline()).startswith("ray::_Part"):
+            for process, line in command_lines(cluster):
+                if process.pid not in killed and line.startswith("ray::_Part"):
+                    with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
                         process.kill()
                         killed.add(process.pid)
                         break
-                except psutil.NoSuchProcess:  # it ended by itself
-                    continue
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -20,6 +19,8 @@ from pairflow.datasets import load
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec
 from pairflow.training import fit
+
+from .ray_processes import command_lines
 
 _NUM_STEPS = 150
 _SETTINGS = {"training.num_steps": _NUM_STEPS, "training.batch_size": 16, "model.hidden_size": 16}
@@ -45,8 +46,7 @@ def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subproces
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    processes = psutil.Process(cluster._supervisor.pid).children(recursive=True)
-    workers = [each for each in processes if "RayTrainWorker" in " ".join(each.cmdline())]
+    workers = [each for each, line in command_lines(cluster) if "RayTrainWorker" in line]
     assert len(workers) == 2
     listening = [each for worker in workers for each in worker.net_connections("inet") if each.status == "LISTEN"]
     assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}

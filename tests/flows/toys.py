@@ -31,13 +31,13 @@ class Longer(Refinement):
 
 
 class Reversed(RowByRow):
-    """The source of a row is the row, backwards."""
+    """The source of a row is the row, backwards, and turned by the seed."""
 
     def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
         for shard in shards:
             numbers = np.arange(shard.start, shard.stop, dtype=np.int64)
             target = self.data.train.tokens[numbers]
-            source = np.ascontiguousarray(target[:, ::-1])
+            source = np.roll(target[:, ::-1], self.spec.seed, axis=1)
             storage.write_shard(url, header, shard.index, source, target, numbers)
             resources.on_shard(ShardStatistics.of(target, source, 0))
 
