@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 
 from flows import references
 from flows.recipes import forms
-from flows.recipes.changes import groups
+from flows.recipes.changes import assigned, assignments, groups
 from flows.recipes.methods import METHODS, BaseName, MethodName, RefinedName
 from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, PresetName, RediSpec, Seed, Spec, parse
@@ -32,6 +32,24 @@ class FlowParameters(Spec):
         None,
         description="fsspec URL or folder of the pair store; default PAIRFLOW_STORE, else `store` in PAIRFLOW_HOME.",
     )
+    overrides: tuple[str, ...] = Field(
+        (),
+        max_length=256,
+        description="Any other setting, each as GROUP.FIELD=VALUE, such as training.num_steps=50, coupling.seed=1 or "
+        "dataset.holdout=0.2; `pairflow presets --preset demo --dataset digits` lists them with their values.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _override(cls, given: Any) -> Any:
+        """An override is a setting said in one line: it becomes the field that it names."""
+        if not isinstance(given, dict) or not given.get("overrides"):
+            return given
+        texts = given["overrides"]
+        if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
+            return given  # refused by the field's type, in its words
+        rest = {name: value for name, value in given.items() if name != "overrides"}
+        return assigned(cls, rest, assignments(texts))
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import typer
 from flows import references
 from flows.command.running import run_flow
 from flows.parameters import FlowParameters, FromPreset
-from flows.stages.command_line import OPERATIONS, Option, assignments, option_of, options_of, read
+from flows.recipes.changes import assignments
+from flows.stages.command_line import OPERATIONS, Option, option_of, options_of, read
 from pairflow.errors import SpecError
 from pairflow.names import NameOf
 from pairflow.spec import Spec
@@ -58,7 +59,7 @@ def flow_command(
 
     def register(show: Callable[[R, Q], None]) -> Callable[[R, Q], None]:
         def command(context: typer.Context, **given: Any) -> None:
-            as_json, changes = given.pop("json"), assignments(given.pop("set", None))
+            as_json, changes = given.pop("json"), assignments(given.pop("set", None) or ())
             verbose, quiet = given.pop("verbose"), given.pop("quiet")
             if verbose and quiet:
                 raise SpecError("--verbose and --quiet: got both, expected one of them; leave one out")

@@ -1,7 +1,9 @@
 """Changes to a preset: every field of its specs, and none has to be given. What is not given is the preset's."""
 
+import copy
 import difflib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol, TypeVar, cast, get_args
 
@@ -147,19 +149,53 @@ def with_assignments(parameters: S, assignments: Mapping[str, Any]) -> S:
         SpecError: a name that does not exist, with the nearest one that does; or a value that does not fit.
     """
     data = parameters.model_dump(mode="json", exclude_none=True)
-    known = settable(type(parameters))
+    return parse(type(parameters), assigned(type(parameters), data, assignments))
+
+
+def assigned(parameters_type: type[Spec], given: Mapping[str, Any], assignments: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given for parameters of a type, with single fields changed.
+
+    Raises:
+        SpecError: a name that does not exist, with the nearest one that does.
+    """
+    data = copy.deepcopy(dict(given))
+    known = settable(parameters_type)
     for name, value in assignments.items():
         group, _, field = name.partition(".")
         if field in _OF_THE_METHOD.get(group, ()):
             raise SpecError(f"{name}: got {value!r}, but the method decides it; choose one with --method or --methods")
         if name not in known:
             raise SpecError(f"{name}: there is no such setting; {_instead(name, known)}")
-        within = data
+        within: Any = data
         *path, last = name.split(".")
         for step in path:
-            within = within.setdefault(step, {})
+            if within.get(step) is None:
+                within[step] = {}
+            elif not isinstance(within[step], dict):
+                within[step] = within[step].model_dump(mode="json")  # a spec, where Python gave it
+            within = within[step]
         within[last] = value
-    return parse(type(parameters), data)
+    return data
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """`["training.num_steps=50"]` as `{"training.num_steps": 50}`; values are JSON, or else plain text.
+
+    Raises:
+        SpecError: a text without a name or an equals sign.
+    """
+    parsed: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise SpecError(f"setting {text!r}: expected GROUP.FIELD=VALUE, such as training.num_steps=50")
+        try:
+            parsed[name.strip()] = json.loads(value)
+        except RecursionError:
+            raise SpecError(f"setting {name}=…: its value is nested too deeply to be one") from None
+        except ValueError:
+            parsed[name.strip()] = value.strip()
+    return parsed
 
 
 def settable(parameters_type: type[Spec]) -> tuple[str, ...]:

@@ -11,8 +11,14 @@ from pairflow.spec import OWN_DATA, DatasetSpec
 # The data's form is long, so it comes after what has one line.
 _BEGINS = ("method", "methods", "preset", "dataset")
 _GROUPS = (*Preset.model_fields, "base_model", "pairs", "extend")
-_ENDS = ("format", "shard_size", "num_workers", "engine", "store")
-_NOT_IN_FORM = ("expected_fingerprint",)  # commands of ours set it in this process
+_ENDS = ("overrides", "format")
+_NOT_TAKEN = ("expected_fingerprint",)  # commands of ours set it in this process
+# A form of one screen: what it does not ask is said in `overrides`, in its JSON view, or over REST.
+_FOLDED = (*Preset.model_fields, "engine", "store", "shard_size", "num_workers")
+_FOLDED_WITHIN = {
+    "dataset": ("column", "vocab_path", "max_length", "holdout", "split_seed"),
+    "coupling": ("temperature", "epsilon", "support_size", "block_size"),
+}
 
 
 def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
@@ -23,16 +29,22 @@ def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
         handler: pydantic's, which knows what the schema refers to.
     """
     properties = schema["properties"]
-    for name in _NOT_IN_FORM:
+    for name in _NOT_TAKEN:
         properties.pop(name, None)
     _leave_out_null(properties, handler)
     _bound_integers(properties, handler)
-    for position, name in enumerate(sorted(properties, key=_place)):
-        properties[name]["position"] = position
     for name in ("coupling", "redi"):
         if name in properties:
             _leave_out_defaults(properties[name], handler)
     dataset = handler.resolve_ref_schema({"$ref": properties["dataset"]["$ref"]})
+    _fold(dataset, _FOLDED_WITHIN["dataset"])
+    if "preset" in properties:
+        _fold(schema, _FOLDED)
+    else:  # how sources are coupled is what `pair` is about
+        _fold(handler.resolve_ref_schema({"$ref": properties["coupling"]["$ref"]}), _FOLDED_WITHIN["coupling"])
+        _fold(schema, tuple(name for name in (*_FOLDED, "base_model") if name != "coupling"))
+    for position, name in enumerate(sorted(properties, key=_place)):
+        properties[name]["position"] = position
     properties["dataset"]["title"] = "Data"
     dataset["properties"]["name"]["title"] = "Dataset"  # `retrain` has a name, too
     dataset["allOf"] = _own_data()
@@ -40,6 +52,21 @@ def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
         properties["name"]["title"] = "Registered name"
     if "preset" in properties:
         schema["allOf"] = _presets_of_datasets()
+
+
+def _fold(schema: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Takes fields out of the form, not out of what is taken and checked: Prefect draws `properties` alone.
+
+    Null says of them, too, that nothing was given, as in the parameters of a run that is copied.
+    """
+    folded = {name: schema["properties"].pop(name) for name in names if name in schema["properties"]}
+    schema["patternProperties"] = {
+        f"^{name}$": field if "default" in field else _unless_null(field) for name, field in folded.items()
+    }
+
+
+def _unless_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"not": {"const": None}}, "then": schema}
 
 
 def _presets_of_datasets() -> list[dict[str, Any]]:
@@ -93,7 +120,8 @@ def _leave_out_null(node: Any, handler: GetJsonSchemaHandler) -> None:
     """Makes of "a T or null" a T that need not be given, in a JSON schema.
 
     Prefect's form shows the other as a choice between a T and `Property is type "None"`, and its server refuses a bad T
-    as "not valid under any of the given schemas", without a word of what is wrong with it.
+    as "not valid under any of the given schemas", without a word of what is wrong with it. The server lets null pass by
+    itself, by making that choice again: so the type is said twice, and the second refusal is the one that it repeats.
     """
     for field in node.values() if isinstance(node, dict) else node:
         if not isinstance(field, dict | list):
@@ -104,6 +132,8 @@ def _leave_out_null(node: Any, handler: GetJsonSchemaHandler) -> None:
             field |= kept[0] if len(kept) == 1 else {"anyOf": kept}
             if field.get("default", ...) is None:
                 del field["default"]
+            if "type" in field:
+                field |= _unless_null({"type": field["type"]})
         if isinstance(field, dict) and "$ref" in field:
             _leave_out_null(handler.resolve_ref_schema({"$ref": field["$ref"]})["properties"], handler)
         else:
@@ -131,10 +161,10 @@ def _bound_integers(node: Any, handler: GetJsonSchemaHandler) -> None:
             continue
         if isinstance(field, dict) and "$ref" in field:
             _bound_integers(handler.resolve_ref_schema({"$ref": field["$ref"]})["properties"], handler)
-        elif isinstance(field, dict) and field.get("type") == "integer":
+            continue
+        if isinstance(field, dict) and field.get("type") == "integer":
             if "exclusiveMaximum" not in field:
                 field.setdefault("maximum", 2**63 - 1)
             if "exclusiveMinimum" not in field:
                 field.setdefault("minimum", -(2**63))
-        else:
-            _bound_integers(field, handler)
+        _bound_integers(field, handler)

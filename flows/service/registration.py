@@ -3,12 +3,14 @@
 Telling it again changes nothing. `flows.home.settings.prepare_environment`, or the like, comes before the import.
 """
 
+import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import yaml
+from cronsim import CronSim, CronSimError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -34,7 +36,7 @@ from pairflow.spec import OWN_DATA, DatasetName
 _DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 _SILENCE_S = int(2.5 * int(HEARTBEATS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
 _Schedule: TypeAlias = DeploymentScheduleCreate | DeploymentScheduleUpdate
-_OURS = "setting-"  # slug of a schedule that a setting made, before the dataset's name
+_OURS = re.compile(r"(?:retrain |setting-)(\w+)(?:: .*)?")  # slug of a schedule that a setting made; earlier ones too
 _AUTOMATION = "pairflow: end runs that have fallen silent"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 # A run that has ended or waits sends none, and is not silent for that.
@@ -129,10 +131,25 @@ def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentSche
             schedule=cron,
             active=bool(named),
             parameters={"parameters": {**defaults, "dataset": {"name": name}}},
-            slug=f"{_OURS}{name}",
+            slug=_slug(name, written),
         )
         for name in named or [defaults["dataset"]["name"]]
     ]
+
+
+def _slug(dataset: str, cron: str) -> str:
+    """What Prefect's page shows of a schedule, instead of its time: hence with the time, in words."""
+    try:
+        when = CronSim(cron, datetime.now(UTC)).explain()
+    except CronSimError:  # as @weekly, which Prefect knows and this does not
+        when = cron
+    return f"retrain {dataset}: {when[0].lower()}{when[1:]}, UTC"
+
+
+def _dataset_of(slug: str | None) -> str | None:
+    """Whose retraining it is, if a setting made that schedule."""
+    found = _OURS.fullmatch(slug or "")
+    return None if found is None else found[1]
 
 
 def _known_schedules(client: SyncPrefectClient, name: str) -> list[DeploymentSchedule]:
@@ -145,15 +162,15 @@ def _known_schedules(client: SyncPrefectClient, name: str) -> list[DeploymentSch
 
 def _merged(ours: Sequence[_Schedule], known: Sequence[DeploymentSchedule]) -> list[_Schedule]:
     """Ours as the settings have them now, but switched as people left them; theirs as they are."""
-    switched = {each.slug: each.active for each in known}
+    switched = {_dataset_of(each.slug): each.active for each in known}
     merged: list[_Schedule] = [
-        each.model_copy(update={"active": switched.get(each.slug, each.active)}) for each in ours
+        each.model_copy(update={"active": switched.get(_dataset_of(each.slug), each.active)}) for each in ours
     ]
-    slugs = {each.slug for each in ours}
+    datasets = {_dataset_of(each.slug) for each in ours}
     fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
     for each in known:
-        dropped = str(each.slug).startswith(_OURS) and not each.active
-        if (each.slug not in slugs and not dropped) or each.slug is None:
+        dataset = _dataset_of(each.slug)
+        if dataset is None or (dataset not in datasets and each.active):
             merged.append(DeploymentScheduleCreate(**{name: getattr(each, name) for name in fields}))
     return merged
 

@@ -26,7 +26,7 @@ P = TypeVar("P", bound=FlowParameters)
 DATA, OPERATIONS = "Data", "Where and how"
 _NAMES = {"base_model": "model", "num_workers": "workers", "models": "model", "kind": "coupling", "name": "dataset"}
 _ALWAYS_SAID = ("method", "methods")  # a command may have no default for them, or another one
-_NOT_SAID = ("expected_fingerprint", "sampling")  # ours alone; a spec within a spec
+_NOT_SAID = ("expected_fingerprint", "sampling", "overrides")  # ours alone; a spec within a spec; --set says it
 _OPERATIONS = ("format", "shard_size", "num_workers", "store")
 SET = "set"
 
@@ -180,26 +180,6 @@ _READ: dict[str, Callable[[str], Any]] = {
     "base_model": models.for_job,
     **dict.fromkeys(("path", "vocab_path", "store"), absolute_url),
 }
-
-
-def assignments(texts: list[str] | None) -> dict[str, Any]:
-    """`["training.num_steps=50"]` as `{"training.num_steps": 50}`; values are JSON, or else plain text.
-
-    Raises:
-        SpecError: a text without a name or an equals sign.
-    """
-    parsed: dict[str, Any] = {}
-    for text in texts or []:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise SpecError(f"--set {text}: expected GROUP.FIELD=VALUE, such as training.num_steps=50")
-        try:
-            parsed[name.strip()] = json.loads(value)
-        except RecursionError:
-            raise SpecError(f"--set {name}=…: its value is nested too deeply to be a setting") from None
-        except ValueError:
-            parsed[name.strip()] = value
-    return parsed
 
 
 def command_line(flow: str, parameters: FlowParameters) -> str | None:

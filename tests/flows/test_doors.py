@@ -13,9 +13,10 @@ from flows.home.locks import in_turn
 from flows.jobs.survey import _obstacle
 from flows.lineage.tracing import checks
 from flows.parameters import DistillParameters, EvaluateParameters, PairParameters, TrainParameters
+from flows.recipes.changes import assignments
 from flows.service import remains
 from flows.stages import beforehand
-from flows.stages.command_line import assignments, read
+from flows.stages.command_line import read
 from pairflow.errors import CheckpointError, DatasetError, SpecError, StoreError
 from pairflow.spec import CouplingSpec, DatasetSpec, EvaluationSpec, TrainingSpec, parse
 

@@ -1,13 +1,20 @@
 """What Prefect's server refuses before a run begins, and in which words; checked by its own validator."""
 
+from inspect import signature
 from typing import Any
 
 import pytest
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
+from flows.distill import distill
+from flows.evaluate import evaluate
+from flows.pair import pair
 from flows.parameters import PairParameters, TrainParameters
+from flows.pipeline import pipeline
 from flows.recipes.changes import decided, resolve, with_assignments
+from flows.retrain import retrain
+from flows.study import study
 from flows.train import train
 from pairflow.errors import SpecError
 from pairflow.presets import PRESETS, preset
@@ -31,6 +38,15 @@ def _submit(given: dict[str, Any]) -> None:
         ({"dataset": {**TOKENS, "vocab_size": 3, "vocab_path": "/v"}}, "dataset.vocab_size", "None was expected"),
         ({"dataset": {"path": "/a.npy"}}, "dataset.path", "None was expected"),
         ({"dataset": {"holdout": 1.5}}, "dataset.holdout", "1.5 is greater than or equal to the maximum of 1"),
+        # In no form, and checked like what is.
+        ({"dataset": {"holdout": "half"}}, "dataset.holdout", "'half' is not of type 'number'"),
+        ({"training": {"num_steps": 0}}, "training.num_steps", "0 is less than the minimum of 1"),
+        ({"training": {"num_steps": "many"}}, "training.num_steps", "'many' is not of type 'integer'"),
+        ({"training": 3}, "training", "3 is not of type 'object'"),
+        ({"engine": "abacus"}, "engine", "'abacus' is not one of ['auto', 'cpu', 'cuda', 'dense']"),
+        ({"dataset": {"max_rows": "all"}}, "dataset.max_rows", "'all' is not of type 'integer'"),
+        ({"pairs": 7}, "pairs", "7 is not of type 'string'"),
+        ({"overrides": "training.num_steps=3"}, "overrides", "'training.num_steps=3' is not of type 'array'"),
     ],
 )
 def test_refused_when_submitted(given: dict[str, Any], field: str, says: str) -> None:
@@ -44,7 +60,8 @@ def test_refused_when_submitted(given: dict[str, Any], field: str, says: str) ->
     [
         {},
         {"preset": "laptop"},
-        {"dataset": {"name": "digits", "path": None, "holdout": None}},
+        {"dataset": {"name": "digits", "path": None, "holdout": None}, "training": None, "store": None},
+        {"training": {"num_steps": 3, "learning_rate": None}, "overrides": ["model.num_layers=1"]},
         {"dataset": {**TOKENS, "vocab_size": 3}},
         {"dataset": {**TOKENS, "vocab_path": "/v.json"}},
         {"dataset": {"name": "smiles", "path": "/a.smi"}},
@@ -91,3 +108,16 @@ def test_kinds_of_pairs_have_no_defaults_in_the_form() -> None:
     definitions = PairParameters.model_json_schema()["$defs"]
     for name in ("CouplingSpec", "RediSpec", "SamplingSpec"):
         assert [field for field, said in definitions[name]["properties"].items() if "default" in said] == []
+
+
+def test_a_form_of_one_screen() -> None:
+    """What people choose first is asked, group by group of the preset nothing is; all of it is taken."""
+    for flow in (pair, train, distill, evaluate, pipeline, retrain, study):
+        schema: Any = parameter_schema(flow).model_dump(exclude_unset=True)
+        definitions, (root,) = schema["definitions"], schema["properties"].values()
+        top = definitions[root["$ref"].rpartition("/")[2]]
+        asked = [*top["properties"], *definitions["DatasetSpec"]["properties"]]
+        assert len(asked) <= 16, flow.name
+        taken = {*top["properties"], *(name.strip("^$") for name in top["patternProperties"])}
+        parameters: Any = next(iter(signature(flow.fn).parameters.values())).annotation
+        assert taken == {*parameters.model_fields} - {"expected_fingerprint"}

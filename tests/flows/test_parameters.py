@@ -9,6 +9,7 @@ from flows.parameters import (
     PairParameters,
     PipelineParameters,
     StudyParameters,
+    TrainParameters,
     validated,
 )
 from flows.recipes import methods
@@ -43,14 +44,45 @@ class TestParameters:
         for model, begins in (
             (PairParameters, ["dataset", "coupling"]),
             (DistillParameters, ["method", "preset", "dataset"]),
-            (StudyParameters, ["methods", "preset", "dataset", "training_seeds", "coupling"]),
+            (StudyParameters, ["methods", "preset", "dataset", "training_seeds", "overrides", "format"]),
         ):
             fields = model.model_json_schema()["properties"]
             order = sorted(fields, key=lambda name: int(fields[name]["position"]))
             assert order[: len(begins)] == begins
-            assert order[-2:] == ["engine", "store"]
+            assert len(order) <= 8
         assert "expected_fingerprint" not in PairParameters.model_json_schema()["properties"]
         assert validated(PairParameters, {"expected_fingerprint": "0" * 64}).expected_fingerprint == "0" * 64
+
+    def test_overrides_are_settings(self) -> None:
+        said = {
+            "model": {"num_heads": 2},
+            "overrides": ["training.num_steps=50", "dataset.holdout=0.2", "model.num_layers=1"],
+        }
+        parameters = validated(TrainParameters, said)
+        assert parameters == TrainParameters.model_validate(
+            {
+                "dataset": {"holdout": 0.2},
+                "model": {"num_heads": 2, "num_layers": 1},
+                "training": {"num_steps": 50},
+            }
+        )
+        assert parameters.overrides == ()
+        pairs = validated(PairParameters, {"overrides": ["coupling.temperature=0.9", "coupling.seed=3"]})
+        assert (pairs.wanted.seed, pairs.overrides) == (3, ())
+
+    @pytest.mark.parametrize(
+        ("override", "says"),
+        [
+            ("training.num_step=50", "training.num_step: there is no such setting; did you mean training.num_steps"),
+            ("training.num_steps", "'training.num_steps': expected GROUP.FIELD=VALUE"),
+            ("training.num_steps=many", "training.num_steps: .*got 'many'"),
+            ("training.coupling=paired", "the method decides it"),
+            (50, "overrides.0: .*got 50"),
+        ],
+    )
+    def test_overrides_that_are_none(self, override: object, says: str) -> None:
+        with pytest.raises(SpecError, match=says):
+            validated(TrainParameters, {"overrides": [override]})
 
     def test_forms_bound_every_integer(self) -> None:
         """Prefect's server keeps a run with a longer one, and then answers 500 to whoever lists its runs."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from flows.home.settings import Settings
 from flows.parameters import EvaluateParameters, RetrainParameters, StudyParameters, TrainParameters
-from flows.recipes.changes import resolve, settable
-from flows.stages.command_line import assignments, command_line, read
+from flows.recipes.changes import assignments, resolve, settable
+from flows.stages.command_line import command_line, read
 from pairflow.errors import PairFlowError
 
 from .damage import fuzzed

@@ -23,7 +23,8 @@ class Schedule:
 
     @classmethod
     def of_setting(cls, user: User, name: str) -> "Schedule":
-        (found,) = (each for each in user.deployment("retrain")["schedules"] if each["slug"] == f"setting-{name}")
+        known = user.deployment("retrain")["schedules"]
+        (found,) = (each for each in known if (each["slug"] or "").startswith(f"retrain {name}: "))
         return cls(user, found["id"])
 
     @classmethod

@@ -76,13 +76,16 @@ def _schedules(**given: Any) -> list[DeploymentScheduleCreate]:
 class TestSchedules:
     def test_off_until_somebody_wants_it(self) -> None:
         (only,) = _schedules()
-        assert (only.active, only.slug) == (False, "setting-digits")
+        assert (only.active, only.slug) == (False, "retrain digits: at 03:00 on Sunday, UTC")
         assert isinstance(only.schedule, CronSchedule)
         assert (only.schedule.cron, only.schedule.timezone) == ("0 3 * * 0", "UTC")
 
     def test_one_a_dataset_of_the_setting(self) -> None:
         made = _schedules(retrain_datasets="qm9, digits,qm9", retrain_cron="30 2 * * 1")
-        assert [(each.slug, each.active) for each in made] == [("setting-qm9", True), ("setting-digits", True)]
+        assert [(each.slug, each.active) for each in made] == [
+            ("retrain qm9: at 02:30 on Monday, UTC", True),
+            ("retrain digits: at 02:30 on Monday, UTC", True),
+        ]
         assert made[0].parameters["parameters"]["dataset"] == {"name": "qm9"}
         RetrainParameters.model_validate(made[0].parameters["parameters"])
         assert {each.schedule.cron for each in made if isinstance(each.schedule, CronSchedule)} == {"30 2 * * 1"}
@@ -106,15 +109,16 @@ class TestSchedules:
             return DeploymentSchedule(id=uuid4(), deployment_id=uuid4(), schedule=monday, active=active, slug=slug)
 
         added = known(None, True), known("mine", False)
-        off, on, gone = known("setting-qm9", False), known("setting-nci", True), known("setting-patches", False)
+        off, gone = known("setting-qm9", False), known("setting-patches", False)  # as earlier versions called them
+        on = known("retrain nci: at 00:00 on Monday, UTC", True)
         ours = _schedules(retrain_datasets="qm9,digits", retrain_cron="0 4 * * *")
         merged = registration._merged(ours, [*added, off, on, gone])
         assert [(each.slug, each.active, getattr(each.schedule, "cron", None)) for each in merged] == [
-            ("setting-qm9", False, "0 4 * * *"),  # as the setting is now, off as somebody left it
-            ("setting-digits", True, "0 4 * * *"),
+            ("retrain qm9: at 04:00 every day, UTC", False, "0 4 * * *"),  # the new time, off as somebody left it
+            ("retrain digits: at 04:00 every day, UTC", True, "0 4 * * *"),
             (None, True, "0 0 * * 1"),
             ("mine", False, "0 0 * * 1"),
-            ("setting-nci", True, "0 0 * * 1"),  # no setting any more, but somebody has it on
+            ("retrain nci: at 00:00 on Monday, UTC", True, "0 0 * * 1"),  # no setting any more, but somebody has it on
         ]
 
 

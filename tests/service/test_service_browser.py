@@ -26,7 +26,7 @@ def test_trigger_schedule_inspect(user: User, tmp_path: Path) -> None:
         pair = browser.trigger(page, f"{at}/{user.deployment('pair')['id']}", tmp_path)
         given = user.flow_run(pair)["parameters"]["parameters"]
         # Nothing of a group that nobody touched: of coupling and redi only one could be given.
-        assert given.keys() == {"dataset", "format", "engine"}
+        assert given.keys() == {"dataset", "coupling", "format"}
         assert (given["dataset"]["name"], given["dataset"]["max_rows"]) == ("digits", 60)
         user.wait_for_state(pair, "Completed", timeout_s=300)
         page.get_by_text("Artifacts", exact=True).first.click()
