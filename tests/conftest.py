@@ -26,6 +26,7 @@ _MARKS = {
         "flows/test_embedded.py",
         "flows/test_lineage_outage.py",
         "flows/test_logged_models.py",
+        "journeys/test_three_uses.py",
         "service/test_service_unwell.py",
         "storage/test_s3.py",
     ),
@@ -36,7 +37,12 @@ _MARKS = {
     ),
     "journey": (
         *("flows/test_pipeline.py", "flows/test_pipeline_s3.py", "flows/test_retrain.py", "flows/test_study.py"),
-        *("flows/test_retrain_first.py", "service/test_service_schedules.py", "service/test_service_browser.py"),
+        *(
+            "flows/test_retrain_first.py",
+            "flows/test_readme.py",
+            "journeys/test_three_uses.py",
+            "service/test_service_schedules.py",
+        ),
         *("service/test_postgres.py", "service/test_service_pipeline.py", "service/test_service_retrain.py"),
     ),
 }

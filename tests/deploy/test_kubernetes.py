@@ -63,6 +63,30 @@ def test_schemas_refuse_what_does_not_fit(objects: Objects) -> None:
         kubernetes_validate.validate(service | {"spec": service["spec"] | {"selectors": {}}}, _RELEASE, strict=True)
 
 
+def test_the_account_of_the_autoscaler_is_its_own(objects: Objects) -> None:
+    """KubeRay makes one with the cluster's name, unless there is one, and lets the one that the head names scale it."""
+    (ray,) = (each for each in objects if each["kind"] == "RayCluster")
+    accounts = {
+        each["metadata"]["name"]: each["automountServiceAccountToken"]
+        for each in objects
+        if each["kind"] == "ServiceAccount"
+    }
+    assert ray["spec"]["enableInTreeAutoscaling"] is True
+    assert accounts[ray["spec"]["headGroupSpec"]["template"]["spec"]["serviceAccountName"]] is True
+    assert accounts.get(ray["metadata"]["name"]) is False
+
+
+def test_one_image_everywhere(objects: Objects, overlay: str) -> None:
+    """Drivers and tasks run one code: no pod keeps the name that the overlay was to replace."""
+    images = {
+        container["image"]
+        for _, template in manifests.pods(objects)
+        for container in template["spec"]["containers"]
+        if container["image"].partition(":")[0].endswith("pairflow")
+    }
+    assert images == {f"pairflow:{version('pairflow')}-{'cuda' if overlay == 'gpu' else 'cpu'}"}
+
+
 def test_pods_are_closed(objects: Objects) -> None:
     for name, template in manifests.pods(objects):
         spec = template["spec"]
@@ -70,9 +94,10 @@ def test_pods_are_closed(objects: Objects) -> None:
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-        if name != "RayCluster/pairflow/head":  # whose account KubeRay makes, for the autoscaler
-            assert spec["automountServiceAccountToken"] is False
-            assert spec["serviceAccountName"] == "pairflow"
+        head = name == "RayCluster/pairflow/head"  # the autoscaler there asks the Kubernetes API
+        assert spec["automountServiceAccountToken"] is head
+        assert spec["serviceAccountName"] == ("ray-head" if head else "pairflow")
+        assert "fsGroup" not in spec["securityContext"] or "fsGroupChangePolicy" in spec["securityContext"]
         assert not any("hostPath" in each for each in spec["volumes"])
         (container,) = spec["containers"]
         assert container["securityContext"] == _CONTAINER
