@@ -30,7 +30,8 @@ class NameOf:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"enum": [*self.names], "type": "string"}
 
-    def _check(self, name: str) -> str:
-        if name not in self.names:
+    def _check(self, name: str | None) -> str | None:
+        # None comes this far only where the type has it: a name that may be left out.
+        if name is not None and name not in self.names:
             raise ValueError(f"expected one of {', '.join(self.names)}")
         return name

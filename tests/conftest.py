@@ -16,7 +16,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _FOLDER = Path(__file__).parent
 _SERVERS = {
-    "flows": ("ray_cluster", "prefect_url", "served_environment", "cli", "new_cli", "pipeline_result", "history"),
+    "flows": (
+        "ray_cluster",
+        "prefect_url",
+        "served_environment",
+        "cli_environment",
+        "cli",
+        "new_cli",
+        "pipeline_result",
+        "history",
+    ),
     "service": ("served", "user"),
 }
 """Group -> fixtures of servers that start once a session: all files that use them go to one worker."""

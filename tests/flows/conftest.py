@@ -127,20 +127,22 @@ def nursery_address(home: Path, bare_environment: dict[str, str]) -> Iterator[Pa
 
 
 @pytest.fixture(scope="session")
-def cli(
-    served_environment: dict[str, str],
-    ray_cluster: LocalCluster,
-    nursery_address: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Cli:
-    """Runs `pairflow ...` against the session's servers, in a process that is forked, and so are its jobs."""
+def cli_environment(
+    served_environment: dict[str, str], ray_cluster: LocalCluster, nursery_address: Path
+) -> dict[str, str]:
+    """Of a command that uses the session's servers, and forks off the nursery, as do its jobs."""
     _, _, gcs_port = (ray_cluster._folder / "ray_current_cluster").read_text().strip().rpartition(":")
-    environment = served_environment | {
+    return served_environment | {
         nursery.VARIABLE: str(nursery_address),
         GCS_VARIABLE: f"127.0.0.1:{gcs_port}",
         "PAIRFLOW_GPUS_PER_JOB": "0",
     }
-    return _forked(environment, nursery_address, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def cli(cli_environment: dict[str, str], nursery_address: Path, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """Runs `pairflow ...` against the session's servers, in a process that is forked, and so are its jobs."""
+    return _forked(cli_environment, nursery_address, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import pytest
 
 from flows.parameters import (
     DistillParameters,
+    FromPreset,
     PairParameters,
     PipelineParameters,
     StudyParameters,
@@ -13,7 +14,7 @@ from flows.parameters import (
     validated,
 )
 from flows.recipes import methods
-from flows.recipes.changes import resolve, with_assignments, with_seed
+from flows.recipes.changes import resolve, settable, with_assignments, with_seed
 from flows.recipes.methods import METHODS
 from flows.stages import command_line
 from pairflow.errors import SpecError
@@ -69,6 +70,18 @@ class TestParameters:
         assert parameters.overrides == ()
         pairs = validated(PairParameters, {"overrides": ["coupling.temperature=0.9", "coupling.seed=3"]})
         assert (pairs.wanted.seed, pairs.overrides) == (3, ())
+
+    @pytest.mark.parametrize("model", [TrainParameters, DistillParameters, PipelineParameters, StudyParameters])
+    def test_what_is_empty_stays_empty(self, model: type[FromPreset]) -> None:
+        """A flow reads its parameters as the form or the command left them, with null for what nobody chose."""
+        changed = with_assignments(model(), {"coupling.num_steps": 5, "training.seed": 1})
+        assert validated(model, changed) == changed
+        nothing: dict[str, Any] = {"preset": "demo"}
+        for name in settable(model):
+            group, _, field = name.partition(".")
+            if group != "dataset" and "." not in field:
+                nothing.setdefault(group, {})[field] = None
+        assert resolve(validated(model, nothing)) == resolve(model())
 
     @pytest.mark.parametrize(
         ("override", "says"),
