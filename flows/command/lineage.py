@@ -2,6 +2,7 @@
 
 import json as json_module
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,8 @@ _SHOWN = {
 }
 _NOTHING: tuple[Any, ...] = (None, "", [])
 _LENGTH = {"digest": 12, "fingerprint": 12}
+_INDENT = 4  # of a branch of rich's tree
+_NARROWEST = 40
 
 
 def add_to(app: typer.Typer) -> None:
@@ -75,9 +78,11 @@ def lineage(
     if json:
         print(json_module.dumps(as_document(reference, found)))
     else:
-        console = Console(highlight=False)
+        terminal = Console(highlight=False)
+        # The lines are cut below, between words: rich would break addresses, which nobody could copy then.
+        console = Console(highlight=False, width=10_000)
         for start in found.starts:
-            console.print(_tree(found, start))
+            console.print(_tree(found, start, terminal.width))
     for node, fault in found.broken:
         print(f"broken: {node.name} ({node.id}): {fault}", file=sys.stderr)
     if found.broken:
@@ -96,12 +101,12 @@ def as_document(reference: str, found: "Trace") -> dict[str, Any]:
     }
 
 
-def _tree(found: "Trace", start: str) -> Tree:
-    tree = Tree(_line(found.nodes[start]))
+def _tree(found: "Trace", start: str, width: int) -> Tree:
+    tree = Tree(_line(found.nodes[start], width))
     for title, neighbours in (("came from", found.before), ("came of it", found.after)):
         if neighbours[start]:
             nearest = _nearest(start, neighbours)
-            _grow(tree.add(f"[bold]{title}[/bold]"), found, start, nearest, {start})
+            _grow(tree.add(f"[bold]{title}[/bold]"), found, start, nearest, {start}, width - 2 * _INDENT)
     return tree
 
 
@@ -127,7 +132,9 @@ def _nearest(start: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, l
     }
 
 
-def _grow(branch: Tree, found: "Trace", node_id: str, neighbours: Mapping[str, Sequence[str]], seen: set[str]) -> None:
+def _grow(
+    branch: Tree, found: "Trace", node_id: str, neighbours: Mapping[str, Sequence[str]], seen: set[str], width: int
+) -> None:
     """Adds what is on one side of a node; what stands above already is not spread out again."""
     for other in neighbours[node_id]:
         if other in seen:
@@ -135,11 +142,11 @@ def _grow(branch: Tree, found: "Trace", node_id: str, neighbours: Mapping[str, S
             branch.add(_short(found.nodes[other]) + more)
             continue
         seen.add(other)
-        _grow(branch.add(_line(found.nodes[other])), found, other, neighbours, seen)
+        _grow(branch.add(_line(found.nodes[other], width)), found, other, neighbours, seen, width - _INDENT)
 
 
-def _line(node: "Node") -> str:
-    """A node in a line: what it is, its id, its state, what is known, what is wrong."""
+def _line(node: "Node", width: int) -> str:
+    """A node: what it is, its id, its state, what is known, in lines of a width; where it lies; what is wrong."""
     facts = node.facts
     known = [node.state] if node.state not in ("", "FINISHED", "READY", "complete") else []
     known += [
@@ -151,14 +158,22 @@ def _line(node: "Node") -> str:
         known.append(f"{seconds:,.0f} s")
     if ratio := facts.get("metrics", {}).get("pairing_to_training_seconds"):
         known.append(f"pairing/training {ratio:.3g}")
-    known += [*facts.get("urls", ()), *([facts["source"]] if "source" in facts else [])]
-    faults = "".join(f"\n[red]✗ {escape(fault)}[/red]" for fault in node.faults)
-    return f"{_short(node)}  {escape(', '.join(known))}{faults}"
+    known += [facts["source"]] if "source" in facts else []
+    # The name alone is bold, so that the lines are as long as their text.
+    begin = len(node.name)
+    text = f"{node.name}{_own_id(node)}  {', '.join(known)}"
+    lines = textwrap.wrap(text, max(width, _NARROWEST), break_long_words=False, break_on_hyphens=False)
+    first = f"[bold]{escape(lines[0][:begin])}[/bold]{escape(lines[0][begin:])}"
+    faults = [f"[red]✗ {escape(fault)}[/red]" for fault in node.faults]
+    return "\n".join([first, *map(escape, lines[1:]), *map(escape, facts.get("urls", ())), *faults])
 
 
 def _short(node: "Node") -> str:
-    own_id = node.id.partition(":")[2] if node.kind in ("run", "model") else ""
-    return f"[bold]{escape(node.name)}[/bold]{'  ' if own_id else ''}{own_id}"
+    return f"[bold]{escape(node.name)}[/bold]{_own_id(node)}"
+
+
+def _own_id(node: "Node") -> str:
+    return f"  {node.id.partition(':')[2]}" if node.kind in ("run", "model") else ""
 
 
 def _text(name: str, value: Any) -> str:

@@ -43,10 +43,10 @@ def datasets(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    table = Table("dataset", "kind", "D", "K", "what", "at hand")
+    table = Table("dataset", "kind", "D", "K", "at hand", "what", box=None, pad_edge=False)  # 80 columns are enough
     for row in rows:
-        shown = [row["name"], row["kind"], row["length"] or "data's", row["vocab_size"] or "data's"]
-        table.add_row(*map(str, shown), str(row["description"]), str(row["available"]))
+        shown = [row["name"], row["kind"], row["length"] or "data's", row["vocab_size"] or "data's", row["available"]]
+        table.add_row(*map(str, shown), str(row["description"]))
     Console().print(table)
 
 
@@ -54,11 +54,11 @@ def _availability(info: "DatasetInfo", settings: Settings) -> str:
     if info.name in OWN_DATA:
         return "your file"
     if not info.files:
-        return "yes, packaged"
+        return "packaged"
     for folder in (settings.data_dir, settings.home / "downloads"):
         if folder is not None and any(any(folder.glob(pattern)) for pattern in info.files):
-            return f"yes, {folder}"
-    return "download on first use"
+            return places.short(str(folder))
+    return "download"
 
 
 def scores(result: EvaluateResult) -> None:

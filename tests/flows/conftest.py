@@ -158,7 +158,7 @@ def _forked(environment: dict[str, str], address: Path, folders: pytest.TempPath
         words, its_own = list(map(str, arguments)), environment | variables
         child = nursery.Child(address, _COMMAND, words, environment=its_own, stdout=said[0], stderr=said[1])
         try:
-            code = child.wait(300)
+            code = child.wait(600)
         except TimeoutError:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -187,7 +187,7 @@ def _new(environment: dict[str, str]) -> Cli:
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
