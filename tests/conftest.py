@@ -104,6 +104,12 @@ def pytest_configure() -> None:
             raise pytest.UsageError(f"tests/conftest.py gives marks to tests/{path}, which is not there")
 
 
+def _place(item: pytest.Item) -> tuple[int, list[int]]:
+    """Where a test stands in its file: its line, and its number where it is one of several."""
+    call = getattr(item, "callspec", None)
+    return item.reportinfo()[1] or 0, [] if call is None else [*call.indices.values()]
+
+
 def _in_order_of_their_story(items: list[pytest.Item]) -> None:
     """Puts the tests of each file marked `story` back in the order in which they stand there."""
     places: dict[Path, list[int]] = {}
@@ -111,6 +117,6 @@ def _in_order_of_their_story(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("story"):
             places.setdefault(item.path, []).append(place)
     for of_one_file in places.values():
-        told = sorted((items[place] for place in of_one_file), key=lambda item: item.reportinfo()[1] or 0)
+        told = sorted((items[place] for place in of_one_file), key=_place)
         for place, item in zip(of_one_file, told, strict=True):
             items[place] = item

@@ -45,6 +45,9 @@ class _OnlyThese:
         self._owners = owners
         self._distributions = distributions
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._importer, name)  # importlib.metadata asks them too
+
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         top = name.partition(".")[0]
         owners = {_key(owner) for owner in self._owners.get(top, [])}
