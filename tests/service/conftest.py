@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+
+from flows.home.token import access_token, mlflow_credential
 
 from .user import User
 
@@ -63,6 +66,14 @@ def user(served: User) -> User:
         up = served.run("up", "--detach")
         assert up.returncode == 0, up.stderr
     return served
+
+
+@pytest.fixture
+def mlflow_client(user: User, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """As in a notebook of this user, after the exports that `pairflow up` prints."""
+    for name, value in mlflow_credential(access_token(user.home)).items():
+        monkeypatch.setenv(name, value)
+    return MlflowClient(user.mlflow)
 
 
 @pytest.fixture(autouse=True)

@@ -74,7 +74,7 @@ class Schedule:
         request = urllib.request.Request(  # noqa: S310 - http
             f"{self._user.prefect}/api/deployments/{self._deployment_id}/schedules/{self.id}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **self._user.credential("prefect")},
             method=method,
         )
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - http

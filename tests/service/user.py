@@ -1,5 +1,6 @@
 """What a user does with the servers of `pairflow up`: over HTTP, and by the command line."""
 
+import base64
 import contextlib
 import json
 import subprocess
@@ -10,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -50,7 +51,13 @@ class User:
         Raises:
             urllib.error.HTTPError: the server refuses.
         """
-        return _json(f"{self.prefect}/api/{path}", body)
+        return _json(f"{self.prefect}/api/{path}", body, **self.credential("prefect"))
+
+    def credential(self, server: Literal["prefect", "mlflow", "ray"]) -> dict[str, str]:
+        """The header with which a server lets this user in."""
+        token = (self.home / "ray" / "token").read_text()
+        basic = base64.b64encode(f"pairflow:{token}".encode()).decode()
+        return {"Authorization": f"Bearer {token}" if server == "ray" else f"Basic {basic}"}
 
     def deployment(self, name: str) -> Any:
         return self.ask(f"deployments/name/{name}/{name}")
@@ -83,8 +90,7 @@ class User:
 
     def jobs(self, flow_run_id: str | None = None) -> dict[str, str]:
         """Ray jobs, all or those of a flow run: submission id -> status."""
-        token = (self.home / "ray" / "token").read_text()
-        jobs = _json(f"{self.ray}/api/jobs/", None, Authorization=f"Bearer {token}")
+        jobs = _json(f"{self.ray}/api/jobs/", None, **self.credential("ray"))
         return {
             each["submission_id"]: each["status"]
             for each in jobs
