@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.home.token import access_token, mlflow_credential
-
 from .user import User
 
 # What the developer may have set, and what must not leak into a test.
@@ -48,7 +46,9 @@ def environment_of(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return environment_of(tmp_path_factory.mktemp("served"))
+    home = tmp_path_factory.mktemp("served")
+    home.chmod(0o755)  # as a folder that was there before
+    return environment_of(home)
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +69,10 @@ def user(served: User) -> User:
 
 
 @pytest.fixture
-def mlflow_client(user: User, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """As in a notebook of this user, after the exports that `pairflow up` prints."""
-    for name, value in mlflow_credential(access_token(user.home)).items():
-        monkeypatch.setenv(name, value)
-    return MlflowClient(user.mlflow)
+def mlflow_client(user: User) -> Iterator[MlflowClient]:
+    """This user's notebook."""
+    with user.mlflow_client() as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

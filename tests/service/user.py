@@ -3,19 +3,23 @@
 import base64
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import psutil
+from mlflow import MlflowClient
 
 from flows.cluster.protocol import JOB_URL_VARIABLE
+from flows.home.token import mlflow_credential
 from flows.service import server_logs
 from flows.service.programs import PROGRAM_NAMES
 from flows.service.remains import processes_of
@@ -58,6 +62,18 @@ class User:
         token = (self.home / "ray" / "token").read_text()
         basic = base64.b64encode(f"pairflow:{token}".encode()).decode()
         return {"Authorization": f"Bearer {token}" if server == "ray" else f"Basic {basic}"}
+
+    def get(self, url: str, server: Literal["prefect", "mlflow", "ray"]) -> int:
+        """The status of what a server answers to this user's browser."""
+        request = urllib.request.Request(url, headers=self.credential(server))  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return int(answer.status)
+
+    @contextlib.contextmanager
+    def mlflow_client(self) -> Iterator[MlflowClient]:
+        """As in a notebook, after the exports that `pairflow up` prints."""
+        with mock.patch.dict(os.environ, mlflow_credential(self.home / "ray" / "token")):
+            yield MlflowClient(self.mlflow)
 
     def deployment(self, name: str) -> Any:
         return self.ask(f"deployments/name/{name}/{name}")
