@@ -181,6 +181,19 @@ def test_exports_of_up_open_both_histories_to_a_notebook(user: User) -> None:
     assert token not in said
 
 
+def test_a_shell_of_another_home_is_told_what_lacks(user: User, tmp_path: Path) -> None:
+    other = {"PAIRFLOW_HOME": str(tmp_path / "other"), "PREFECT_API_URL": f"{user.prefect}/api"}
+    done = user.run("pair", "--dataset", "nci", "--max-rows", 40, **other)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "answers 401" in done.stderr
+    assert "PREFECT_API_AUTH_STRING" in done.stderr
+    done = user.run("lineage", "nci", PAIRFLOW_HOME=str(tmp_path / "other"), MLFLOW_TRACKING_URI=user.mlflow)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Sign in as pairflow, with what `pairflow token` prints" in done.stderr
+
+
 def test_the_token_stands_nowhere(user: User) -> None:
     """But in its file: after a run neither on a command line, nor in logs, histories and artifacts."""
     run_id = user.start("pair", {"dataset": {"name": "nci", "max_rows": 40}, "coupling": {"num_steps": 3}})
