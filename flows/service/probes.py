@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import yaml
+
 from flows.home.settings import Settings
 from flows.service.http import ask, request
-from flows.service.programs import headers, urls
+from flows.service.programs import AUTOMATION, DEPLOYMENTS, WORK_POOL, headers, urls
 
 _MARK = "mlflow.pairflow.watch"  # MLflow's pages do not show tags that begin like this
 _OVERDUE = timedelta(seconds=60)
@@ -41,6 +43,37 @@ class Prefect:
 
     def __init__(self, settings: Settings) -> None:
         self._api = _Api(settings)
+
+    def gone(self) -> str | None:
+        """What `pairflow up` told Prefect is there as it was told: people can delete it on Prefect's pages."""
+        entries = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
+        wanted = {each["name"]: each["work_pool"]["work_queue_name"] for each in entries}
+        found = {each["name"]: each["work_queue_name"] for each in self._api.ask("deployments/filter", {})}
+        automations = self._api.ask("automations/filter", {"automations": {"name": {"any_": [AUTOMATION]}}})
+        lacking = [] if self._pools() else [f"work pool {WORK_POOL}"]
+        lacking += [f"deployment {name}" for name, queue in wanted.items() if found.get(name) != queue]
+        lacking += [] if any(each["enabled"] for each in automations) else [f"automation '{AUTOMATION}'"]
+        if not lacking:
+            return None
+        return f"somebody deleted or changed: {', '.join(lacking)}; `pairflow up` puts that right while all runs on"
+
+    def registered(self) -> str | None:
+        """All of it is there, and lets runs start."""
+        if reason := self.gone():
+            return reason
+        queues = self._api.ask(f"work_pools/{WORK_POOL}/queues/filter", {})
+        held = [
+            f"{kind} {each['name']}"
+            for kind, several in (("work pool", self._pools()), ("queue", queues))
+            for each in several
+            if each["is_paused"] or each["concurrency_limit"] == 0
+        ]
+        if not held:
+            return None
+        return f"paused, or limited to no run at all: {', '.join(held)}; nothing starts there until its page says so"
+
+    def _pools(self) -> list[dict[str, Any]]:
+        return list(self._api.ask("work_pools/filter", {"work_pools": {"name": {"any_": [WORK_POOL]}}}))
 
     def scheduler(self) -> str | None:
         """A schedule that is on has runs in the future."""

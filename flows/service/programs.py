@@ -34,6 +34,8 @@ from flows.service.sockets import runtime_folder
 from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
+DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+AUTOMATION = "pairflow: end runs that have fallen silent"
 
 ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler", "watch"]
 PROGRAM_NAMES: tuple[ProgramName, ...] = get_args(ProgramName)

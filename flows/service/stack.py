@@ -3,8 +3,10 @@
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import psutil
@@ -14,7 +16,7 @@ from flows.home.locks import only_one
 from flows.home.network import set_up_network
 from flows.home.private import close_home, private_folder
 from flows.home.settings import Settings, make_home
-from flows.service import health, watch
+from flows.service import health, probes, watch
 from flows.service.database import Database, remember
 from flows.service.programs import (
     PROGRAM_NAMES,
@@ -132,8 +134,26 @@ def attach(settings: Settings, supervisor: Supervisor, say: Callable[[str], None
         raise ServiceError(f"the supervisor has ended: {supervisor.log_tail('supervisor')}")
     say(f"already running for {settings.home}, under process {process.pid}")
     settings = settings.model_copy(update=settings_of(process.environ()))
+    _put_back(settings, process.environ(), say)
     _wait(PROGRAM_NAMES, settings, supervisor, lambda _: None)
     _announce(settings, supervisor)
+
+
+def _put_back(settings: Settings, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Registers anew what people deleted on Prefect's pages, with the settings of the servers that run."""
+    try:
+        reason = probes.Prefect(settings).gone()
+    except (OSError, ValueError):  # a server that does not answer is waited for
+        return
+    if reason is None:
+        return
+    say(reason)
+    words = [sys.executable, "-m", "flows.service.setup"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ServiceError(f"it could not be put right: {last}; `pairflow down`, then `pairflow up`")
+    say(done.stdout.strip().splitlines()[-1])
 
 
 def wait(supervisor: Supervisor) -> None:

@@ -57,6 +57,14 @@ class User:
         """
         return _json(f"{self.prefect}/api/{path}", body, **self.credential("prefect"))
 
+    def tell(self, method: str, path: str, body: Any = None) -> None:
+        """What Prefect's pages send to change or delete something."""
+        headers = {"Content-Type": "application/json", **self.credential("prefect")}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.prefect}/api/{path}", data, headers, method=method)  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            assert answer.status == HTTPStatus.NO_CONTENT
+
     def credential(self, server: Literal["prefect", "mlflow", "ray"]) -> dict[str, str]:
         """The header with which a server lets this user in."""
         token = (self.home / "ray" / "token").read_text()
