@@ -48,9 +48,13 @@ class Prefect:
         """What `pairflow up` told Prefect is there as it was told: people can delete it on Prefect's pages."""
         entries = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
         wanted = {each["name"]: each["work_pool"]["work_queue_name"] for each in entries}
-        found = {each["name"]: each["work_queue_name"] for each in self._api.ask("deployments/filter", {})}
+        # A deployment keeps the name of a queue that is gone, but not its pool.
+        at = ((each["name"], each["work_pool_name"], each["work_queue_name"]) for each in self._deployments())
+        found = {name: queue for name, pool, queue in at if pool == WORK_POOL}
+        queues = {each["name"] for each in self._queues()}
         automations = self._api.ask("automations/filter", {"automations": {"name": {"any_": [AUTOMATION]}}})
         lacking = [] if self._pools() else [f"work pool {WORK_POOL}"]
+        lacking += [f"queue {each}" for each in dict.fromkeys(wanted.values()) if each not in queues]
         lacking += [f"deployment {name}" for name, queue in wanted.items() if found.get(name) != queue]
         lacking += [] if any(each["enabled"] for each in automations) else [f"automation '{AUTOMATION}'"]
         if not lacking:
@@ -61,10 +65,9 @@ class Prefect:
         """All of it is there, and lets runs start."""
         if reason := self.gone():
             return reason
-        queues = self._api.ask(f"work_pools/{WORK_POOL}/queues/filter", {})
         held = [
             f"{kind} {each['name']}"
-            for kind, several in (("work pool", self._pools()), ("queue", queues))
+            for kind, several in (("work pool", self._pools()), ("queue", self._queues()))
             for each in several
             if each["is_paused"] or each["concurrency_limit"] == 0
         ]
@@ -72,13 +75,19 @@ class Prefect:
             return None
         return f"paused, or limited to no run at all: {', '.join(held)}; nothing starts there until its page says so"
 
+    def _deployments(self) -> list[dict[str, Any]]:
+        return list(self._api.ask("deployments/filter", {}))
+
+    def _queues(self) -> list[dict[str, Any]]:
+        return list(self._api.ask(f"work_pools/{WORK_POOL}/queues/filter", {})) if self._pools() else []
+
     def _pools(self) -> list[dict[str, Any]]:
         return list(self._api.ask("work_pools/filter", {"work_pools": {"name": {"any_": [WORK_POOL]}}}))
 
     def scheduler(self) -> str | None:
         """A schedule that is on has runs in the future."""
         lacking = []
-        for each in self._api.ask("deployments/filter", {}):
+        for each in self._deployments():
             # A rule of RFC 5545 may end, and then has none for good.
             on = [one for one in each["schedules"] if one["active"] and "rrule" not in one["schedule"]]
             if on and not each["paused"] and not self._upcoming(each["id"]):

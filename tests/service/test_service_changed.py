@@ -46,16 +46,16 @@ def test_a_deployment_and_the_automation(user: User) -> None:
 
 def test_a_queue(user: User) -> None:
     user.tell("DELETE", "work_pools/pairflow/queues/coupling")
-    _says(user, "deployment pair")
+    _says(user, "queue coupling")
     assert user.run("up").returncode == 0
-    assert user.deployment("pair")["work_queue_name"] == "coupling"
+    assert "coupling" in {each["name"] for each in user.ask("work_pools/pairflow/queues/filter", {})}
     _is_well(user)
 
 
 def test_the_work_pool_with_all_its_queues(user: User) -> None:
     user.spoils("worker", "prefect", "reconciler")  # the worker asks for what is not there
     user.tell("DELETE", "work_pools/pairflow")
-    _says(user, "work pool pairflow", "deployment pair", "deployment retrain")
+    _says(user, "queue coupling", "queue models")
     up = user.run("up")
     assert up.returncode == 0, up.stderr
     assert user.ask("work_pools/pairflow")["concurrency_limit"] == 4
