@@ -40,7 +40,7 @@ def sign_in(page: "Page", prefect: str, token: str) -> None:
     page.goto(prefect)
     page.locator("input[type=password]").fill(f"pairflow:{token}")
     page.get_by_role("button", name="Login").click()
-    page.wait_for_url("**/dashboard*")
+    page.wait_for_url(f"{prefect}/dashboard*")
 
 
 def photograph(page: "Page", folder: Path, name: str) -> None:
