@@ -33,6 +33,7 @@ from machine import write_results
 from rich.console import Console
 from rich.table import Table
 
+from flows.home.token import access_token, password_headers
 from flows.service.remains import processes_of
 
 _POLL_S = 0.5
@@ -63,6 +64,7 @@ class Service:
         names = ("PAIRFLOW_PREFECT_PORT", "PAIRFLOW_MLFLOW_PORT", "PAIRFLOW_RAY_PORT")
         self.environment = os.environ | dict(zip(names, ports, strict=True)) | {"PAIRFLOW_HOME": str(home)}
         self.prefect = f"http://127.0.0.1:{ports[0]}/api"
+        self._headers = {"Content-Type": "application/json"} | password_headers(access_token(home))
 
     def command(self, *arguments: str) -> float:
         """Runs `pairflow ...`; seconds."""
@@ -77,8 +79,7 @@ class Service:
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """An answer of Prefect's API; asked again where its database is busy, as its own client does."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.prefect}/{path}", data=data)  # noqa: S310 - http on loopback
-        request.add_header("Content-Type", "application/json")
+        request = urllib.request.Request(f"{self.prefect}/{path}", data, self._headers)  # noqa: S310 - http on loopback
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310

@@ -73,7 +73,8 @@ def test_storage_knows_specs_and_errors_only() -> None:
 
 def test_one_importer_of_mlflow() -> None:
     found = {path for path in _modules("flows") for name, _ in _imports(path) if _is_within(name, "mlflow")}
-    assert {path.relative_to(_ROOT).parts[:2] for path in found} == {("flows", "lineage")}
+    server = _ROOT / "flows" / "service" / "mlflow.py"  # a program of its own, which nothing imports
+    assert {path.relative_to(_ROOT).parts[:2] for path in found - {server}} == {("flows", "lineage")}
 
 
 def test_jobs_know_nothing_of_prefect() -> None:

@@ -145,7 +145,7 @@ def head_command(
         "AUTOSCALER_METRIC_PORT": str(scaler_metrics_port),
         "DASHBOARD_METRIC_PORT": str(dashboard_metrics_port),
         # A job that waits for a GPU fails after this; Ray's default are 15 minutes, and others train for days.
-        "RAY_JOBself._patience_sECONDS": str(30 * 24 * 3600),
+        "RAY_JOB_START_TIMEOUT_SECONDS": str(30 * 24 * 3600),
     }
     return arguments, environment
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import typer
 from flows.home.addresses import running_servers
 from flows.home.settings import Settings, prepare_environment
 from flows.parameters import FlowParameters
+from pairflow.errors import JobFailedError
 
 
 def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, quiet: bool = False) -> Any:
@@ -22,6 +24,7 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
 
     Raises:
         PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
+        JobFailedError: Prefect's server does not let this process in.
     """
     from flows.stages import beforehand
 
@@ -31,6 +34,8 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    from prefect.exceptions import PrefectHTTPStatusError
+
     from flows.command.temporary_prefect import start_temporary_server
     from flows.service.unfinished import end_unfinished, hold_run
     from flows.stages.surroundings import shared_cluster, within
@@ -46,6 +51,13 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
             if temporary or running_servers(settings.home) is not None:
                 flow = flow.with_options(on_running=[_Hold(settings.home, hold_run)])
             return flow(parameters)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise JobFailedError(
+            f"Prefect at {os.environ.get('PREFECT_API_URL')} answers 401: it wants a credential; give the one of its "
+            "`pairflow up` in PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL to use that of this PAIRFLOW_HOME"
+        ) from None
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # a terminal that is closed
             print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)

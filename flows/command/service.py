@@ -1,6 +1,7 @@
 """`pairflow up`, `status`, `down` and `logs`: the servers on this machine."""
 
 import json as json_module
+import shlex
 import signal
 import sys
 import time
@@ -14,15 +15,21 @@ from rich.table import Table
 
 from flows.command import options as opt
 from flows.command import signals
-from flows.home.settings import Settings
-from flows.home.token import SIGN_IN
+from flows.home.settings import Settings, resolved_home
+from flows.home.token import USER
 from flows.service import database as databases
 from flows.service import health, stack, watch
-from flows.service.programs import ProgramName, urls
+from flows.service.programs import SERVER_NAMES, ProgramName, urls
 from flows.service.remains import end, processes_of
 from flows.service.supervision import Supervisor
+from pairflow.paths import default_home
 
 _STOP_TIMEOUT_S = 120.0  # runs in progress stop their jobs, then each program has its turn
+_OPEN = (
+    "PAIRFLOW_AUTH=off: Prefect and MLflow ask nobody for a token. Every user of this machine, and web pages in your "
+    "browser, can read and change the histories and run code as you; Ray alone still asks."
+)
+_LETS_IN = "it answers who has no token: `pairflow down` and `pairflow up`"
 LogName = Literal[ProgramName, "supervisor"]
 
 
@@ -96,12 +103,16 @@ def status(json: opt.Json = False) -> None:
     well = {each.name: each.state == "RUNNING" and health.is_healthy(each.name, settings) for each in states}
     report = watch.read(settings.home) if running else None
     findings = () if report is None else report.findings
+    if running and settings.auth == "on":
+        found = [name for name in SERVER_NAMES if health.lets_anybody_in(name, settings)]
+        findings += tuple(watch.Finding(name=f"{name}: access", reason=_LETS_IN) for name in found)
     faults = [each for each in findings if each.reason is not None]
     at = urls(settings)
     if json:
         rows = [asdict(each) | {"healthy": well[each.name], "url": at.get(each.name)} for each in states]
         kept = databases.remembered(settings.home)
         about = {"home": str(settings.home), "running": running, "database": str(kept) if kept else "sqlite"}
+        about["auth"] = settings.auth
         work = [{"name": each.name, "healthy": each.reason is None, "reason": each.reason} for each in findings]
         print(json_module.dumps(about | {"programs": rows, "work": work}))
     elif not running:
@@ -114,6 +125,7 @@ def status(json: opt.Json = False) -> None:
             table.add_row(each.name, each.state, *shown)
         Console().print(table)
         _say_faults(faults, len(findings))
+        print(_OPEN if settings.auth == "off" else "who may come in: who holds what `pairflow token` prints")
     if not running or faults or not all(well.values()):
         raise typer.Exit(1)
 
@@ -156,12 +168,20 @@ def _show_urls(settings: Settings) -> None:
     at = urls(settings)
     print(f"Prefect  {at['prefect']}  start and follow runs")
     print(f"MLflow   {at['mlflow']}  what came from what")
-    print(f"Ray      {at['ray']}  jobs and logs; {SIGN_IN}")
+    print(f"Ray      {at['ray']}  jobs and logs")
     if (kept := databases.remembered(settings.home)) is not None:
         print(f"Database {kept}  both histories, in {kept.prefect_name} and {kept.mlflow_name}")
+    closed = settings.auth == "on"
+    print("Each page asks once, for what `pairflow token` prints." if closed else _OPEN)
     print("For a notebook or another shell:")
+    if closed and settings.home != resolved_home(default_home()):  # whose token it is
+        print(f"  export PAIRFLOW_HOME={shlex.quote(str(settings.home))}")
     print(f"  export MLFLOW_TRACKING_URI={at['mlflow']}")
+    if closed:  # the token itself must not stand in what is kept of this output
+        print(f'  export MLFLOW_TRACKING_USERNAME={USER} MLFLOW_TRACKING_PASSWORD="$(pairflow token)"')
     print(f"  export PREFECT_API_URL={at['prefect']}/api")
+    if closed:
+        print(f'  export PREFECT_API_AUTH_STRING="{USER}:$(pairflow token)"')
 
 
 def _say(text: str) -> None:

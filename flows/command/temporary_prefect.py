@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flows.home.held import hold, let_go, start_holder
 from flows.home.settings import Settings
+from flows.home.token import access_token, prefect_credential, prefect_password
 from pairflow.errors import JobFailedError
 
 _TOO_SLOW = ("address already in use", "database is locked", "timed out", "Timeout")
@@ -33,6 +34,8 @@ def start_temporary_server(settings: Settings) -> bool:
     server = SubprocessASGIServer()  # the one that Prefect's clients look for
     if PREFECT_API_URL.value() is not None or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value() or server.running:
         return False
+    if settings.auth == "on":
+        _let_in_nobody_else(settings)
     server.port = server.find_available_port()
     patience = float(PATIENCE.value())
     log = settings.home / "prefect" / f"temporary-{os.getpid()}.log"
@@ -45,6 +48,15 @@ def start_temporary_server(settings: Settings) -> bool:
     _wait(f"{server.api_url}/health", patience, log)
     server.running, server.server_process = True, holder
     return True
+
+
+def _let_in_nobody_else(settings: Settings) -> None:
+    """Has the server ask for this home's token, and the clients of this process bring it."""
+    from prefect.context import refresh_global_settings_context
+
+    token = access_token(settings.home)
+    os.environ.update(prefect_credential(token) | {"PREFECT_SERVER_API_AUTH_STRING": prefect_password(token)})
+    refresh_global_settings_context()
 
 
 def _wait(url: str, patience_s: float, log: Path) -> None:

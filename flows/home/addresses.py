@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,11 +22,21 @@ class Servers(BaseModel):
     supervisor_pid: int
     supervisor_started: float
     """Seconds since the epoch: a process id is used again after a while, with another start time."""
+    auth: bool = True
+    """Whether Prefect and MLflow ask for the token."""
 
     @property
     def prefect_api_url(self) -> str:
         """What Prefect's clients want."""
         return f"{self.prefect_url}/api"
+
+    def has_prefect_at(self, api_url: str) -> bool:
+        """Whether that is the address of this Prefect."""
+        return _same_server(api_url, self.prefect_url)
+
+    def has_mlflow_at(self, uri: str) -> bool:
+        """Whether that is the address of this MLflow."""
+        return _same_server(uri, self.mlflow_url)
 
     @property
     def ports(self) -> dict[str, int]:
@@ -62,6 +73,14 @@ def announce(home: Path, servers: Servers) -> None:
 def withdraw(home: Path) -> None:
     """Takes the file away."""
     _path(home).unlink(missing_ok=True)
+
+
+def _same_server(url: str, ours: str) -> bool:
+    try:
+        given, port = urlsplit(url), urlsplit(url).port
+    except ValueError:
+        return False
+    return (given.scheme, port) == ("http", urlsplit(ours).port) and given.hostname in ("127.0.0.1", "localhost")
 
 
 def _path(home: Path) -> Path:

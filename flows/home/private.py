@@ -22,3 +22,21 @@ def private_folder(path: Path) -> Path:
     except OSError as error:
         raise SpecError(f"the folder {path} cannot be made: {error.strerror}; its parent must be writable") from None
     raise SpecError(f"{path} must be a folder of yours that only you may enter; look into it, then remove it")
+
+
+def close_home(path: Path) -> bool:
+    """Closes a home to everybody but its owner, databases, logs and artifacts included; whether it was open.
+
+    Raises:
+        SpecError: it is another user's, who could read all of it, and put in what he likes.
+    """
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        raise SpecError(
+            f"PAIRFLOW_HOME {path} is a folder of user {status.st_uid}, and you are {os.getuid()}: its owner could let "
+            "himself in; name a folder of your own, or have PAIRFLOW_AUTH=off"
+        )
+    if not status.st_mode & 0o077:
+        return False
+    path.chmod(0o700)
+    return True

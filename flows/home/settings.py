@@ -5,15 +5,15 @@ Nothing in here ever changes a fingerprint or the content of a result.
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flows.home.addresses import running_servers
+from flows.home.addresses import Servers, running_servers
 from flows.home.network import set_up_network
 from flows.home.places import absolute_path, absolute_tracking_uri, absolute_url, sqlite_path, sqlite_url
-from flows.home.token import access_token, cluster_environment
+from flows.home.token import access_token, cluster_environment, mlflow_credential, prefect_credential
 from pairflow.errors import SpecError
 from pairflow.paths import default_home
 
@@ -40,7 +40,7 @@ HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 # Every setting goes on to the jobs but these: of servers, of the command that starts a job, or not for jobs to know.
 _NOT_FOR_JOBS = {
     *("ray_address", "ray_ui_url", "object_store_mb", "jobs_at_once", "prefect_port", "mlflow_port", "ray_port"),
-    *("database_url", "max_runs", "retrain_datasets", "retrain_cron"),
+    *("auth", "database_url", "max_runs", "retrain_datasets", "retrain_cron"),
 }
 
 
@@ -129,6 +129,11 @@ class Settings(BaseSettings):
     prefect_port: int = Field(4200, ge=1024, le=65_535, description="Port of Prefect's server under `pairflow up`.")
     mlflow_port: int = Field(5000, ge=1024, le=65_535, description="Port of MLflow's server under `pairflow up`.")
     ray_port: int = Field(8265, ge=1024, le=65_535, description="Port of Ray's dashboard under `pairflow up`.")
+    auth: Literal["on", "off"] = Field(
+        "on",
+        description="Whether Prefect and MLflow under `pairflow up` let in only who has the token of `pairflow token`; "
+        "off: everybody who reaches 127.0.0.1, other users of this machine and web pages in a browser among them.",
+    )
     database_url: SecretStr | None = Field(
         None,
         description="postgresql://USER@HOST/NAME: where `pairflow up` keeps the histories of Prefect and MLflow; "
@@ -167,7 +172,7 @@ class Settings(BaseSettings):
         if settings.data_dir is not None:
             update["data_dir"] = absolute_path(settings.data_dir, "PAIRFLOW_DATA_DIR")
         if (servers := running_servers(home)) is not None:
-            update |= servers.ports
+            update |= servers.ports | {"auth": "on" if servers.auth else "off"}
             update["ray_address"] = settings.ray_address or servers.ray_url
             update.setdefault("mlflow_uri", servers.mlflow_url)
         return settings.model_copy(update=update)
@@ -260,7 +265,19 @@ def prepare_environment(settings: Settings) -> None:
         os.environ.setdefault(name, value)
     if settings.mlflow_uri is not None:
         os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri  # absolute now
+    if servers is not None and servers.auth:
+        os.environ.update(_credentials(servers, settings.home))
     set_up_network()  # now that it names the servers
+
+
+def _credentials(servers: Servers, home: Path) -> dict[str, str]:
+    """What lets this process into the home's own servers; nobody else's are told."""
+    token, given = access_token(home), dict[str, str]()
+    if servers.has_prefect_at(os.environ["PREFECT_API_URL"]):
+        given |= prefect_credential(token)
+    if servers.has_mlflow_at(os.environ["MLFLOW_TRACKING_URI"]):
+        given |= mlflow_credential(token)
+    return given
 
 
 def resolved_home(home: Path) -> Path:
@@ -289,7 +306,7 @@ def make_home(settings: Settings) -> None:
         SpecError: it cannot be made.
     """
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SpecError(
             f"PAIRFLOW_HOME: the folder {settings.home} cannot be made: {error}; name one that can be written"

@@ -1,10 +1,11 @@
 """Finds experiments, runs and models in MLflow, page by page where there may be many."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
@@ -16,6 +17,7 @@ Artifacts = Callable[[str], str | None]
 _EXPERIMENT_TAGS = {tag.EXPERIMENT_KIND: "custom_model_development"}  # else the page opens as one on agents
 _PREFIX = "pairflow-"
 _PAGE = 500
+_logger = logging.getLogger("pairflow.lineage")
 
 
 def experiment_name(dataset: str) -> str:
@@ -24,7 +26,10 @@ def experiment_name(dataset: str) -> str:
 
 
 def experiment_id_of(client: MlflowClient, dataset: str, artifacts: Artifacts) -> str:
-    """The id of a dataset's experiment, which is made if there is none.
+    """The id of a dataset's experiment, which is made if there is none, and restored if somebody deleted it.
+
+    MLflow gives its name to no other while it can be restored, and takes no run into it: the work of hours would end in
+    a refusal. Its runs come back with it.
 
     Args:
         client: MLflow's.
@@ -34,6 +39,9 @@ def experiment_id_of(client: MlflowClient, dataset: str, artifacts: Artifacts) -
     name = experiment_name(dataset)
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            client.restore_experiment(found.experiment_id)
+            _logger.warning("somebody deleted the experiment %s in MLflow: restored, as its runs belong there", name)
         return str(found.experiment_id)
     try:
         return str(client.create_experiment(name, artifact_location=artifacts(name), tags=_EXPERIMENT_TAGS))

@@ -8,27 +8,34 @@ from dataclasses import dataclass
 import psutil
 
 from flows.home.settings import Settings
-from flows.home.token import access_token, token_headers
 from flows.service import watch
 from flows.service.http import ask, request
-from flows.service.programs import WORK_POOL, ProgramName, urls
+from flows.service.programs import WORK_POOL, ProgramName, headers, urls
+
+# Of both servers something that needs their database: /health answers even when that is away.
+_QUESTIONS: dict[ProgramName, str] = {
+    "prefect": "/api/ready",
+    "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1",
+    "ray": "/api/jobs/",
+}
+# Whether it is ready Prefect says to everybody.
+_FOR_ITS_OWNER: dict[ProgramName, str] = _QUESTIONS | {"prefect": "/api/admin/version"}
 
 
 def is_healthy(name: ProgramName, settings: Settings) -> bool:
     """Whether a program answers, and answers well; the watch by what it leaves, and over the reconciler it watches."""
-    at = urls(settings)
-    # Of both servers something that needs their database: /health answers even when that is away.
-    if name == "prefect":
-        return _answers(f"{at['prefect']}/api/ready")
-    if name == "mlflow":
-        return _answers(f"{at['mlflow']}/api/2.0/mlflow/experiments/search?max_results=1")
-    if name == "ray":
-        return _answers(f"{at['ray']}/api/jobs/", headers=token_headers(access_token(settings.home)))
+    if name in _QUESTIONS:
+        return _answers(f"{urls(settings)[name]}{_QUESTIONS[name]}", headers(name, settings))
     if name == "worker":
-        return _worker_is_online(at["prefect"])
+        return _worker_is_online(settings)
     if name == "watch":
         return watch.read(settings.home) is not None
     return True
+
+
+def lets_anybody_in(name: ProgramName, settings: Settings) -> bool:
+    """Whether a server answers somebody who has no token."""
+    return name in _FOR_ITS_OWNER and _answers(f"{urls(settings)[name]}{_FOR_ITS_OWNER[name]}")
 
 
 @dataclass(frozen=True)
@@ -66,17 +73,18 @@ def port_holder(port: int) -> PortHolder | None:
     return PortHolder(port, None, "")
 
 
-def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
+def _answers(url: str, with_headers: Mapping[str, str] | None = None) -> bool:
     try:
-        request(url, headers=headers)
+        request(url, headers=with_headers)
     except OSError:
         return False
     return True
 
 
-def _worker_is_online(url: str) -> bool:
+def _worker_is_online(settings: Settings) -> bool:
+    url = f"{urls(settings)['prefect']}/api/work_pools/{WORK_POOL}/workers/filter"
     try:
-        workers = ask(f"{url}/api/work_pools/{WORK_POOL}/workers/filter", {})
+        workers = ask(url, {}, headers("prefect", settings))
     except (OSError, ValueError):
         return False
     return any(each["status"] == "ONLINE" for each in workers)

@@ -1,19 +1,29 @@
-"""Prefect's server on SQLite, as several runs at once can use it: `python -m flows.service.prefect server start …`.
+"""Prefect's server for its own pages alone, and on SQLite as several runs at once can use it.
 
-Prefect 3.8.8 begins its transactions so that they take SQLite's lock for writing only when they first write. One that
-has read by then fails at once ("database is locked") if another wrote meanwhile, whatever timeout is set; under load
-requests end with 503, events are taken twice, and the server stands still for minutes. Begun IMMEDIATE, which Prefect
-does itself where it wants rows locked, they wait for each other in turn, up to a minute. This can go when Prefect does
-so everywhere: `tests/service/test_sqlite.py` says when. PostgreSQL locks rows, and needs none of it.
+`python -m flows.service.prefect server start …` is the command `prefect` with two changes. Where
+PREFECT_SERVER_API_AUTH_STRING has it ask for a password, it also refuses foreign Host and Origin headers (`guard.py`),
+for which it has no settings: its CORS has a browser hide the answers from other pages, and does what they ask.
+
+On SQLite Prefect 3.8.8 begins its transactions so that they take the lock for writing only when they first write. One
+that has read by then fails at once ("database is locked") if another wrote meanwhile, whatever timeout is set; under
+load requests end with 503, events are taken twice, and the server stands still for minutes. Begun IMMEDIATE, which
+Prefect does itself where it wants rows locked, they wait for each other in turn, up to a minute. This can go when
+Prefect does so everywhere: `tests/service/test_sqlite.py` says when. PostgreSQL locks rows, and needs none of it.
 """
 
+import os
 import runpy
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
+from fastapi import FastAPI
+from prefect.server.api import server
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from flows.service.guard import Guard
 
 
 def begin_immediately() -> None:
@@ -33,9 +43,23 @@ def begin_immediately() -> None:
     AioSqliteConfiguration.begin_transaction = begin_transaction  # type: ignore[method-assign]
 
 
+def answer_own_pages() -> None:
+    """Has the server that this process starts refuse foreign Host and Origin headers."""
+    create = server.create_app
+
+    def create_guarded(*arguments: Any, **options: Any) -> FastAPI:
+        app = create(*arguments, **options)
+        app.add_middleware(Guard)
+        return app
+
+    server.create_app = create_guarded
+
+
 def main() -> None:
     """Becomes the command `prefect`, with the arguments of this one."""
     begin_immediately()
+    if os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        answer_own_pages()
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__")
 

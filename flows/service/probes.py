@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import yaml
+
 from flows.home.settings import Settings
-from flows.home.token import access_token, token_headers
 from flows.service.http import ask, request
-from flows.service.programs import urls
+from flows.service.programs import AUTOMATION, DEPLOYMENTS, WORK_POOL, headers, urls
 
 _MARK = "mlflow.pairflow.watch"  # MLflow's pages do not show tags that begin like this
 _OVERDUE = timedelta(seconds=60)
@@ -23,16 +24,70 @@ _WITHIN_S = 10
 """After which Prefect misses the second event: the least that it allows."""
 
 
+class _Api:
+    """Prefect's, as its owner asks it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._at = f"{urls(settings)['prefect']}/api"
+        self._headers = headers("prefect", settings)
+
+    def ask(self, path: str, body: Any) -> Any:
+        return ask(f"{self._at}/{path}", body, self._headers)
+
+    def tell(self, path: str, body: Any) -> None:
+        request(f"{self._at}/{path}", body, self._headers)
+
+
 class Prefect:
     """Prefect's scheduler and its marking of late runs."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = f"{urls(settings)['prefect']}/api"
+        self._api = _Api(settings)
+
+    def gone(self) -> str | None:
+        """What `pairflow up` told Prefect is there as it was told: people can delete it on Prefect's pages."""
+        entries = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
+        wanted = {each["name"]: each["work_pool"]["work_queue_name"] for each in entries}
+        # A deployment keeps the name of a queue that is gone, but not its pool.
+        at = ((each["name"], each["work_pool_name"], each["work_queue_name"]) for each in self._deployments())
+        found = {name: queue for name, pool, queue in at if pool == WORK_POOL}
+        queues = {each["name"] for each in self._queues()}
+        automations = self._api.ask("automations/filter", {"automations": {"name": {"any_": [AUTOMATION]}}})
+        lacking = [] if self._pools() else [f"work pool {WORK_POOL}"]
+        lacking += [f"queue {each}" for each in dict.fromkeys(wanted.values()) if each not in queues]
+        lacking += [f"deployment {name}" for name, queue in wanted.items() if found.get(name) != queue]
+        lacking += [] if any(each["enabled"] for each in automations) else [f"automation '{AUTOMATION}'"]
+        if not lacking:
+            return None
+        return f"somebody deleted or changed: {', '.join(lacking)}; `pairflow up` puts that right while all runs on"
+
+    def registered(self) -> str | None:
+        """All of it is there, and lets runs start."""
+        if reason := self.gone():
+            return reason
+        held = [
+            f"{kind} {each['name']}"
+            for kind, several in (("work pool", self._pools()), ("queue", self._queues()))
+            for each in several
+            if each["is_paused"] or each["concurrency_limit"] == 0
+        ]
+        if not held:
+            return None
+        return f"paused, or limited to no run at all: {', '.join(held)}; nothing starts there until its page says so"
+
+    def _deployments(self) -> list[dict[str, Any]]:
+        return list(self._api.ask("deployments/filter", {}))
+
+    def _queues(self) -> list[dict[str, Any]]:
+        return list(self._api.ask(f"work_pools/{WORK_POOL}/queues/filter", {})) if self._pools() else []
+
+    def _pools(self) -> list[dict[str, Any]]:
+        return list(self._api.ask("work_pools/filter", {"work_pools": {"name": {"any_": [WORK_POOL]}}}))
 
     def scheduler(self) -> str | None:
         """A schedule that is on has runs in the future."""
         lacking = []
-        for each in ask(f"{self._api}/deployments/filter", {}):
+        for each in self._deployments():
             # A rule of RFC 5545 may end, and then has none for good.
             on = [one for one in each["schedules"] if one["active"] and "rrule" not in one["schedule"]]
             if on and not each["paused"] and not self._upcoming(each["id"]):
@@ -44,13 +99,13 @@ class Prefect:
     def _upcoming(self, deployment_id: str) -> int:
         runs = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": _now()}}
         body = {"deployments": {"id": {"any_": [deployment_id]}}, "flow_runs": runs}
-        return int(ask(f"{self._api}/flow_runs/count", body))
+        return int(self._api.ask("flow_runs/count", body))
 
     def late_runs(self) -> str | None:
         """A run whose time has passed is running, or called Late."""
         overdue = {"before_": _now(-_OVERDUE)}
         runs = {"state": {"name": {"any_": ["Scheduled"]}}, "expected_start_time": overdue}
-        found = int(ask(f"{self._api}/flow_runs/count", {"flow_runs": runs}))
+        found = int(self._api.ask("flow_runs/count", {"flow_runs": runs}))
         seconds = int(_OVERDUE.total_seconds())
         return f"{found} run(s) are {seconds} s over their time, and are not said to be late" if found else None
 
@@ -69,7 +124,7 @@ class Events:
     """It takes some 25 s on an idle machine: two flushes of five seconds and a wait of ten."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = f"{urls(settings)['prefect']}/api"
+        self._api = _Api(settings)
         self._automation = ""
         self._event: dict[str, Any] | None = None
         self._sent = self._next = 0.0
@@ -92,7 +147,7 @@ class Events:
     def _send(self) -> None:
         resource = {"prefect.resource.id": f"pairflow.watch.{uuid4()}"}
         event = {"id": str(uuid4()), "occurred": _now(), "event": _EVENT, "resource": resource, "payload": {}}
-        request(f"{self._api}/events", [event])
+        self._api.tell("events", [event])
         self._event, self._sent = event, time.monotonic()
 
     def _missing(self, event: dict[str, Any]) -> str | None:
@@ -106,11 +161,11 @@ class Events:
         return None
 
     def _count(self, wanted: dict[str, Any]) -> int:
-        return int(ask(f"{self._api}/events/filter", {"filter": wanted, "limit": 1})["total"])
+        return int(self._api.ask("events/filter", {"filter": wanted, "limit": 1})["total"])
 
     def _find(self) -> str:
         body = {"automations": {"name": {"any_": [_AUTOMATION]}}}
-        return next((str(each["id"]) for each in ask(f"{self._api}/automations/filter", body)), "")
+        return next((str(each["id"]) for each in self._api.ask("automations/filter", body)), "")
 
     def _make(self) -> str:
         trigger = {
@@ -125,18 +180,18 @@ class Events:
         }
         about = "It does nothing, every five minutes; `pairflow status` looks whether it does."
         body = {"name": _AUTOMATION, "description": about, "enabled": True, "trigger": trigger}
-        return str(ask(f"{self._api}/automations/", body | {"actions": [{"type": "do-nothing"}]})["id"])
+        return str(self._api.ask("automations/", body | {"actions": [{"type": "do-nothing"}]})["id"])
 
 
 def mlflow_writes(settings: Settings) -> str | None:
     """What is written to MLflow's database is there when it is asked for."""
-    api = f"{urls(settings)['mlflow']}/api/2.0/mlflow/experiments"
-    found = ask(f"{api}/search?max_results=1").get("experiments")
+    api, given = f"{urls(settings)['mlflow']}/api/2.0/mlflow/experiments", headers("mlflow", settings)
+    found = ask(f"{api}/search?max_results=1", None, given).get("experiments")
     if not found:
         return None
     experiment, value = found[0]["experiment_id"], _now()
-    ask(f"{api}/set-experiment-tag", {"experiment_id": experiment, "key": _MARK, "value": value})
-    tags = ask(f"{api}/get?experiment_id={experiment}")["experiment"].get("tags", [])
+    ask(f"{api}/set-experiment-tag", {"experiment_id": experiment, "key": _MARK, "value": value}, given)
+    tags = ask(f"{api}/get?experiment_id={experiment}", None, given)["experiment"].get("tags", [])
     if {"key": _MARK, "value": value} in tags:
         return None
     return "a tag that was set is not there: what runs log may be lost"
@@ -144,12 +199,12 @@ def mlflow_writes(settings: Settings) -> str | None:
 
 def ray_writes(settings: Settings) -> str | None:
     """Ray's head keeps what it is given, and there is a node that can work."""
-    at, headers = urls(settings)["ray"], token_headers(access_token(settings.home))
+    at, given = urls(settings)["ray"], headers("ray", settings)
     # As the files of a job are handed over; Ray forgets a package that nobody uses after ten minutes.
     package = f"{at}/api/packages/gcs/pairflow_watch_{int(time.time())}.zip"
-    request(package, b"watch", headers, "PUT")
-    request(package, None, headers)
-    nodes = ask(f"{at}/nodes?view=summary", None, headers)["data"]["summary"]
+    request(package, b"watch", given, "PUT")
+    request(package, None, given)
+    nodes = ask(f"{at}/nodes?view=summary", None, given)["data"]["summary"]
     alive = [each for each in nodes if each["raylet"].get("state") == "ALIVE"]
     return None if alive else "no node of the cluster lives: jobs would wait for ever"
 

@@ -19,13 +19,23 @@ from flows.cluster.local import RAY_START, head_command
 from flows.home.addresses import OWNER_VARIABLE, Servers
 from flows.home.places import sqlite_url
 from flows.home.settings import HEARTBEATS, Settings, prefect_environment
-from flows.home.token import access_token, cluster_environment
+from flows.home.token import (
+    access_token,
+    cluster_environment,
+    mlflow_credential,
+    password_headers,
+    prefect_credential,
+    prefect_password,
+    token_headers,
+)
 from flows.service.database import PASSWORD_VARIABLE, Database
 from flows.service.remains import end, processes_of
 from flows.service.sockets import runtime_folder
 from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
+DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+AUTOMATION = "pairflow: end runs that have fallen silent"
 
 ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler", "watch"]
 PROGRAM_NAMES: tuple[ProgramName, ...] = get_args(ProgramName)
@@ -55,6 +65,12 @@ def urls(settings: Settings) -> dict[ProgramName, str]:
     }
 
 
+def headers(name: ProgramName, settings: Settings) -> dict[str, str]:
+    """With which one of these servers lets a request in."""
+    token = access_token(settings.home)
+    return token_headers(token) if name == "ray" else password_headers(token)
+
+
 def servers_of(settings: Settings, supervisor_pid: int, supervisor_started: float) -> Servers:
     """The addresses, as other commands of this home want them."""
     at = urls(settings)
@@ -64,23 +80,26 @@ def servers_of(settings: Settings, supervisor_pid: int, supervisor_started: floa
         ray_url=at["ray"],
         supervisor_pid=supervisor_pid,
         supervisor_started=supervisor_started,
+        auth=settings.auth == "on",
     )
 
 
-def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
-    """The ports of running servers by their settings' names, as everything under their supervisor knows them."""
+def settings_of(environment: Mapping[str, str]) -> dict[str, object]:
+    """How servers run, by their settings' names, as everything under their supervisor knows it."""
     at = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "ray": "RAY_ADDRESS"}
     ports = {name: urlsplit(environment.get(variable, "")).port for name, variable in at.items()}
-    return {f"{name}_port": port for name, port in ports.items() if port is not None}
+    known: dict[str, object] = {f"{name}_port": port for name, port in ports.items() if port is not None}
+    return known | {"auth": environment.get("PAIRFLOW_AUTH") or "on"}
 
 
 def shared_environment(settings: Settings) -> dict[str, str]:
     """Environment of everything under the supervisor: the servers find each other, and all are quiet."""
-    at = urls(settings)
+    at, token = urls(settings), access_token(settings.home)
     return {
         **prefect_environment(settings),
         **settings.job_environment(),
-        **cluster_environment(access_token(settings.home)),
+        **cluster_environment(token),
+        **(prefect_credential(token) | mlflow_credential(token) if settings.auth == "on" else {}),
         **HEARTBEATS,
         "PREFECT_API_URL": f"{at['prefect']}/api",
         "MLFLOW_TRACKING_URI": at["mlflow"],
@@ -103,8 +122,11 @@ def _prefect(settings: Settings, runtime: Path) -> Command:
     environment = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": every}
     if database is not None:
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.prefect_url
-    module = "flows.service.prefect" if database is None else "prefect"
-    return Command(("-m", module, "server", "start", "--host", "127.0.0.1", "--port", port), environment)
+    if settings.auth == "on":
+        environment["PREFECT_SERVER_API_AUTH_STRING"] = prefect_password(access_token(settings.home))
+        environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{port},http://localhost:{port}"
+    arguments = ("-m", "flows.service.prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+    return Command(arguments, environment)
 
 
 def _mlflow(settings: Settings, runtime: Path) -> Command:
@@ -112,9 +134,10 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     database = _database(settings)
     backend = database.mlflow_url if database else patient_sqlite(folder / "mlflow.db")
+    module = "flows.service.mlflow" if settings.auth == "on" else "mlflow"
     return Command(
         (
-            *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
+            *("-m", module, "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
             *("--backend-store-uri", backend),
             # Files by their own path, not through the server: what it keeps can be read when it does not run.
             *("--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri()),
@@ -193,6 +216,7 @@ def main(name: str) -> None:
             environment.pop(secret, None)
     if name == "ray":
         environment.pop("RAY_ADDRESS", None)  # a head that is told of another one refuses to start
+        environment.pop("PREFECT_API_AUTH_STRING", None)  # jobs speak to MLflow alone
     os.execve(sys.executable, [sys.executable, *made.arguments], environment)  # noqa: S606 - our own arguments
 
 

@@ -29,15 +29,13 @@ from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
 from flows.home.settings import HEARTBEATS, Settings
-from flows.service.programs import WORK_POOL
+from flows.service.programs import AUTOMATION, DEPLOYMENTS, WORK_POOL
 from pairflow.errors import SpecError
 from pairflow.spec import OWN_DATA, DatasetName
 
-_DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
 _SILENCE_S = int(2.5 * int(HEARTBEATS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
 _Schedule: TypeAlias = DeploymentScheduleCreate | DeploymentScheduleUpdate
 _OURS = re.compile(r"(?:retrain |setting-)(\w+)(?:: .*)?")  # slug of a schedule that a setting made; earlier ones too
-_AUTOMATION = "pairflow: end runs that have fallen silent"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 # A run that has ended or waits sends none, and is not silent for that.
 # An event bears its state's name, and `retrain` ends in one of its own.
@@ -78,7 +76,7 @@ def register(settings: Settings, *, watch_anew: bool = False) -> list[str]:
     return names
 
 
-def deployments(settings: Settings, path: Path = _DEPLOYMENTS) -> list[RunnerDeployment]:
+def deployments(settings: Settings, path: Path = DEPLOYMENTS) -> list[RunnerDeployment]:
     """The deployments of deploy/prefect.yaml.
 
     Raises:
@@ -197,7 +195,7 @@ def _make_automation(client: SyncPrefectClient, *, anew: bool) -> None:
     No hook runs then: the reconciler stops the Ray job.
     """
     automation = AutomationCore(
-        name=_AUTOMATION,
+        name=AUTOMATION,
         description=f"Heartbeats come every {HEARTBEATS['PREFECT_FLOWS_HEARTBEAT_FREQUENCY']} s.",
         enabled=True,
         trigger=EventTrigger(
@@ -217,7 +215,7 @@ def _make_automation(client: SyncPrefectClient, *, anew: bool) -> None:
             )
         ],
     )
-    found = client.read_automations_by_name(_AUTOMATION)
+    found = client.read_automations_by_name(AUTOMATION)
     if anew:
         for each in found:  # and with each what was counted for it
             client.delete_automation(each.id)

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import psutil
@@ -12,17 +14,17 @@ import psutil
 from flows.home.addresses import announce, service_folder, withdraw
 from flows.home.locks import only_one
 from flows.home.network import set_up_network
-from flows.home.private import private_folder
+from flows.home.private import close_home, private_folder
 from flows.home.settings import Settings, make_home
-from flows.service import health, watch
+from flows.service import health, probes, watch
 from flows.service.database import Database, remember
 from flows.service.programs import (
     PROGRAM_NAMES,
     SERVER_NAMES,
     ProgramName,
-    ports_of,
     ray_folder,
     servers_of,
+    settings_of,
     shared_environment,
 )
 from flows.service.remains import supervisor_of
@@ -70,8 +72,10 @@ def start(
 
     Raises:
         ServiceError: a port is taken, the database cannot be used, or a program does not start.
-        SpecError: a folder for sockets is open to others.
+        SpecError: a folder for sockets is open to others, or the home another user's.
     """
+    if settings.auth == "on" and close_home(settings.home):
+        say(f"closed {settings.home} to others, who could read the histories in it (PAIRFLOW_AUTH=off leaves it open)")
     watch.forget(settings.home)
     started = datetime.now(UTC)
     if remains := supervisor.end_remains():
@@ -89,6 +93,7 @@ def start(
         set_up_network()
         supervisor.start(dict(os.environ))
         _wait(["prefect"], settings, supervisor, say)
+        _refuse_open("prefect", settings)
         from prefect.client.orchestration import get_client
 
         from flows.service import resumption
@@ -105,6 +110,7 @@ def start(
             if name not in SERVER_NAMES:
                 supervisor.start_program(name)
         _wait([name for name in PROGRAM_NAMES if name != "prefect"], settings, supervisor, say)
+        _refuse_open("mlflow", settings)
         _announce(settings, supervisor)
         if database is not None:
             remember(settings.home, database)
@@ -127,9 +133,27 @@ def attach(settings: Settings, supervisor: Supervisor, say: Callable[[str], None
     if process is None:
         raise ServiceError(f"the supervisor has ended: {supervisor.log_tail('supervisor')}")
     say(f"already running for {settings.home}, under process {process.pid}")
-    settings = settings.model_copy(update=ports_of(process.environ()))
+    settings = settings.model_copy(update=settings_of(process.environ()))
+    _put_back(settings, process.environ(), say)
     _wait(PROGRAM_NAMES, settings, supervisor, lambda _: None)
     _announce(settings, supervisor)
+
+
+def _put_back(settings: Settings, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Registers anew what people deleted on Prefect's pages, with the settings of the servers that run."""
+    try:
+        reason = probes.Prefect(settings).gone()
+    except (OSError, ValueError):  # a server that does not answer is waited for
+        return
+    if reason is None:
+        return
+    say(reason)
+    words = [sys.executable, "-m", "flows.service.setup"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ServiceError(f"it could not be put right: {last}; `pairflow down`, then `pairflow up`")
+    say(done.stdout.strip().splitlines()[-1])
 
 
 def wait(supervisor: Supervisor) -> None:
@@ -169,6 +193,14 @@ def _refuse_taken_ports(settings: Settings) -> None:
                 f"port {port}, for {name}, is taken by {holder}; end that, or choose another with "
                 f"PAIRFLOW_{field.upper()}"
             )
+
+
+def _refuse_open(name: ProgramName, settings: Settings) -> None:
+    if settings.auth == "on" and health.lets_anybody_in(name, settings):
+        raise ServiceError(
+            f"{name} answers who has no token, in the version that is installed here; install that of constraints.txt, "
+            "or have PAIRFLOW_AUTH=off, which leaves it open to every user of this machine"
+        )
 
 
 def _wait(names: Iterable[ProgramName], settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:

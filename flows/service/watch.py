@@ -126,6 +126,7 @@ def checks(settings: Settings) -> list[Check]:
         return None if age < _RECONCILER_S else "its last round is long ago: jobs of runs that died work on for nobody"
 
     return [
+        Check("prefect: registration", prefect.registered, patience_s=30, every_s=20),
         # The scheduler's own rounds come every ten seconds, of many deployments in several parts.
         Check("prefect: scheduler", prefect.scheduler, patience_s=90, every_s=20),
         Check("prefect: late runs", prefect.late_runs, patience_s=30, every_s=20),

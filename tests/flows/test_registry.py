@@ -205,6 +205,15 @@ def test_a_model_is_registered_once(lineage: Lineage, registry: Registry) -> Non
     assert links == [{"name": "pairflow-nci", "version": 1}]
 
 
+def test_an_experiment_that_somebody_deleted_is_restored_with_its_runs(lineage: Lineage) -> None:
+    experiment = lineage.experiment("nci")
+    run = lineage.client.create_run(experiment).info.run_id
+    lineage.client.delete_experiment(experiment)
+    assert lineage.experiment("nci") == experiment
+    assert lineage.client.get_run(run).info.lifecycle_stage == "active"
+    lineage.client.log_metric(run, "loss", 1.0)  # which MLflow refuses in one that is deleted
+
+
 def test_what_is_not_there_is_named(lineage: Lineage, registry: Registry) -> None:
     first, second = _versions(lineage, registry, 2)
     registry.promote(first, "the first")

@@ -20,16 +20,27 @@ WITHOUT = "no Chromium on this machine (Debian's package: chromium)" if CHROMIUM
 
 
 @contextmanager
-def browser_page() -> "Iterator[Page]":
-    """A window of a profile that was never used, which reaches this machine alone."""
+def browser_page(mlflow: str, token: str) -> "Iterator[Page]":
+    """A window of a profile that was never used, which reaches this machine alone; it answers MLflow's dialog."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_OPTIONS))
-        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        page = browser.new_page(
+            viewport={"width": 1400, "height": 1600},
+            http_credentials={"username": "pairflow", "password": token, "origin": mlflow},
+        )
         page.set_default_timeout(_PATIENCE_MS)
         yield page
         browser.close()
+
+
+def sign_in(page: "Page", prefect: str, token: str) -> None:
+    """Types into Prefect's dialog what `pairflow token` prints; it asks once."""
+    page.goto(prefect)
+    page.locator("input[type=password]").fill(f"pairflow:{token}")
+    page.get_by_role("button", name="Login").click()
+    page.wait_for_url(f"{prefect}/dashboard*")
 
 
 def photograph(page: "Page", folder: Path, name: str) -> None:

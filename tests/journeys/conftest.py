@@ -50,6 +50,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page() -> "Iterator[Page]":
-    with browser.browser_page() as window:
+def page(newcomer: User) -> "Iterator[Page]":
+    token = newcomer.run("token").stdout.strip()
+    with browser.browser_page(newcomer.mlflow, token) as window:
+        browser.sign_in(window, newcomer.prefect, token)
         yield window

@@ -4,6 +4,7 @@ The tests tell one story, in their order. Pictures of every page are kept in pyt
 PAIRFLOW_TEST_PICTURES.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +126,9 @@ class TestSchedule:
 
 class TestInspect:
     @pytest.fixture(scope="class")
-    def client(self, newcomer: User) -> MlflowClient:
-        return MlflowClient(newcomer.mlflow)
+    def client(self, newcomer: User) -> Iterator[MlflowClient]:
+        with newcomer.mlflow_client() as client:
+            yield client
 
     @pytest.fixture(scope="class")
     def experiment(self, client: MlflowClient) -> str:

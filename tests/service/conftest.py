@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from .user import User
 
@@ -45,7 +46,9 @@ def environment_of(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def service_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return environment_of(tmp_path_factory.mktemp("served"))
+    home = tmp_path_factory.mktemp("served")
+    home.chmod(0o755)  # as a folder that was there before
+    return environment_of(home)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +66,13 @@ def user(served: User) -> User:
         up = served.run("up", "--detach")
         assert up.returncode == 0, up.stderr
     return served
+
+
+@pytest.fixture
+def mlflow_client(user: User) -> Iterator[MlflowClient]:
+    """This user's notebook."""
+    with user.mlflow_client() as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,5 @@
 """A schedule of `retrain`, by the REST calls that Prefect's UI makes."""
 
-import json
-import urllib.request
 from typing import Any
 
 from .user import User
@@ -71,11 +69,4 @@ class Schedule:
         return self.runs(*ends)[0]
 
     def _call(self, method: str, body: dict[str, Any] | None) -> None:
-        request = urllib.request.Request(  # noqa: S310 - http
-            f"{self._user.prefect}/api/deployments/{self._deployment_id}/schedules/{self.id}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - http
-            assert answer.status == 204
+        self._user.tell(method, f"deployments/{self._deployment_id}/schedules/{self.id}", body)

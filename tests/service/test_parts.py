@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from flows.home.addresses import OWNER_VARIABLE, Servers, announce, running_servers, service_folder, withdraw
-from flows.home.private import private_folder
+from flows.home.private import close_home, private_folder
 from flows.home.settings import Settings, prepare_environment
+from flows.home.token import access_token, read_token
 from flows.service import health
 from flows.service.remains import end, processes_of
 from flows.service.sockets import runtime_folder, supervisor_socket
@@ -33,7 +34,11 @@ def _servers(**changes: object) -> Servers:
 @pytest.fixture
 def served_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home whose servers are announced to run under this process."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRFLOW_", "RAY_", "MLFLOW_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PAIRFLOW_", "PREFECT_", "RAY_", "MLFLOW_"))
+    }
     monkeypatch.setattr("os.environ", kept | {"PAIRFLOW_HOME": str(tmp_path)})
     service_folder(tmp_path).mkdir()
     announce(tmp_path, _servers())
@@ -56,6 +61,63 @@ def test_what_the_user_names_wins(served_home: Path) -> None:
     prepare_environment(settings)
     assert os.environ["PREFECT_API_URL"] == "http://elsewhere/api"
     assert "RAY_AUTH_MODE" not in os.environ  # our token is nobody else's business
+
+
+_PASSWORDS = ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [
+        ({}, {*_PASSWORDS}),
+        ({"PREFECT_API_URL": "http://localhost:14200/api/"}, {*_PASSWORDS}),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:15000/"}, {*_PASSWORDS}),
+        ({"PREFECT_API_URL": "http://elsewhere:14200/api"}, {*_PASSWORDS[1:]}),
+        ({"PREFECT_API_URL": "https://127.0.0.1:14200/api"}, {*_PASSWORDS[1:]}),
+        ({"PREFECT_API_URL": "http://127.0.0.1:14201/api"}, {*_PASSWORDS[1:]}),
+        ({"PREFECT_API_URL": "http://127.0.0.1:port/api"}, {*_PASSWORDS[1:]}),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:15000@elsewhere"}, {_PASSWORDS[0]}),
+        ({"MLFLOW_TRACKING_URI": "sqlite:////tmp/m.db"}, {_PASSWORDS[0]}),
+    ],
+)
+def test_the_credential_is_told_to_our_own_servers_alone(
+    served_home: Path, named: dict[str, str], wanted: set[str]
+) -> None:
+    os.environ.update(named)
+    prepare_environment(Settings.read())
+    assert {name for name in _PASSWORDS if name in os.environ} == wanted
+
+
+def test_servers_that_ask_nobody_are_told_nothing(served_home: Path) -> None:
+    announce(served_home, _servers(auth=False))
+    os.environ["MLFLOW_TRACKING_USERNAME"] = "mine"
+    settings = Settings.read()
+    assert settings.auth == "off"
+    prepare_environment(settings)
+    assert {name: os.environ.get(name) for name in _PASSWORDS} == dict.fromkeys(_PASSWORDS) | {_PASSWORDS[1]: "mine"}
+
+
+def test_a_token_that_others_could_read_is_closed_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    path = access_token(tmp_path)
+    token = read_token(path)
+    assert (path.parent.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+    path.chmod(0o644)
+    assert read_token(access_token(tmp_path)) == token
+    assert path.stat().st_mode & 0o777 == 0o600
+    for damaged in (b"", b"\n", b"short", b"\xff" * 64, b"a b" * 20):
+        path.write_bytes(damaged)
+        with pytest.raises(SpecError, match="token"):
+            read_token(path)
+
+
+def test_a_home_is_closed_and_that_of_another_user_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o775)
+    assert close_home(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    assert not close_home(tmp_path)
+    monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(SpecError, match="PAIRFLOW_AUTH=off"):
+        close_home(tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"supervisor_started": 1.0}, {"supervisor_pid": 2**22 + 1}])

@@ -13,6 +13,7 @@ from .user import User
 
 _TINY = {"dataset": {"name": "nci", "max_rows": 300}}
 _WORK = {
+    "prefect: registration",
     "prefect: scheduler",
     "prefect: late runs",
     "prefect: events and automations",

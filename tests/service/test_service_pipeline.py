@@ -85,15 +85,14 @@ def test_the_pages_of_its_stages(user: User, pipeline: str) -> None:
     assert "400 of 400 steps" in progress["description"]
 
 
-def test_its_lineage_is_whole_though_mlflow_was_away(user: User, pipeline: str) -> None:
-    client = MlflowClient(user.mlflow)
-    experiment = next(each for each in client.search_experiments() if "nci" in each.name)
-    runs = client.search_runs([experiment.experiment_id])
+def test_its_lineage_is_whole_though_mlflow_was_away(mlflow_client: MlflowClient, pipeline: str) -> None:
+    experiment = next(each for each in mlflow_client.search_experiments() if "nci" in each.name)
+    runs = mlflow_client.search_runs([experiment.experiment_id])
     trained = [each for each in runs if each.info.run_name.startswith("train nci")]
     finished = [each for each in trained if each.info.status == "FINISHED"]
     assert {each.data.tags["pairflow.method"] for each in finished} == {"udlm", "pairflow", "assigned"}
     for each in finished:
-        steps = [point.step for point in client.get_metric_history(each.info.run_id, "train_loss")]
+        steps = [point.step for point in mlflow_client.get_metric_history(each.info.run_id, "train_loss")]
         assert steps == sorted(set(steps))
         assert steps[-1] == 400
         assert len(steps) == 200

@@ -39,7 +39,9 @@ def test_refused_by_the_server(user: User, parameters: dict[str, Any], names: st
         assert names in json.load(answer)["detail"]
 
 
-def test_the_second_is_skipped_and_a_row_more_is_coupled(user: User, tmp_path: Path) -> None:
+def test_the_second_is_skipped_and_a_row_more_is_coupled(
+    user: User, mlflow_client: MlflowClient, tmp_path: Path
+) -> None:
     rows = np.random.default_rng(0).integers(5, size=(41, 6), dtype=np.uint8)
     np.save(tmp_path / "rows.npy", rows[:40])
     parameters = {
@@ -71,7 +73,6 @@ def test_the_second_is_skipped_and_a_row_more_is_coupled(user: User, tmp_path: P
     assert "version 2" in third["state"]["message"].lower()
     artifacts = user.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [second["id"]]}}})
     assert any((each["key"] or "").startswith("decision-") and "Skipped" in each["data"] for each in artifacts)
-    client = MlflowClient(user.mlflow)
-    one, two = (client.get_model_version("pairflow-by-rest", number).tags for number in ("1", "2"))
+    one, two = (mlflow_client.get_model_version("pairflow-by-rest", number).tags for number in ("1", "2"))
     assert one["pairflow.extends"] == ""
     assert two["pairflow.extends"] in one["pairflow.pairs_url"]

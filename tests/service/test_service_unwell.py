@@ -1,6 +1,8 @@
 """Servers that live and do not work: each is broken for real, and `pairflow status` says which, and what that means."""
 
+import json
 import sqlite3
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -13,15 +15,21 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(1800)]  # of a machine that
 
 _EVENTS = "prefect: events and automations"
 
+_WHAT_OFF_MEANS = "Every user of this machine, and web pages in your browser, can read and change the histories"
+
 
 @pytest.fixture(scope="module")
 def unwell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """Somebody whose Prefect neither looks for late runs nor evaluates automations."""
+    """Somebody whose Prefect neither looks for late runs nor evaluates automations, and who lets everybody in."""
     off = {"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false", "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false"}
-    person = User(environment_of(tmp_path_factory.mktemp("unwell")) | off)
+    home = tmp_path_factory.mktemp("unwell")
+    home.chmod(0o755)
+    person = User(environment_of(home) | off | {"PAIRFLOW_AUTH": "off"})
     try:
         up = person.run("up", "--detach")
         assert up.returncode == 0, up.stderr
+        assert _WHAT_OFF_MEANS in up.stdout
+        assert "AUTH_STRING" not in up.stdout
         yield person
     finally:
         person.run("down")
@@ -52,6 +60,15 @@ def _until(person: User, name: str, words: str | None, timeout_s: float = 400) -
         return reason is None if words is None else words in (reason or "")
 
     person.wait_for(said, timeout_s=timeout_s, or_say=person.work)
+
+
+def test_without_a_token(unwell: User) -> None:
+    for address in (f"{unwell.prefect}/api/admin/version", f"{unwell.mlflow}/version"):
+        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - http
+            assert answer.status == 200
+    assert unwell.home.stat().st_mode & 0o777 == 0o755
+    assert _WHAT_OFF_MEANS in unwell.run("status", PAIRFLOW_AUTH="on").stdout  # it is the servers that are asked
+    assert json.loads(unwell.run("status", "--json").stdout)["auth"] == "off"
 
 
 def test_each_is_said(unwell: User, database: sqlite3.Connection) -> None:

@@ -1,20 +1,25 @@
 """What a user does with the servers of `pairflow up`: over HTTP, and by the command line."""
 
+import base64
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import psutil
+from mlflow import MlflowClient
 
 from flows.cluster.protocol import JOB_URL_VARIABLE
+from flows.home.token import mlflow_credential
 from flows.service import server_logs
 from flows.service.programs import PROGRAM_NAMES
 from flows.service.remains import processes_of
@@ -50,7 +55,33 @@ class User:
         Raises:
             urllib.error.HTTPError: the server refuses.
         """
-        return _json(f"{self.prefect}/api/{path}", body)
+        return _json(f"{self.prefect}/api/{path}", body, **self.credential("prefect"))
+
+    def tell(self, method: str, path: str, body: Any = None) -> None:
+        """What Prefect's pages send to change or delete something."""
+        headers = {"Content-Type": "application/json", **self.credential("prefect")}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.prefect}/api/{path}", data, headers, method=method)  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            assert answer.status == HTTPStatus.NO_CONTENT
+
+    def credential(self, server: Literal["prefect", "mlflow", "ray"]) -> dict[str, str]:
+        """The header with which a server lets this user in."""
+        token = (self.home / "ray" / "token").read_text()
+        basic = base64.b64encode(f"pairflow:{token}".encode()).decode()
+        return {"Authorization": f"Bearer {token}" if server == "ray" else f"Basic {basic}"}
+
+    def get(self, url: str, server: Literal["prefect", "mlflow", "ray"]) -> int:
+        """The status of what a server answers to this user's browser."""
+        request = urllib.request.Request(url, headers=self.credential(server))  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return int(answer.status)
+
+    @contextlib.contextmanager
+    def mlflow_client(self) -> Iterator[MlflowClient]:
+        """As in a notebook, after the exports that `pairflow up` prints."""
+        with mock.patch.dict(os.environ, mlflow_credential(self.home / "ray" / "token")):
+            yield MlflowClient(self.mlflow)
 
     def deployment(self, name: str) -> Any:
         return self.ask(f"deployments/name/{name}/{name}")
@@ -83,8 +114,7 @@ class User:
 
     def jobs(self, flow_run_id: str | None = None) -> dict[str, str]:
         """Ray jobs, all or those of a flow run: submission id -> status."""
-        token = (self.home / "ray" / "token").read_text()
-        jobs = _json(f"{self.ray}/api/jobs/", None, Authorization=f"Bearer {token}")
+        jobs = _json(f"{self.ray}/api/jobs/", None, **self.credential("ray"))
         return {
             each["submission_id"]: each["status"]
             for each in jobs
