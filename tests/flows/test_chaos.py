@@ -96,7 +96,7 @@ class Walk:
             [
                 ["pair", *self.data, "--num-steps", "5", "--seed", seed, "--shard-size", "40"],
                 ["pair", *self.data, "--num-steps", "5", "--seed", seed, "--shard-size", "40", "--format", "parquet"],
-                ["train", *settings, "--method", self.random.choice(["udlm", "pairflow"])],
+                ["train", *settings, "--method", self.random.choice(["udlm", "mdlm"])],
                 ["pipeline", *settings, *_BRIEF],
                 ["retrain", *settings, "--name", "chaos", "--trials", "2", "--num-samples", "8", "--steps", "1"],
                 ["gc", "--yes"],

@@ -58,17 +58,14 @@ class Form:
 
     def fill(self, label: str, value: str) -> None:
         """Types into a field."""
-        self._within(label, "input, textarea").first.fill(value)
-
-    def choose(self, label: str, value: str) -> None:
-        """Opens a menu, and takes what it has."""
-        self._within(label, ".p-select-button__control").first.click()
-        self._page.locator(".p-select-option, .p-select-options__option").get_by_text(value, exact=True).click()
+        self._nearest(label, ".//input or .//textarea").locator("input, textarea").first.fill(value)
 
     def add(self, label: str, value: str) -> None:
         """Adds a line to a list."""
-        self._within(label, "button:has-text('Add item')").first.click()
-        self._within(label, "textarea").last.fill(value)
+        items = self._nearest(label, ".//button[contains(., 'Add item')]")
+        before = items.locator("textarea").count()
+        items.get_by_role("button", name="Add item").click()
+        items.locator("textarea").nth(before).fill(value)
 
     def submit(self) -> None:
         self._page.get_by_role("button", name="Submit").click()
@@ -80,7 +77,8 @@ class Form:
         self._page.wait_for_url("**/runs/flow-run/**")
         return self._page.url.split("/flow-run/")[1].split("?")[0]
 
-    def _within(self, label: str, what: str) -> "Locator":
+    def _nearest(self, label: str, having: str) -> "Locator":
+        """The innermost part of the form around a field's label that has something, by an XPath."""
         header = self._page.locator(f'.schema-form-property__label:text-is("{label} (Optional)")').first
         header.wait_for()
-        return header.locator("xpath=ancestor::*[contains(@class,'p-label')][last()]/..").locator(what)
+        return header.locator(f"xpath=ancestor::*[{having}][1]")

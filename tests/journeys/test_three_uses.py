@@ -39,17 +39,16 @@ def _address(person: User, deployment: str) -> str:
 
 
 def test_the_service_says_how_it_is(newcomer: User) -> None:
-    status = newcomer.run(*of_readme("status"))
-    assert status.returncode == 0, status.stdout + status.stderr
-    assert all(reason is None for reason in newcomer.work().values())
+    # Just after a start the watch may not have seen Ray's node yet, on a machine that is very busy.
+    newcomer.wait_for(lambda: newcomer.run(*of_readme("status")).returncode == 0, timeout_s=180, or_say=newcomer.work)
 
 
 class TestTrigger:
     def test_what_does_not_fit_is_refused_on_the_form(self, newcomer: User, page: "Page", pictures: Path) -> None:
         form = browser.Form(page, _address(newcomer, "pipeline"))
-        form.choose("Preset", "paper")
+        form.fill("Max Rows", "0")
         form.submit()
-        page.get_by_text("'paper' is not one of ['demo', 'laptop']").first.wait_for()
+        page.get_by_text("0 is less than the minimum of 1").first.wait_for()
         browser.photograph(page, pictures, "1-refused")
         assert newcomer.ask("flow_runs/count", {}) == 0
 
