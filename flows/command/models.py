@@ -85,7 +85,9 @@ def sample(
         Path, typer.Option("--out", "-o", help="File: .smi or .txt (SMILES lines), .png (a grid), .npy (tokens).")
     ],
     num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, help="Samples to draw.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, max=1024, help="Sampling steps.")] = 4,
+    steps: Annotated[
+        int, typer.Option(min=0, max=1024, help="Sampling steps; 0: a greedy end alone, one network call.")
+    ] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and i alone.")] = 0,
     json: opt.Json = False,
     **sampling: Any,

@@ -49,7 +49,9 @@ def contest(methods: Sequence[MethodScores]) -> str:
 
 
 def in_steps(num_steps: int) -> str:
-    """A number of sampling steps in words."""
+    """A number of sampling steps in words; without any, the greedy end is the one network call."""
+    if not num_steps:
+        return "1 call"
     return f"{num_steps:,} step{'' if num_steps == 1 else 's'}"
 
 
