@@ -11,11 +11,12 @@ from torch import nn
 
 from pairflow import processes
 from pairflow.checkpoint import load_model
+from pairflow.distillation.dcd import distill
 from pairflow.errors import SpecError
 from pairflow.objectives import LOSSES
 from pairflow.processes import AbsorbingProcess, UniformProcess
 from pairflow.sampling import SAMPLERS, network_calls, sample
-from pairflow.spec import EvaluationSpec, ModelSpec, SamplingSpec, TrainingSpec, fingerprint
+from pairflow.spec import DistillationSpec, EvaluationSpec, ModelSpec, SamplingSpec, TrainingSpec, fingerprint
 from pairflow.training import fit
 
 from .exact_denoiser import APART, LENGTH, POINTS, SHARES, VOCAB_SIZE, all_states, exact_model, likelihoods
@@ -254,7 +255,12 @@ def test_a_training_goes_on_only_from_a_network_that_predicts_alike(tmp_path):
         SpecError, match=r"predicts from all positions, .* from others; set training.objective=cross_ent"
     ):
         train(tmp_path / "next", "elbo", num_steps=2, initial=tmp_path / "base")
-    assert train(tmp_path / "same", "cross_entropy", num_steps=2, initial=tmp_path / "base").steps == 2
+    train(tmp_path / "same", "cross_entropy", num_steps=2, initial=tmp_path / "base")
+    spec = DistillationSpec(num_steps=2, batch_size=4, num_intervals=2, update_teacher_every=1)
+    rows = np.tile(ROW, (16, 1))
+    distill(spec, tmp_path / "base", rows, vocab_size=5, checkpoint_dir=tmp_path / "dcd", device="cpu", progress=False)
+    for name in ("same", "dcd"):
+        assert load_model(tmp_path / name, device="cpu").process.predicts == "all"
 
 
 def test_the_default_objective_leaves_fingerprints_as_they_were():
