@@ -53,7 +53,7 @@ class TrainingSpec(OptimizerSpec):
         # The default is not written: specs from before there were others keep their JSON and their fingerprints.
         exclude_if=lambda value: value == "elbo",
         description="Loss. elbo: the bound on the likelihood. cross_entropy: −log p(x_1 | x_t), for the fewest network "
-        "calls. mixed: the bound, and cross-entropy the more the nearer t is to 0.",
+        "calls; sample it with an argmax end. mixed: the bound, and cross-entropy the more the nearer t is to 0.",
     )
 
     @property
