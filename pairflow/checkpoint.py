@@ -238,7 +238,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
         vocab_size, length, step = (_whole(name, state[name]) for name in ("vocab_size", "length", "step"))
         distilled = state.get("distillation")
         distillation = None if distilled is None else parse(DistillationSpec, distilled)
-        process = build_process(training.process, vocab_size)
+        process = build_process(training.process, vocab_size, training.predicts)
         make = functools.partial(
             build,
             model_spec,

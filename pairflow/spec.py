@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pairflow.names import NameOf
-from pairflow.spec_base import Seed, Spec, canonical_json, fingerprint, parse
+from pairflow.spec_base import Seed, Spec, canonical_json, fingerprint, in_full, parse
 from pairflow.spec_learning import (
     DistillationSpec,
     EvaluationSpec,
+    FinalStep,
     ImageFeatures,
+    ObjectiveName,
     OptimizerSpec,
     RediSpec,
     SamplingSpec,
@@ -214,8 +216,10 @@ __all__ = [
     "DistillationSpec",
     "EngineName",
     "EvaluationSpec",
+    "FinalStep",
     "ImageFeatures",
     "ModelSpec",
+    "ObjectiveName",
     "OptimizerSpec",
     "PairsFormat",
     "PresetName",
@@ -226,5 +230,6 @@ __all__ = [
     "TrainingSpec",
     "canonical_json",
     "fingerprint",
+    "in_full",
     "parse",
 ]

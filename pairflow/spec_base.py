@@ -67,6 +67,16 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+def in_full(spec: Spec) -> dict[str, Any]:
+    """A spec as JSON values, for people: with the defaults that its JSON leaves out for its fingerprint's sake."""
+    dumped = spec.model_dump(mode="json")
+    return {
+        name: in_full(value) if isinstance(value, Spec) else dumped.get(name, value)
+        for name, value in spec
+        if name in dumped or value is not None
+    }
+
+
 def fingerprint(spec: Spec, **inputs: str) -> str:
     """SHA-256 (64 hex digits) of a spec and of what it was applied to.
 

@@ -85,7 +85,7 @@ def fit(
     cadence.check()
     check_data(training_spec, target, source, validation, vocab_size, paired=training_spec.coupling == "paired")
     place = resolve_device(device)
-    process = processes.build(training_spec.process, vocab_size)
+    process = processes.build(training_spec.process, vocab_size, training_spec.predicts)
     first = None if initial is None else _load_initial(initial, model_spec, process, target.shape[1], image_shape)
     identity = {
         "model": model_spec.model_dump(mode="json"),
@@ -111,7 +111,7 @@ def fit(
         if first is not None:
             learner.take_weights(first.model)
         batches = Batches(target, source, batch_size=training_spec.batch_size, seed=training_spec.seed, device=place)
-        objective = Denoising(batches, process, training_spec.time_epsilon)
+        objective = Denoising(batches, process, training_spec.time_epsilon, training_spec.objective)
         learner.resume(Path(checkpoint_dir), objective)
         return run(
             learner,
@@ -132,7 +132,7 @@ def _load_initial(
     length: int,
     image_shape: models.ImageShape | None,
 ) -> LoadedModel:
-    """The model whose weights a training starts from; it must be of the same sizes and process.
+    """The model whose weights a training starts from; it must be of the same sizes, process and kind of prediction.
 
     Raises:
         SpecError: it is of others.
@@ -147,6 +147,12 @@ def _load_initial(
         ("image_shape", first.image_shape, image_shape),
         ("model", first.model_spec.model_copy(update=free), model_spec),
     )
+    if first.process.predicts != process.predicts:
+        raise SpecError(
+            f"initial: the model at {first.path} was trained with objective '{first.training.objective}', whose "
+            f"network predicts from {first.process.predicts} positions, this training's from {process.predicts}; set "
+            f"training.objective={first.training.objective}"
+        )
     for name, got, expected in pairs:
         if got != expected:
             raise SpecError(f"initial: the model at {first.path} has {name} {got!r}, this training has {expected!r}")

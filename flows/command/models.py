@@ -18,6 +18,7 @@ from flows.parameters import (
 )
 from flows.recipes.methods import METHODS
 from flows.results import ComparisonResult, EvaluateResult, RetrainResult, TrainResult
+from pairflow.errors import SpecError
 from pairflow.spec import SamplingSpec, parse
 
 
@@ -85,7 +86,9 @@ def sample(
         Path, typer.Option("--out", "-o", help="File: .smi or .txt (SMILES lines), .png (a grid), .npy (tokens).")
     ],
     num_samples: Annotated[int, typer.Option("--num-samples", "-n", min=1, help="Samples to draw.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, max=1024, help="Sampling steps.")] = 4,
+    steps: Annotated[
+        int, typer.Option(min=0, max=1024, help="Sampling steps; 0: a greedy end alone, one network call.")
+    ] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and i alone.")] = 0,
     json: opt.Json = False,
     **sampling: Any,
@@ -93,9 +96,12 @@ def sample(
     """Draw samples from a trained model into a file; needs no server."""
     from flows.command import sample as drawing
 
-    done = drawing.sample_to_file(
-        model, out, parse(SamplingSpec, sampling), num_samples=num_samples, num_steps=steps, seed=seed
-    )
+    spec = parse(SamplingSpec, sampling)
+    if not steps and spec.final_step != "greedy":
+        raise SpecError(
+            f"--steps 0 is a greedy end alone, got --final-step {spec.final_step}; use greedy, or 1 step or more"
+        )
+    done = drawing.sample_to_file(model, out, spec, num_samples=num_samples, num_steps=steps, seed=seed)
     if json:
         print(done.model_dump_json())
     else:

@@ -13,7 +13,7 @@ from flows.parameters import StudyParameters
 from flows.recipes.changes import settable
 from pairflow.errors import SpecError
 from pairflow.presets import PRESETS, preset
-from pairflow.spec import DatasetName, PresetName
+from pairflow.spec import DatasetName, PresetName, in_full
 
 _WHAT = {
     "demo": "minutes on two cores: small networks, few steps",
@@ -51,7 +51,7 @@ def presets(
 
 
 def _show_settings(name: PresetName, dataset: DatasetName, *, as_json: bool) -> None:
-    document = preset(name, dataset).model_dump(mode="json")
+    document = in_full(preset(name, dataset))
     if as_json:
         print(json_module.dumps({"preset": name, "dataset": dataset, "settings": document}))
         return

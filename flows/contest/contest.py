@@ -8,6 +8,7 @@ from flows.lineage.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, Ver
 from flows.parameters import RetrainParameters
 from flows.recipes.methods import DEFAULT_PAIRS, METHODS, coupling_of, pair_groups
 from flows.results import PairResult, Survey
+from pairflow import metrics
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
 from pairflow.spec import OWN_DATA, fingerprint
@@ -68,6 +69,7 @@ class Contest:
             data=self.survey.dataset_digest,
             recipe=self.recipe,
             champion="" if self.champion is None else str(self.champion.number),
+            metrics=metrics.VERSION,  # by another headline it may be judged otherwise
             rule=f"{rule.margin!r}, {rule.confidence!r}",
         )
 

@@ -69,7 +69,8 @@ def version_tags(headline_name: str, metrics: Mapping[str, float]) -> dict[str, 
 
 def in_words(headline_name: str, metrics: Mapping[str, float]) -> str:
     """The headline's scores as a line of a version's page, or nothing where there are none."""
-    found = [f"{name.rpartition('_')[2]}: {value:.4g}" for name, value in _of(headline_name, metrics)]
+    by_steps = [(name.rpartition("_")[2], value) for name, value in _of(headline_name, metrics)]
+    found = [f"{steps if steps != '0' else 'none (1 call)'}: {value:.4g}" for steps, value in by_steps]
     return f"{headline_name} by number of sampling steps: {', '.join(found)}" if found else ""
 
 

@@ -162,10 +162,17 @@ def _at_a_glance(result: EvaluateResult, page: Page) -> list[tuple[str, str]]:
         "Data": f"{page.dataset}, {page.data['training part']}" if "training part" in page.data else page.dataset,
         "Settings": f"preset {page.preset}" if page.preset else "",
         "Model size": " and ".join(sorted(sizes)),
-        "Sampled": f"{sampled}, in {', '.join(map(str, steps))} step{'' if steps == [1] else 's'}".removeprefix(", "),
+        "Sampled": f"{sampled}, in {_in_list(steps)}".removeprefix(", "),
         "Time to make": ", ".join(spent),
     }
     return [(name, text) for name, text in facts.items() if text]
+
+
+def _in_list(steps: Sequence[int]) -> str:
+    """Such as "1 call and 1, 2, 4 steps"."""
+    some = [each for each in steps if each]
+    listed = f"{', '.join(map(str, some))} step{'' if some == [1] else 's'}" if some else ""
+    return " and ".join(filter(None, [in_steps(0) if 0 in steps else "", listed]))
 
 
 def _costs(result: EvaluateResult) -> list[tuple[str, str, str, str, str]]:

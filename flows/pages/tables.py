@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.pages.verdict import in_steps
+from flows.pages.verdict import TRAINING_MATCH_RATE, in_steps
 from flows.results import NUM_SAMPLES, EvaluateResult, MethodScores, Score
 from pairflow.metrics.labels import Label, in_order, label
 
@@ -11,6 +11,8 @@ ABSENT = "–"
 """In the place of a score that could not be had, such as a distance where no molecule is valid."""
 NETWORK_CALLS = "network calls"
 """The first column after the scores: in the order of the steps."""
+COPIES = "copies (%)"
+"""Samples that are training rows: in the order of the steps."""
 
 
 def comparison_rows(result: EvaluateResult) -> list[dict[str, object]]:
@@ -25,6 +27,7 @@ def comparison_rows(result: EvaluateResult) -> list[dict[str, object]]:
                 "method": method.label,
                 **by_steps,
                 NETWORK_CALLS: _calls(method),
+                COPIES: _copies(method),
                 "pairing (s)": "" if cost is None else shown(cost.pairing),
                 "training (s)": "" if cost is None else shown(cost.training),
                 "refinement (s)": "" if cost is None else shown(cost.refinement),
@@ -97,3 +100,9 @@ def shown(score: Score | None) -> str:
 def _calls(method: MethodScores) -> str:
     """Network calls a sample, in the order of the steps."""
     return ", ".join(f"{step.num_network_calls:.3g}" for step in method.steps)
+
+
+def _copies(method: MethodScores) -> str:
+    """Samples that are training rows, in per cent, in the order of the steps."""
+    found = [step.scores.get(TRAINING_MATCH_RATE) for step in method.steps]
+    return ", ".join(ABSENT if each is None else f"{100 * each.mean:.2g}" for each in found)

@@ -71,7 +71,11 @@ def scores(result: EvaluateResult) -> None:
     first_cost = columns.index(NETWORK_CALLS)
     # Two tables: a terminal is not wide enough for one.
     _table(title, rows, columns[:first_cost])
-    _table("What each took: calls by steps, wall seconds", rows, ["method", *columns[first_cost:]])
+    _table(
+        "What each took: calls and copies of training rows by steps, wall seconds",
+        rows,
+        ["method", *columns[first_cost:]],
+    )
     for name, value in first.facts.items():
         print(f"{name.replace('_', ' ')}: {value:.4g}")
     print(f"{verdict(result)}.")

@@ -6,13 +6,36 @@ from flows.results import EvaluateResult, MethodScores, Score
 
 _LEVEL = 0.05
 """Two scores are level if they differ by less than this share of the larger, or than their deviations together."""
+TRAINING_MATCH_RATE = "training_match_rate"
+_COPIES = 0.01
+"""A model copies if its rate is above twice the held-out rows', and by this much: with 1,024 samples, not by chance."""
 
 
 def verdict(result: EvaluateResult) -> str:
     """Such as "At 1 step PairFlow 2.43 against UDLM 6.45; level from 8 steps"; without a full stop.
 
-    The best comes first. What follows is how it stands at the most steps, and from which number of steps on.
+    The best comes first. What follows is how it stands at the most steps, and from which number of steps on; and, where
+    the best copies training rows, how much.
     """
+    return _standing(result) + _copying(result)
+
+
+def _copying(result: EvaluateResult) -> str:
+    """A clause about the best at the fewest steps, if it copies more than rows do that were drawn as the data was."""
+    methods = result.methods
+    if not (ranked := _ranked(methods, 0)):
+        return ""
+    best = next(each for each in methods if each.label == ranked[0][0])
+    rate, held_out = best.steps[0].scores.get(TRAINING_MATCH_RATE), best.facts.get(f"held_out_{TRAINING_MATCH_RATE}")
+    if rate is None or held_out is None or rate.mean <= max(2 * held_out, held_out + _COPIES):
+        return ""
+    return (
+        f"; of {best.label}'s samples there {100 * rate.mean:.2g} % copy training rows, of held-out rows "
+        f"{100 * held_out:.2g} %"
+    )
+
+
+def _standing(result: EvaluateResult) -> str:
     steps = [each.num_steps for each in result.methods[0].steps]
     ranked = [_ranked(result.methods, place) for place in range(len(steps))]
     first = ranked[0]
@@ -49,7 +72,9 @@ def contest(methods: Sequence[MethodScores]) -> str:
 
 
 def in_steps(num_steps: int) -> str:
-    """A number of sampling steps in words."""
+    """A number of sampling steps in words; without any, the greedy end is the one network call."""
+    if not num_steps:
+        return "1 call"
     return f"{num_steps:,} step{'' if num_steps == 1 else 's'}"
 
 

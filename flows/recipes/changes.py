@@ -11,12 +11,12 @@ from pydantic import Field, create_model, model_validator
 
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
-from pairflow.spec import DatasetSpec, OptimizerSpec, PresetName, Spec, parse
+from pairflow.spec import DatasetSpec, OptimizerSpec, PresetName, Spec, in_full, parse
 
 S = TypeVar("S", bound=Spec)
 # What the method decides, by group, so that no setting beside it can say something else.
 _LEARNING, _WALK = ("process", "coupling"), ("kind", "num_steps", "temperature", "epsilon", "support_size")
-_OF_THE_METHOD = {"training": _LEARNING, "redi_training": _LEARNING, "assignment": _WALK}
+_OF_THE_METHOD = {"training": _LEARNING, "redi_training": (*_LEARNING, "objective"), "assignment": _WALK}
 
 
 class Changes(Spec):
@@ -103,7 +103,7 @@ def _check_warm_up(group: str, before: Spec, after: Spec, changes: Changes) -> N
 def decided(parameters: OfPreset) -> list[tuple[str, Any, str]]:
     """Every setting that a flow was to choose, its value, and whose it is: "you" or "preset"; yours come first."""
     rows: list[tuple[str, Any, str]] = []
-    resolved = resolve(parameters).model_dump(mode="json")
+    resolved = in_full(resolve(parameters))
     for name in settable(type(cast("Spec", parameters))):
         group, *path = name.split(".")
         if group == "dataset":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pairflow.presets import Preset
-from pairflow.spec import OptimizerSpec, RediSpec, Spec
+from pairflow.spec import OptimizerSpec, RediSpec, Spec, TrainingSpec
 
 if TYPE_CHECKING:
     from pairflow.checkpoint import LoadedModel
@@ -33,7 +33,7 @@ class Refinement(ABC):
 
     def specs(self, preset: Preset) -> dict[str, Spec]:
         """All that decides about a model, by group: for its lineage, and for the fingerprint of a recipe."""
-        return {name: getattr(preset, name) for name in self.settings}
+        return {name: getattr(preset, name) for name in self.settings} | {self.settings[-1]: self.training(preset)}
 
     def training(self, preset: Preset) -> OptimizerSpec:
         """What the model is trained by."""
@@ -83,13 +83,17 @@ class Redi(Refinement):
     label = "ReDi"
     settings = ("redi", "redi_training")
 
+    def training(self, preset: Preset) -> TrainingSpec:
+        """By the objective of the model that it goes on from: another one's network means something else."""
+        return preset.redi_training.model_copy(update={"objective": preset.training.objective})
+
     def own_pairs(self, preset: Preset) -> RediSpec | None:
         return preset.redi
 
     def fit(self, preset: Preset, loaded: "LoadedModel", checkpoint: Path) -> "Callable[..., FitResult]":
         from pairflow.training import fit
 
-        return functools.partial(fit, loaded.model_spec, preset.redi_training, initial=checkpoint)
+        return functools.partial(fit, loaded.model_spec, self.training(preset), initial=checkpoint)
 
 
 DCD, REDI = Dcd(), Redi()

@@ -12,6 +12,7 @@ from pairflow.devices import resolve_device
 from pairflow.metrics import inception
 from pairflow.metrics.frechet import Gaussian, frechet_distance
 from pairflow.metrics.images import check_images, to_images
+from pairflow.metrics.memory import Memory
 from pairflow.progress import Progress, bar
 
 REFERENCE_SIZE = 50_000
@@ -59,11 +60,13 @@ class InceptionEvaluator:
         facts = {"train_inception_score": inception_score(chances)}
         if len(test) > 1:
             facts |= {f"held_out_{name}": value for name, value in self._scores(test).items()}
-        self.facts: Mapping[str, float] = facts
+        self._memory = Memory(dataset)
+        self.facts: Mapping[str, float] = facts | dict(self._memory.facts)
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
-        """{'fid': squared distance, 'inception_score': 1 to 1,008} of samples [N, D]."""
-        return self._scores(metrics.check_samples(samples, self._dataset))
+        """{'fid': squared distance, 'inception_score': 1 to 1,008}, and what `Memory` says, of samples [N, D]."""
+        tokens = metrics.check_samples(samples, self._dataset)
+        return self._scores(tokens) | self._memory.measure(tokens)
 
     def _scores(self, tokens: np.ndarray) -> dict[str, float]:
         features, chances = self._outputs(tokens)

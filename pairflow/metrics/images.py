@@ -18,6 +18,7 @@ from pairflow.devices import resolve_device
 from pairflow.errors import DatasetError
 from pairflow.metrics import inception
 from pairflow.metrics.frechet import Gaussian, frechet_distance
+from pairflow.metrics.memory import Memory
 from pairflow.progress import Progress, bar
 
 _NUM_FEATURES = 32
@@ -85,7 +86,7 @@ class RandomFeatures(nn.Module):
 
 
 class ImageEvaluator:
-    """Fréchet distance to the training part: `frechet_classifier_features` or `frechet_random_features`.
+    """Fréchet distance to the training part: `frechet_classifier_features` or `frechet_random_features`; and `Memory`.
 
     The reference is the training part, as is usual for FID. Features are measured in the training part's standard
     deviations, so the figure does not depend on the scale that a network happens to give them: a shift of all F
@@ -115,13 +116,14 @@ class ImageEvaluator:
         self._reference = Gaussian.of(features / self._scale)
         if len(test) > 1:
             facts["held_out_" + name] = self._distance(test.tokens)
-        self.facts: Mapping[str, float] = facts
+        self._memory = Memory(dataset)
+        self.facts: Mapping[str, float] = facts | dict(self._memory.facts)
         self.notes: tuple[str, ...] = (f"FID and Inception Score: not measured; for them {inception.where_from()}",)
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
-        """{headline's name: squared Fréchet distance} of samples [N, D]."""
+        """{headline's name: squared Fréchet distance}, and what `Memory` says, of samples [N, D]."""
         tokens = metrics.check_samples(samples, self._dataset)
-        return {self.headline.name: self._distance(tokens)}
+        return {self.headline.name: self._distance(tokens)} | self._memory.measure(tokens)
 
     def _distance(self, tokens: np.ndarray) -> float:
         return frechet_distance(Gaussian.of(self._features(tokens) / self._scale), self._reference)

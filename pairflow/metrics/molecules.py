@@ -9,8 +9,10 @@ from rdkit import Chem, rdBase
 from pairflow import metrics
 from pairflow.datasets.base import TokenDataset
 from pairflow.devices import resolve_device
+from pairflow.errors import DatasetError
 from pairflow.metrics import chemnet
 from pairflow.metrics.frechet import Gaussian, frechet_distance
+from pairflow.metrics.memory import Memory
 from pairflow.metrics.properties import internal_diversity, properties, property_distances
 from pairflow.progress import Progress, bar
 
@@ -112,6 +114,44 @@ def measure(smiles: Iterable[str], training_smiles: Iterable[str] | TrainingMole
     return ParsedMolecules(smiles).count(known)
 
 
+class AuthorsProtocol:
+    """Counts as the authors' code makes them (docs/method.md §6), which asks less of a sample than ours.
+
+    A row is cut at the first <eos>, and then every <bos>, <eos> and <pad> dropped; one without <eos> is taken whole,
+    and none needs a <bos>. Distinct and novel are raw strings; novel is what is not in the whole published set,
+    held-out rows included, as far as the dataset at hand has it.
+
+    Metrics:
+        num_valid_authors: strings that are not empty and that RDKit parses.
+        num_unique_authors: distinct strings among those.
+        num_novel_authors: of the distinct, those that no row of the data is decoded to.
+    """
+
+    def __init__(self, dataset: TokenDataset) -> None:
+        if dataset.vocab is None:
+            raise DatasetError(f"'{dataset.name}' has no vocabulary, so its rows are no strings")
+        self._vocab = dataset.vocab
+        self._published = frozenset(self.decode(dataset.tokens))
+
+    def decode(self, tokens: np.ndarray) -> list[str]:
+        """Rows [B, D] as strings."""
+        vocab = self._vocab
+        eos = vocab.index(vocab.eos)
+        specials = {vocab.index(special) for special in (vocab.bos, vocab.eos, vocab.pad)}
+        texts = ["" if token in specials else text for token, text in enumerate(vocab.tokens)]
+        return [
+            "".join(texts[token] for token in (row[: row.index(eos)] if eos in row else row)) for row in tokens.tolist()
+        ]
+
+    def measure(self, tokens: np.ndarray) -> dict[str, float]:
+        """Metrics of samples [N, D]; see the class."""
+        with rdBase.BlockLogs():
+            valid = [text for text in self.decode(tokens) if parse(text) is not None]
+        distinct = set(valid)
+        counts = {"valid": len(valid), "unique": len(distinct), "novel": len(distinct - self._published)}
+        return {f"num_{name}_authors": float(count) for name, count in counts.items()}
+
+
 class MoleculeEvaluator:
     """Decodes samples, counts the valid, unique and novel among them, and compares the valid ones with the data.
 
@@ -119,6 +159,7 @@ class MoleculeEvaluator:
         qed_wasserstein, log_p_wasserstein, molecular_weight_wasserstein, ring_count_wasserstein: distance of the
             property's distribution to that of the training part; see `property_distances`.
         internal_diversity: of the distinct molecules; see that function.
+        those of `Memory`, and of `AuthorsProtocol`.
         frechet_chemnet_distance: to the training part, where the package `fcd` is installed. It falls with the number
             of molecules, so it compares only at like numbers; the literature takes 10,000.
 
@@ -128,7 +169,8 @@ class MoleculeEvaluator:
     (and more for few held-out rows).
     """
 
-    headline = metrics.Headline("num_valid", "valid molecules", higher_is_better=True)
+    # Not the valid: one string drawn a thousand times is a thousand of those.
+    headline = metrics.Headline("num_unique", "distinct valid molecules", higher_is_better=True)
 
     def __init__(self, dataset: TokenDataset, *, device: str = "auto", progress: Progress = True) -> None:
         self._dataset = dataset
@@ -144,6 +186,8 @@ class MoleculeEvaluator:
             "reference_molecules": float(len(reference.smiles)),
             **{f"held_out_{name}": value for name, value in self._compare(held_out).items()},
         }
+        self._memory, self._authors = Memory(dataset), AuthorsProtocol(dataset)
+        facts |= self._memory.facts
         self._chemnet = None if chemnet.version() is None else chemnet.ChemNet(resolve_device(device))
         self._chemnet_reference: Gaussian | None = None
         if self._chemnet is not None:
@@ -162,7 +206,8 @@ class MoleculeEvaluator:
         parsed = ParsedMolecules(self._dataset.decode(tokens))
         counts = {name: float(count) for name, count in asdict(parsed.count(self._known)).items()}
         distance = self._chemnet_distance(parsed)
-        return counts | self._compare(parsed) | ({} if distance is None else {"frechet_chemnet_distance": distance})
+        scores = counts | self._compare(parsed) | self._memory.measure(tokens) | self._authors.measure(tokens)
+        return scores | ({} if distance is None else {"frechet_chemnet_distance": distance})
 
     def _compare(self, parsed: ParsedMolecules) -> dict[str, float]:
         """The metrics that RDKit's properties give, those that can be had."""

@@ -6,10 +6,11 @@ import numpy as np
 
 from pairflow import metrics
 from pairflow.datasets.base import TokenDataset
+from pairflow.metrics.memory import Memory
 
 
 class TokenEvaluator:
-    """Compares samples with held-out rows by their marginals, and with training rows for exact copies.
+    """Compares samples with held-out rows by their marginals, and with training rows by `Memory`.
 
     Metrics:
         marginal_total_variation: ½ Σ_a |p̂(a) − q̂(a)| between the samples' and the held-out rows' marginal of a
@@ -17,11 +18,10 @@ class TokenEvaluator:
             positions.
         neighbour_total_variation: the same for the pairs (x^i, x^{i+1}), which sees the nearest dependence;
             with few rows and a large K it is dominated by sampling noise, see `facts`. Absent for D = 1.
-        training_match_rate: fraction of samples that equal a training row.
-        unique_rate: number of distinct samples divided by N.
+        those of `Memory`.
 
     `facts` has both distances between the training part and the held-out part: what perfect samples would
-    get.
+    get, and what `Memory` says of held-out rows.
     """
 
     headline = metrics.Headline("marginal_total_variation", "marginal total variation", higher_is_better=False)
@@ -31,18 +31,14 @@ class TokenEvaluator:
         self._dataset = dataset
         self._held_out = dataset.part("test").tokens
         train = dataset.part("train").tokens
-        self._training_rows = {row.tobytes() for row in train}
-        self.facts: Mapping[str, float] = {f"train_{name}": value for name, value in self._distances(train).items()}
+        self._memory = Memory(dataset)
+        distances = {f"train_{name}": value for name, value in self._distances(train).items()}
+        self.facts: Mapping[str, float] = distances | dict(self._memory.facts)
 
     def measure(self, samples: np.ndarray) -> dict[str, float]:
         """Metrics of samples [N, D]; see the class."""
         tokens = metrics.check_samples(samples, self._dataset).astype(self._held_out.dtype)
-        rows = [row.tobytes() for row in tokens]
-        return {
-            **self._distances(tokens),
-            "training_match_rate": sum(row in self._training_rows for row in rows) / len(rows),
-            "unique_rate": len(set(rows)) / len(rows),
-        }
+        return self._distances(tokens) | self._memory.measure(tokens)
 
     def _distances(self, tokens: np.ndarray) -> dict[str, float]:
         held_out = self._held_out

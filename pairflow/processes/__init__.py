@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 from pairflow.errors import SpecError
 from pairflow.processes.absorbing import AbsorbingProcess
-from pairflow.processes.base import Process
+from pairflow.processes.base import Prediction, Process
 from pairflow.processes.uniform import UniformProcess
 
-PROCESSES: dict[str, Callable[[int], Process]] = {"absorbing": AbsorbingProcess, "uniform": UniformProcess}
+PROCESSES: dict[str, Callable[[int, Prediction], Process]] = {"absorbing": AbsorbingProcess, "uniform": UniformProcess}
 
 
-def build(name: str, vocab_size: int) -> Process:
-    """The process called `name` over `vocab_size` tokens.
+def build(name: str, vocab_size: int, predicts: Prediction = "others") -> Process:
+    """The process called `name` over `vocab_size` tokens, for networks that predict from what `predicts` says.
 
     Raises:
         SpecError: no process has that name.
     """
     if name not in PROCESSES:
         raise SpecError(f"process: got {name!r}, expected one of {', '.join(sorted(PROCESSES))}")
-    return PROCESSES[name](vocab_size)
+    return PROCESSES[name](vocab_size, predicts)
 
 
-__all__ = ["PROCESSES", "AbsorbingProcess", "Process", "UniformProcess", "build"]
+__all__ = ["PROCESSES", "AbsorbingProcess", "Prediction", "Process", "UniformProcess", "build"]

@@ -8,7 +8,7 @@ tokens say about the masked ones does not depend on t, so neither does the netwo
 import numpy as np
 import torch
 
-from pairflow.processes.base import Process
+from pairflow.processes.base import Prediction, Process
 from pairflow.schedule import d_kappa, kappa
 
 
@@ -18,8 +18,8 @@ class AbsorbingProcess(Process):
     name = "absorbing"
     time_free = True
 
-    def __init__(self, vocab_size: int) -> None:
-        super().__init__(vocab_size)
+    def __init__(self, vocab_size: int, predicts: Prediction = "others") -> None:
+        super().__init__(vocab_size, predicts)
         self.mask = vocab_size
         self.num_states = vocab_size + 1
 
@@ -46,14 +46,24 @@ class AbsorbingProcess(Process):
             Nats per token, float32 [B, D].
         """
         rate = d_kappa(t.float()) / (1 - kappa(t.float()))
+        return rate[:, None] * self.cross_entropy(logits, x_t, target, t)
+
+    def cross_entropy(
+        self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """−log pθ(x_1 | x_t) at masks, and 0 at x_1's own tokens, which are certain: float32 [B, D]."""
         surprise = -logits.float().log_softmax(dim=-1).gather(-1, target[..., None]).squeeze(-1)
-        return torch.where(x_t == self.mask, rate[:, None] * surprise, 0.0)
+        return torch.where(x_t == self.mask, surprise, 0.0)
 
     def denoiser(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """pθ where x_t is masked, and x_t itself where it is not: [B, D, K + 1], the mask having probability 0."""
         masked = (x_t == self.mask)[..., None]
         filled = torch.cat([probs * masked, torch.zeros_like(probs[..., :1])], dim=-1)
         return filled.scatter_add_(-1, x_t[..., None], (~masked).to(probs.dtype))
+
+    def others(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """`probs` themselves: a mask is no evidence of what it hides."""
+        return probs
 
     def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Ancestral reverse step from t to s > t (MDLM Eq. 7): a mask is lifted with probability (κ_s−κ_t)/(1−κ_t).

@@ -1,12 +1,16 @@
 """What training and sampling ask of a noise process, and the reverse steps that all processes share."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import numpy as np
 import torch
 
 from pairflow.errors import SpecError
 from pairflow.schedule import kappa
+
+Prediction = Literal["others", "all"]
+"""From which positions of x_t a network predicts a token of x_1: the *other* ones, or all of them."""
 
 
 class Process(ABC):
@@ -18,16 +22,20 @@ class Process(ABC):
         num_states: the tokens that x_t can hold, which a network reads: K, or K + 1 with a mask.
         time_free: whether the best prediction depends on x_t alone. The network is then always asked at the same
             time, and its answer holds until a token changes.
+        predicts: what the networks were trained for whose probabilities it is given. "others" is π of Eq. (3.4), which
+            the bound teaches; "all" is p_{1|t} itself, which cross-entropy teaches. Every method takes either, as
+            `denoiser` and `others` turn each into the other.
     """
 
     name: str
     num_states: int
     time_free: bool
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, predicts: Prediction = "others") -> None:
         if vocab_size < 2:
             raise SpecError(f"vocab_size: got {vocab_size}, expected at least 2 tokens")
         self.vocab_size = vocab_size
+        self.predicts = predicts
 
     @abstractmethod
     def draw_source(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
@@ -42,8 +50,18 @@ class Process(ABC):
         """The continuous-time negative ELBO's integrand at `t`, in nats per token: float32 [B, D]."""
 
     @abstractmethod
+    def cross_entropy(
+        self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """−log p_{1|t}(x_1 | x_t), Eq. (3.7), in nats per token: float32 [B, D]."""
+
+    @abstractmethod
     def denoiser(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """p_{1|t}(x_1 | x_t) over all states, which a network's `probs` [B, D, K] stand for: [B, D, num_states]."""
+
+    @abstractmethod
+    def others(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """π of Eq. (3.4), a token's law given the other positions, which `probs` stand for: [B, D, K]."""
 
     @abstractmethod
     def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:

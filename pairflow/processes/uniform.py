@@ -6,7 +6,7 @@ Written with t = 0 at the source and t = 1 at the data: κ_t here is α of the p
 import numpy as np
 import torch
 
-from pairflow.processes.base import Process
+from pairflow.processes.base import Prediction, Process
 from pairflow.rng import uniform_tokens
 from pairflow.schedule import d_kappa, kappa
 
@@ -17,8 +17,8 @@ class UniformProcess(Process):
     name = "uniform"
     time_free = False
 
-    def __init__(self, vocab_size: int) -> None:
-        super().__init__(vocab_size)
+    def __init__(self, vocab_size: int, predicts: Prediction = "others") -> None:
+        super().__init__(vocab_size, predicts)
         self.num_states = vocab_size
 
     def draw_source(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
@@ -50,10 +50,11 @@ class UniformProcess(Process):
 
         The expectation of this loss is smallest where pθ^i is the posterior of x_1^i given the *other* positions of
         x_t, Eq. (3.4): the loss and `posterior` bring in the evidence of x_t^i themselves. With that prediction the
-        loss integrates to the entropy of the data, and ancestral sampling is exact in the limit of many steps.
+        loss integrates to the entropy of the data, and ancestral sampling is exact in the limit of many steps. Of a
+        network that predicts "all" it is the loss of the pθ that its prediction implies, Eq. (3.8).
 
         Args:
-            logits: of pθ(x_1 | x_t), any float dtype, [B, D, K].
+            logits: of the network's prediction, any float dtype, [B, D, K].
             x_t: the noisy tokens z, int64 [B, D].
             target: x_1, int64 [B, D].
             t: times strictly between 0 and 1, float [B].
@@ -61,6 +62,8 @@ class UniformProcess(Process):
         Returns:
             Nats per token, float32 [B, D]: not negative up to rounding, zero iff pθ is onehot(x_1).
         """
+        if self.predicts == "all":
+            logits = self._weighed(logits, x_t, t, -1)
         kappa_t = kappa(t.float())[:, None]
         rate = d_kappa(t.float())[:, None] / (self.vocab_size * kappa_t)
         total = self.vocab_size / (1 - kappa_t)  # Σ_j x̄_j / (1−κ) = K + c
@@ -77,6 +80,23 @@ class UniformProcess(Process):
         kept = (total * (gap.expm1() - gap) - rest) / (1 + odds) + gap
         return rate * torch.where(x_t == target, kept, moved)
 
+    def cross_entropy(
+        self, logits: torch.Tensor, x_t: torch.Tensor, target: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """−log p_{1|t}(x_1 | x_t), Eq. (3.7), per token: float32 [B, D], for times below 1.
+
+        It is smallest where p_{1|t} is the posterior given all of x_t, whose π is where `loss` is smallest.
+        """
+        if self.predicts == "others":
+            logits = self._weighed(logits, x_t, t, 1)
+        return -logits.float().log_softmax(dim=-1).gather(-1, target[..., None]).squeeze(-1)
+
+    def _weighed(self, logits: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, sign: int) -> torch.Tensor:
+        """Logits with the own token's evidence brought in (sign 1) or taken out (−1), as in Eq. (3.5) and (3.8)."""
+        kappa_t = kappa(t.float())
+        evidence = sign * (self.vocab_size * kappa_t / (1 - kappa_t)).log1p()
+        return logits.float().scatter_add(-1, x_t[..., None], evidence[:, None, None].expand(*x_t.shape, 1))
+
     def posterior(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Ancestral reverse step from t to s > t, Eq. (4.1): the exact posterior with pθ in place of onehot(x_1).
 
@@ -84,7 +104,7 @@ class UniformProcess(Process):
         chance that noise leaves a token alone from s down to t (UDLM Eq. 16; D3PM, arXiv 2107.03006, Eq. 3).
 
         Args:
-            probs: pθ(x_1 | x_t), float64 for exact draws, [B, D, K], summing to one over K.
+            probs: the network's, float64 for exact draws, [B, D, K], summing to one over K.
             x_t: int64 [B, D].
             t: times in [0, 1), [B].
             s: times in (t, 1], [B].
@@ -93,6 +113,7 @@ class UniformProcess(Process):
             Probabilities of x_s, [B, D, K] in the dtype of `probs`, summing to one over K.
         """
         K = self.vocab_size
+        probs = self.others(probs, x_t, t)
         kappa_t = kappa(t.to(probs.dtype))[:, None, None]
         kappa_s = kappa(s.to(probs.dtype))[:, None, None]
         stay = kappa_t / kappa_s
@@ -105,10 +126,10 @@ class UniformProcess(Process):
     def denoiser(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """p_{1|t} of docs/method.md §2 from a network's prediction, by bringing in the evidence of the own token.
 
-        A trained pθ^i is the posterior given the other positions (see `loss`). By Bayes' rule p_{1|t}(a | x_t) is
-        proportional to pθ^i(a)·q(x_t^i | x_1^i = a), and the likelihoods of the own token and of any other one have the
-        odds γ_t: p_{1|t}(a) = pθ(a)·γ^{1[a = x_t]} / (1 + (γ−1)·pθ(x_t)), Eq. (3.5). Of a network that was
-        trained on pairs this is p_{1|t} of the pairs.
+        A network that predicts "all" says p_{1|t} itself. Else pθ^i is the posterior given the others (see `loss`). By
+        Bayes' rule p_{1|t}(a | x_t) is proportional to pθ^i(a)·q(x_t^i | x_1^i = a), and the likelihoods of the own
+        token and of any other one have the odds γ_t: p_{1|t}(a) = pθ(a)·γ^{1[a = x_t]} / (1 + (γ−1)·pθ(x_t)), Eq.
+        (3.5). Of a network that was trained on pairs this is p_{1|t} of the pairs.
 
         Args:
             probs: pθ(x_1 | x_t), [B, D, K], summing to one over K.
@@ -118,10 +139,34 @@ class UniformProcess(Process):
         Returns:
             [B, D, K] in the dtype of `probs`, summing to one over K.
         """
+        if self.predicts == "all":
+            return probs
         kappa_t = kappa(t.to(probs.dtype))[:, None, None]
         odds = self.vocab_size * kappa_t / (1 - kappa_t)  # γ − 1
         here = probs.gather(-1, x_t[..., None])
         return probs.scatter_add(-1, x_t[..., None], odds * here) / (1 + odds * here)
+
+    def others(self, probs: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """π of Eq. (3.4) from a network's prediction, the inverse of `denoiser`: the own token's evidence is taken out.
+
+        π(a) = p(a)·γ_t^{1[a ≠ x_t]} / (p(x_t) + γ_t·(1 − p(x_t))) with p = p_{1|t}, Eq. (3.8). A network that predicts
+        "others" says π itself.
+
+        Args:
+            probs: float64, where t is near 1 and p(x_t) with it; [B, D, K], summing to one over K.
+            x_t: int64 [B, D].
+            t: times in [0, 1), [B].
+
+        Returns:
+            [B, D, K] in the dtype of `probs`, summing to one over K.
+        """
+        if self.predicts == "others":
+            return probs
+        kappa_t = kappa(t.to(probs.dtype))[:, None, None]
+        gamma_t = 1 + self.vocab_size * kappa_t / (1 - kappa_t)
+        here = x_t[..., None]
+        joint = (gamma_t * probs).scatter(-1, here, probs.gather(-1, here))
+        return joint / joint.sum(dim=-1, keepdim=True)
 
     def noise(self, like: torch.Tensor) -> torch.Tensor:
         """Uniform: [K]."""

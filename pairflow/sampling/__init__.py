@@ -1,7 +1,7 @@
 """Few-step sampling: steps over a uniform grid, then an ancestral or a greedy end (docs/method.md §4).
 
-`ancestral` steps are Eq. (4.1), `euler` Eq. (4.2), `psi` Eq. (4.3); a greedy end is x^i ← argmax_a pθ^i(a | x_t) at
-t = 1, Eq. (4.4), for all positions at once.
+`ancestral` steps are Eq. (4.1), `euler` Eq. (4.2), `psi` Eq. (4.3); a greedy end is x^i ← argmax_a π^i(a | x_t) at
+t = 1, Eq. (4.4), for all positions at once; an argmax end takes the place of the last step, Eq. (4.6).
 
 `SAMPLERS` is the registry of step rules and `sample` its dispatcher. Every draw is keyed by (seed, sample, step,
 position), so a sample does not depend on the batch it is drawn in. The one caveat: a network's forward pass may round
@@ -13,7 +13,6 @@ May import processes, `devices`, `rng`, `spec` and `errors` of the library: a mo
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,10 +25,9 @@ from pairflow.processes import Process
 from pairflow.rng import uniform_draws
 from pairflow.sampling.draws import draw_categorical, nucleus
 from pairflow.sampling.paths import Paths
-from pairflow.sampling.predictor import Predictor
-from pairflow.spec import SamplingSpec
+from pairflow.sampling.predictor import Predictor, inside
+from pairflow.spec import FinalStep, SamplingSpec
 
-FinalStep = Literal["ancestral", "greedy"]
 # (process, pθ [B, D, K], x_t [B, D], t [B], s [B], corrections a step) -> probabilities of x_s [B, D, num_states]
 StepRule = Callable[[Process, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 # Told (sample ids [B], step, x_t int64 [B, D]) of every batch: at step 0 its sources, at T the states after all steps,
@@ -60,7 +58,10 @@ class Samples:
 
 
 def network_calls(num_steps: int, final_step: FinalStep) -> int:
-    """Network calls (NFE) that one sample costs at most: a greedy end is one more than the number of steps."""
+    """Network calls (NFE) that one sample costs at most: a greedy end is one more than the number of steps.
+
+    So the least is one call: a greedy end without steps, or one step that is an argmax end.
+    """
     return num_steps + (final_step == "greedy")
 
 
@@ -84,15 +85,16 @@ def sample(
 
     `num_steps` steps of the spec's sampler lead from a source at t = 0 to t = 1 over the grid 0, 1/T, …, 1. A greedy
     end then replaces every token that x_t leaves open by the argmax of pθ given the result, which removes what
-    factorised draws left inconsistent. The absorbing process leaves none open: both ends are the same there, and cost
-    the same.
+    factorised draws left inconsistent. The absorbing process leaves none open: an ancestral and a greedy end are the
+    same there, and cost the same. Without steps (T = 0) a greedy end is taken at the source: one network call in all.
+    An argmax end makes the last step, from t = 1 − 1/T, the argmax of p_{1|t}: T calls, of one step the same one call.
 
     Args:
         model: x_t int64 [B, D], t float [B] -> logits [B, D, K]; used in evaluation mode and left as it was.
         process: that the model was trained on, such as `LoadedModel.process`.
         spec: sampler, end, nucleus; the default is ancestral steps and a greedy end.
         num_samples: N.
-        num_steps: T, 1 to 1,024.
+        num_steps: T, 1 to 1,024; 0 for a greedy end alone.
         length: D.
         seed: of all draws, sources included.
         start: number of the first sample; slices of one seed fit together.
@@ -105,9 +107,14 @@ def sample(
         SpecError: a number out of its range.
     """
     spec = SamplingSpec() if spec is None else spec
-    for name, value in (("num_samples", num_samples), ("num_steps", num_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise SpecError(f"{name}: got {value}, expected at least 1")
+    fewest = 0 if spec.final_step == "greedy" else 1
+    for name, value, least in (
+        ("num_samples", num_samples, 1),
+        ("num_steps", num_steps, fewest),
+        ("batch_size", batch_size, 1),
+    ):
+        if value < least:
+            raise SpecError(f"{name}: got {value}, expected at least {least}")
     if num_steps > MAX_STEPS:
         raise SpecError(f"num_steps: got {num_steps}, expected at most {MAX_STEPS}")
     if start < 0:
@@ -135,7 +142,8 @@ def sample(
                     observer(sample_ids, step + 1, x_t)
             if spec.final_step == "greedy":
                 if bool((open_ := process.undetermined(x_t)).any()):
-                    x_t = torch.where(open_, predictor.logits(x_t, 1.0).argmax(dim=-1), x_t)
+                    time = 1.0 if num_steps else 0.0
+                    x_t = torch.where(open_, _greedy(process, predictor.logits(x_t, time), x_t, time), x_t)
                 if observer is not None:
                     observer(sample_ids, num_steps + 1, x_t)
             tokens[rows] = x_t.cpu().numpy()
@@ -160,10 +168,22 @@ def _step(
     parts = []
     for part in (slice(first, first + rows) for first in range(0, B, rows)):
         t, s = (draws.new_full((len(x_t[part]),), time / num_steps) for time in (step, step + 1))
-        probs = nucleus(logits[part].double().softmax(dim=-1), spec.top_p)
+        probs = logits[part].double().softmax(dim=-1)
+        if spec.final_step == "argmax" and step == num_steps - 1:
+            parts.append(process.denoiser(probs, x_t[part], t).argmax(dim=-1))
+            continue
+        probs = nucleus(probs, spec.top_p)
         chances = rule(process, probs, x_t[part], t, s, (spec.corrections or 0.0) / num_steps)
         parts.append(draw_categorical(chances, draws[part]))
     return torch.cat(parts)
+
+
+def _greedy(process: Process, logits: torch.Tensor, x_t: torch.Tensor, time: float) -> torch.Tensor:
+    """The likeliest token at every position given the others, int64 [B, D]; at t = 0 the own one is no evidence."""
+    if process.predicts == "others" or time == 0:
+        return logits.argmax(dim=-1)
+    t = torch.full((len(x_t),), inside(time), dtype=torch.float64, device=x_t.device)
+    return process.others(logits.double().softmax(dim=-1), x_t, t).argmax(dim=-1)
 
 
 __all__ = ["SAMPLERS", "Observer", "Paths", "Samples", "draw_categorical", "network_calls", "nucleus", "sample"]

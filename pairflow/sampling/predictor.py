@@ -9,6 +9,11 @@ from pairflow.processes import Process
 TIME_EPSILON = 1e-3  # the network is asked about times in [ε, 1 − ε], where it was trained (TrainingSpec.time_epsilon)
 
 
+def inside(time: float) -> float:
+    """The time that the network is told for one in [0, 1]."""
+    return min(max(time, TIME_EPSILON), 1 - TIME_EPSILON)
+
+
 class Predictor:
     """Logits of pθ(x_1 | x_t) for one batch of samples, and the number of network calls that they cost.
 
@@ -41,7 +46,6 @@ class Predictor:
 
     def _compute(self, x_t: torch.Tensor, time: float) -> torch.Tensor:
         self.calls += len(x_t)
-        inside = min(max(time, TIME_EPSILON), 1 - TIME_EPSILON)
-        t = torch.full((len(x_t),), inside, device=x_t.device)
+        t = torch.full((len(x_t),), inside(time), device=x_t.device)
         with autocast(x_t.device):
             return self._model(x_t, self._process.network_time(t))

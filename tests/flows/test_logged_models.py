@@ -42,7 +42,7 @@ _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"steps": 1025}, "steps: got 1025, expected a whole number from 1 to 1,024"),
     ({"seed": -1}, "seed: got -1"),
     ({"seed": 2**63}, "Incompatible input types for column seed"),
-    ({"final_step": "last"}, "final_step: Input should be 'ancestral' or 'greedy'"),
+    ({"final_step": "last"}, "final_step: Input should be 'ancestral', 'greedy' or 'argmax'"),
     ({"top_p": 0.0}, "top_p: Input should be greater than 0"),
     ({"top_p": "all"}, "Incompatible input types for column top_p"),
 ]

@@ -112,9 +112,9 @@ def test_the_table_of_the_experiment_has_the_scores_as_columns(client: MlflowCli
     view = json.loads(experiment.tags["mlflow.sharedViewState.pairflow"])
     assert view["selectedColumns"] == [
         *("params.`method`", "params.`preset`", "params.`seed`"),
-        *("metrics.`num_valid.steps_1`", "metrics.`num_valid.steps_2`"),
+        *("metrics.`num_unique.steps_1`", "metrics.`num_unique.steps_2`"),
     ]
-    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`num_valid.steps_1`", False)
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`num_unique.steps_1`", False)
     rows = client.search_runs([experiment.experiment_id], view["searchFilter"])
     assert {run.info.run_id for run in rows} == {each["mlflow_run_id"] for each in result["evaluation"]["models"]}
     assert "viewStateShareKey=pairflow)" in experiment.tags["mlflow.note.content"]

@@ -121,6 +121,7 @@ class TestClosedLists:
 
     def test_samplers_processes_and_networks(self) -> None:
         from pairflow.models import ARCHITECTURES
+        from pairflow.objectives import LOSSES
         from pairflow.processes import PROCESSES
         from pairflow.sampling import SAMPLERS
         from pairflow.spec import ModelSpec, SamplingSpec, TrainingSpec
@@ -128,6 +129,7 @@ class TestClosedLists:
         for spec, field, registry in (
             (SamplingSpec, "sampler", SAMPLERS),
             (TrainingSpec, "process", PROCESSES),
+            (TrainingSpec, "objective", LOSSES),
             (ModelSpec, "architecture", ARCHITECTURES),
         ):
             assert set(registry) == set(get_args(spec.model_fields[field].annotation))

@@ -154,7 +154,8 @@ def test_a_checkpoint_of_another_architecture_or_damaged(
 @pytest.mark.parametrize(
     ("arguments", "says", "code"),
     [
-        (["sample", "--model", "abcdef", "--out", "out.npy", "--steps", "0"], "--steps", 2),
+        (["sample", "--model", "abcdef", "--out", "out.npy", "--steps", "-1"], "--steps", 2),
+        (["sample", "--model", "a", "--out", "o.npy", "--steps", "0", "--final-step", "argmax"], "--steps 0 is a", 2),
         (["sample", "--model", "abcdef", "--out", "out.npy", "--sampler", "psi"], "corrections", 2),
         (["study", "--dataset", "digits", "--methods", "udlm,nosuch"], "'nosuch'", 2),
         (["study", "--dataset", "digits", "--training-seeds", "one"], "--training-seeds", 2),

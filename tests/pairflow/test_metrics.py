@@ -110,11 +110,13 @@ def test_token_evaluator_by_hand():
         "marginal_total_variation": 0.0,
         "neighbour_total_variation": 0.5,
         "training_match_rate": 0.5,
+        "nearest_training_hamming": 0.5,
         "unique_rate": 1.0,
     }
     assert evaluator.facts["train_marginal_total_variation"] == pytest.approx(1 / 3)
     single = metrics.evaluator(dataset(rows[:, :1], 3, "tokens", num_test=2)).measure(np.array([[2], [2]]))
-    assert single == {"marginal_total_variation": 1.0, "training_match_rate": 1.0, "unique_rate": 0.5}
+    copies = {"training_match_rate": 1.0, "nearest_training_hamming": 0.0, "unique_rate": 0.5}
+    assert single == {"marginal_total_variation": 1.0, **copies}
 
 
 @pytest.mark.parametrize(

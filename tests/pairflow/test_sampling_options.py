@@ -55,7 +55,7 @@ def test_tokens_come_in_the_smallest_dtype():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_steps": 0}, "num_steps: got 0, expected at least 1"),
+        ({"num_steps": -1}, "num_steps: got -1, expected at least 0"),
         ({"num_steps": 1025}, "num_steps: got 1025, expected at most 1024"),
         ({"num_samples": 0}, "num_samples: got 0"),
         ({"batch_size": 0}, "batch_size: got 0"),
@@ -74,7 +74,7 @@ def test_bad_settings_are_named(changes, message):
     ("changes", "message"),
     [
         ({"sampler": "heun"}, "'ancestral', 'euler' or 'psi'"),
-        ({"final_step": "best"}, "'ancestral' or 'greedy'"),
+        ({"final_step": "best"}, "'ancestral', 'greedy' or 'argmax'"),
         ({"top_p": 0.0}, "greater than 0"),
         ({"top_p": 1.1}, "less than or equal to 1"),
         ({"sampler": "psi"}, "sampler 'psi' needs corrections"),

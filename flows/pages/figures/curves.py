@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.pages.tables import score_names
+from flows.pages.verdict import in_steps
 from flows.recipes.methods import METHODS
 from flows.results import MethodCost, MethodScores
 from pairflow.metrics.labels import label
@@ -52,6 +53,16 @@ def curve_styles(methods: Sequence[MethodScores]) -> list[Curve]:
         linestyle = first if place == 0 else _LINES[1 + (place - 1) % (len(_LINES) - 1)]
         styles.append(Curve(method.color, method.marker, linestyle, filled=place == 0))
     return styles
+
+
+def place_of(num_steps: int) -> float:
+    """Where a number of steps stands on an axis of logarithms: none at all, which is one network call, left of 1."""
+    return num_steps or 0.5
+
+
+def tick(num_steps: int) -> str:
+    """What stands under it."""
+    return str(num_steps) if num_steps else in_steps(0)
 
 
 def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], title: str, path: Path) -> None:
@@ -103,12 +114,12 @@ def comparison(methods: Sequence[MethodScores], costs: Sequence[MethodCost], tit
 
 def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: bool = False) -> None:
     """One score of all methods against the number of steps."""
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     for method, style in zip(methods, curve_styles(methods), strict=True):
         had = [each for each in method.steps if name in each.scores]
         axis.errorbar(
-            [each.num_steps for each in had],
+            [place_of(each.num_steps) for each in had],
             [each.scores[name].mean for each in had],
             yerr=[each.scores[name].std for each in had],
             label=method.label,
@@ -127,10 +138,11 @@ def _curves(axis: "Axes", methods: Sequence[MethodScores], name: str, *, small: 
         axis.axhline(held_out, color="0.4", linestyle=":", label=_HELD_OUT)
     axis.set_xscale("log", base=2)
     steps = sorted({each.num_steps for method in methods for each in method.steps})
-    axis.set_xlim(steps[0] / 1.2, steps[-1] * 1.2)  # also where only some have the score
-    axis.xaxis.set_major_locator(FixedLocator(steps))
+    places = [place_of(each) for each in steps]
+    axis.set_xlim(places[0] / 1.2, places[-1] * 1.2)  # also where only some have the score
+    axis.xaxis.set_major_locator(FixedLocator(places))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_major_formatter(FixedFormatter([tick(each) for each in steps]))
     axis.grid(alpha=0.3)
     axis.set_ylim(0, 1.04 * axis.get_ylim()[1])
     if not small:

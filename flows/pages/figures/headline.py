@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from flows.pages.figures.curves import curve_styles
-from flows.pages.verdict import number
+from flows.pages.figures.curves import curve_styles, place_of, tick
+from flows.pages.verdict import in_steps, number
 from flows.results import MethodScores
 
 _WIDTH, _HEIGHT = 640, 300
@@ -24,23 +24,23 @@ def draw(methods: Sequence[MethodScores]) -> str:
     steps = sorted({step.num_steps for method in methods for step in method.steps})
     scores = [step.scores[name] for method in methods for step in method.steps if name in step.scores]
     top = _ceiling(max((score.mean + score.std for score in scores), default=1.0))
-    low, high = math.log2(steps[0]), math.log2(steps[-1])
+    low, high = math.log2(place_of(steps[0])), math.log2(place_of(steps[-1]))
     floor, across = _HEIGHT - _BOTTOM, _WIDTH - _LEFT - _RIGHT
 
     def x(num_steps: int) -> float:
-        return _LEFT + across * ((math.log2(num_steps) - low) / (high - low) if high > low else 0.5)
+        return _LEFT + across * ((math.log2(place_of(num_steps)) - low) / (high - low) if high > low else 0.5)
 
     def y(value: float) -> float:
         return floor - (floor - _TOP) * min(max(value / top, 0.0), 1.0)
 
     parts = []
-    for tick in range(_TICKS + 1):
-        value = top * tick / _TICKS
+    for line in range(_TICKS + 1):
+        value = top * line / _TICKS
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
         )
         parts.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    parts += [f'<text x="{x(each):.1f}" y="{floor + 20}" text-anchor="middle">{each}</text>' for each in steps]
+    parts += [f'<text x="{x(each):.1f}" y="{floor + 20}" text-anchor="middle">{tick(each)}</text>' for each in steps]
     parts.append(f'<text x="{_LEFT + across / 2}" y="{_HEIGHT - 6}" text-anchor="middle">sampling steps</text>')
     for method, style in zip(methods, curve_styles(methods), strict=True):
         had = [(each.num_steps, each.scores[name]) for each in method.steps if name in each.scores]
@@ -55,7 +55,7 @@ def draw(methods: Sequence[MethodScores]) -> str:
                     f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" {ends} style="stroke:{ink}" stroke-width="1.5"/>'
                 )
             filling = ink if style.filled else "var(--card)"
-            said = f"{method.label}, {at} steps: {number(score.mean)}"
+            said = f"{method.label}, {in_steps(at)}: {number(score.mean)}"
             parts.append(
                 f'<circle cx="{x(at):.1f}" cy="{y(score.mean):.1f}" r="5" style="stroke:{ink};fill:{filling}" '
                 f'stroke-width="2"><title>{escape(said)}</title></circle>'

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flows.pages.figures import sheet
+from flows.pages.verdict import in_steps
 from pairflow.datasets import TokenDataset
 from storage import Manifest
 
@@ -71,7 +72,7 @@ def sample_grid(train: TokenDataset, samples: Mapping[str, Mapping[int, np.ndarr
         shown = sorted(by_steps)
         if len(samples) > _ALL_STEPS_OF:
             shown = sorted({shown[0], shown[len(shown) // 2], shown[-1]})
-        rows += [(f"{label}\n{steps} step{'s' if steps > 1 else ''}", by_steps[steps]) for steps in shown]
+        rows += [(f"{label}\n{in_steps(steps)}", by_steps[steps]) for steps in shown]
     title = f"Samples of {train.name.split('/')[0]} by number of sampling steps"
     sheet.write([(label, draw(train, tokens)) for label, tokens in rows], title, path)
 

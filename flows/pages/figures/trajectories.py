@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from flows.pages.figures import pictures, sheet
+from flows.pages.verdict import in_steps
 from pairflow.datasets import TokenDataset
 
 STATES_SHOWN = 10  # at most, of a trajectory: as many as a picture has room for
@@ -62,8 +63,7 @@ def draw(train: TokenDataset, trajectory: Trajectory, label: str, path: Path) ->
         label: the model's.
         path: of the PNG.
     """
-    steps = f"{trajectory.num_steps} step{'s' if trajectory.num_steps > 1 else ''}"
-    title = f"{label}: from source to sample in {steps}"
+    title = f"{label}: from source to sample in {in_steps(trajectory.num_steps)}"
     tokens = trajectory.tokens[:, :_SAMPLES]
     names = [_name(int(step), trajectory.num_steps) for step in trajectory.steps]
     if train.kind == "molecules":
