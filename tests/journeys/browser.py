@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"),
+    *(
+        "--disable-component-update",
+        "--disable-sync",
+        "--force-prefers-reduced-motion",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    ),
 )
 _PATIENCE_MS = 120_000
 WITHOUT = "no Chromium on this machine (Debian's package: chromium)" if CHROMIUM is None else None
@@ -41,6 +46,11 @@ def sign_in(page: "Page", prefect: str, token: str) -> None:
     page.locator("input[type=password]").fill(f"pairflow:{token}")
     page.get_by_role("button", name="Login").click()
     page.wait_for_url(f"{prefect}/dashboard*")
+
+
+def wait_elsewhere(page: "Page") -> None:
+    """Leaves for an empty page: one that shows a run at work is drawn without end, and takes a core from that run."""
+    page.goto("about:blank")
 
 
 def photograph(page: "Page", folder: Path, name: str) -> None:

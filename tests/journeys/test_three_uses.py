@@ -68,11 +68,12 @@ class TestTrigger:
             "overrides": [*_OVERRIDES],
             "format": "zarr",
         }
+        browser.wait_elsewhere(page)
         run = newcomer.wait_for_state(run_id, "Completed", "Failed", "Crashed", timeout_s=900)
         assert run["state_name"] == "Completed", run["state"]
         said = run["state"]["message"]
-        assert said.startswith("1 step: ")
-        page.reload()
+        assert said.startswith("At 1 step ")
+        page.goto(f"{newcomer.prefect}/runs/flow-run/{run_id}")
         page.get_by_text(said.split(" · ")[0]).first.wait_for()
         browser.photograph(page, pictures, "3-run")
 
@@ -107,7 +108,9 @@ class TestSchedule:
         row = page.locator(".deployment-schedules__schedule, [class*=schedule]").filter(has_text="Every minute").last
         row.get_by_role("switch").click()
         newcomer.wait_for(lambda: self._active(newcomer, schedule.id), timeout_s=30)
+        browser.wait_elsewhere(page)
         run = schedule.fires()
+        page.goto(_address(newcomer, "retrain"))
         row.get_by_role("switch").click()
         newcomer.wait_for(lambda: not self._active(newcomer, schedule.id), timeout_s=30)
         schedule.end()
