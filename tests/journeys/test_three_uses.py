@@ -4,8 +4,8 @@ The tests tell one story, in their order. Pictures of every page are kept in pyt
 PAIRFLOW_TEST_PICTURES.
 """
 
-from collections.abc import Iterator
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
