@@ -18,8 +18,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
-from prefect.server.api import server
+import uvicorn
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
@@ -44,15 +43,16 @@ def begin_immediately() -> None:
 
 
 def answer_own_pages() -> None:
-    """Has the server that this process starts refuse foreign Host and Origin headers."""
-    create = server.create_app
+    """Has the server that this process starts refuse foreign Host and Origin headers.
 
-    def create_guarded(*arguments: Any, **options: Any) -> FastAPI:
-        app = create(*arguments, **options)
-        app.add_middleware(Guard)
-        return app
+    What stands before the network alone is guarded: Prefect's services ask the application itself, without a network.
+    """
+    run = uvicorn.run
 
-    server.create_app = create_guarded
+    def run_guarded(app: Any, **options: Any) -> None:
+        run(Guard(app), **options)
+
+    uvicorn.run = run_guarded
 
 
 def main() -> None:

@@ -86,7 +86,8 @@ def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Pat
     assert url.startswith("s3://pairs/store/pairs/")
     root = url.removeprefix("s3://pairs/") + "/"
     remote = {name.removeprefix(root): data for name, data in bucket.objects.items() if name.startswith(root)}
-    beside = {name for name in bucket.objects if not name.startswith((root, "store/jobs/"))}
+    others = [each["url"].removeprefix("s3://pairs/") + "/" for each in bucket.result["other_pairs"]]
+    beside = {name for name in bucket.objects if not name.startswith((root, *others, "store/jobs/"))}
     assert beside == set()
 
     local = cli("pair", *_DATASET, "--seed", 7, "--store", tmp_path, "--json")
