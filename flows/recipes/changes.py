@@ -156,7 +156,7 @@ def assigned(parameters_type: type[Spec], given: Mapping[str, Any], assignments:
     """What was given for parameters of a type, with single fields changed.
 
     Raises:
-        SpecError: a name that does not exist, with the nearest one that does.
+        SpecError: a name that does not exist, with the nearest one that does; or a group that is none.
     """
     data = copy.deepcopy(dict(given))
     known = settable(parameters_type)
@@ -171,8 +171,10 @@ def assigned(parameters_type: type[Spec], given: Mapping[str, Any], assignments:
         for step in path:
             if within.get(step) is None:
                 within[step] = {}
+            elif isinstance(within[step], Spec):
+                within[step] = within[step].model_dump(mode="json")  # where Python gave it
             elif not isinstance(within[step], dict):
-                within[step] = within[step].model_dump(mode="json")  # a spec, where Python gave it
+                raise SpecError(f"{step}: got {within[step]!r}, expected its fields; {name} is one of them")
             within = within[step]
         within[last] = value
     return data

@@ -97,6 +97,10 @@ class TestParameters:
         with pytest.raises(SpecError, match=says):
             validated(TrainParameters, {"overrides": [override]})
 
+    def test_an_override_of_what_is_no_group(self) -> None:
+        with pytest.raises(SpecError, match="training: got 3, expected its fields; training.num_steps is one"):
+            validated(TrainParameters, {"training": 3, "overrides": ["training.num_steps=5"]})
+
     def test_forms_bound_every_integer(self) -> None:
         """Prefect's server keeps a run with a longer one, and then answers 500 to whoever lists its runs."""
 

@@ -95,7 +95,7 @@ def test_snippet_of_a_registered_model(
     said = _SNIPPETS["mlflow"].strip().replace("mlflow.pyfunc.load", "table = mlflow.pyfunc.load")
     within: dict[str, Any] = {}
     exec(said, within)  # noqa: S102 - our own page
-    assert list(within["table"]["smiles"]).__len__() == 8
+    assert len(within["table"]["smiles"]) == 8
 
 
 def test_snippet_of_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
