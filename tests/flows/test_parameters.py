@@ -98,7 +98,7 @@ class TestParameters:
             validated(TrainParameters, {"overrides": [override]})
 
     def test_an_override_of_what_is_no_group(self) -> None:
-        with pytest.raises(SpecError, match="training: got 3, expected its fields; training.num_steps is one"):
+        with pytest.raises(SpecError, match=r"training: got 3, expected its fields; training\.num_steps is one"):
             validated(TrainParameters, {"training": 3, "overrides": ["training.num_steps=5"]})
 
     def test_forms_bound_every_integer(self) -> None:
