@@ -48,9 +48,12 @@ def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subproces
         time.sleep(0.02)
     workers = [each for each, line in command_lines(cluster) if "RayTrainWorker" in line]
     assert len(workers) == 2
+    for each in workers:
+        each.suspend()  # looking takes its time, and the training would end meanwhile
     listening = [each for worker in workers for each in worker.net_connections("inet") if each.status == "LISTEN"]
     assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
     workers[1].kill()
+    workers[0].resume()
 
 
 def _alone(folder: Path) -> dict[int, float]:
@@ -82,7 +85,7 @@ def test_two_workers_train_as_one_although_one_is_killed(
     _kill_a_worker(ray_cluster, tmp_path / "runs", running)
     stdout, stderr = running.communicate(timeout=240)
     assert running.returncode == 0, stderr
-    assert stderr.count("Started training worker group of size 2") == 2
+    assert stderr.count("[FailurePolicy] RETRY") == 1, stderr  # Ray folds lines that are said twice within 5 s
     result = json.loads(stdout.rstrip("\n").rpartition("\n")[2])
     assert result["num_steps"] == _NUM_STEPS
     losses, expected = _losses(tmp_path, result), _alone(tmp_path / "alone")
