@@ -25,7 +25,8 @@ from uuid import uuid4
 
 from machine import write_results
 
-from flows.home.settings import Settings, prefect_environment
+from flows.home.environment import prefect_environment
+from flows.home.settings import Settings
 from flows.service.programs import patient_sqlite
 
 _CLIENTS, _SECONDS, _PATIENCE_S = 24, 25.0, 90.0

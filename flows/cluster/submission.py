@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.cluster.connection import UNREACHABLE, Cluster
 from flows.cluster.protocol import JOB_URL_VARIABLE, JobContext, JobFolder, Progress, parse_line
+from flows.home.environment import job_environment
 from pairflow.errors import JobFailedError
 from pairflow.spec import Spec
 
@@ -75,7 +76,7 @@ def submit(
             entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
             submission_id=submission_id,
             metadata=metadata | {"root_flow_run_id": context.root_flow_run_id or context.flow_run_id},
-            runtime_env={"env_vars": {**cluster.job_settings.job_environment(), JOB_URL_VARIABLE: folder.url}},
+            runtime_env={"env_vars": {**job_environment(cluster.job_settings), JOB_URL_VARIABLE: folder.url}},
             # Zero CPUs: the driver mostly waits for its tasks, which ask for their own.
             entrypoint_num_cpus=0,
             entrypoint_num_gpus=num_gpus or None,

@@ -14,7 +14,8 @@ from rich.tree import Tree
 
 from flows import references
 from flows.command import options as opt
-from flows.home.settings import Settings, prepare_environment
+from flows.home.environment import prepare_environment
+from flows.home.settings import Settings
 from pairflow.errors import SpecError, StoreError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.home.settings import Settings, prepare_environment
+from flows.home.environment import prepare_environment
+from flows.home.settings import Settings
 from pairflow.errors import StoreError
 
 if TYPE_CHECKING:

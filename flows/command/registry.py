@@ -8,7 +8,8 @@ import typer
 
 from flows import references
 from flows.command import options as opt
-from flows.home.settings import Settings, prepare_environment
+from flows.home.environment import prepare_environment
+from flows.home.settings import Settings
 from flows.lineage import models
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetName

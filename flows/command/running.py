@@ -14,7 +14,8 @@ from typing import Any
 import typer
 
 from flows.home.addresses import running_servers
-from flows.home.settings import Settings, prepare_environment
+from flows.home.environment import prepare_environment
+from flows.home.settings import Settings
 from flows.parameters import FlowParameters
 from pairflow.errors import JobFailedError
 

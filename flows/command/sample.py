@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.home.environment import prepare_environment
 from flows.home.places import absolute_path
-from flows.home.settings import Settings, prepare_environment
+from flows.home.settings import Settings
 from flows.lineage import models
 from pairflow.data_card import DataCard
 from pairflow.errors import PairFlowError, SpecError

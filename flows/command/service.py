@@ -15,7 +15,8 @@ from rich.table import Table
 
 from flows.command import options as opt
 from flows.command import signals
-from flows.home.settings import Settings, resolved_home
+from flows.home.places import resolved_home
+from flows.home.settings import Settings
 from flows.home.token import USER
 from flows.service import database as databases
 from flows.service import health, stack, watch

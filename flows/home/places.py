@@ -85,6 +85,39 @@ def absolute_tracking_uri(uri: str) -> str:
     )
 
 
+def resolved_home(home: Path) -> Path:
+    """PAIRFLOW_HOME as all its processes know it: the folder itself, whichever link leads there.
+
+    Raises:
+        SpecError: no folder can be that, or its name cannot stand in the addresses of the databases in it.
+    """
+    path = absolute_path(home, "PAIRFLOW_HOME")
+    try:
+        path = path.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, a folder that is closed
+        raise SpecError(f"PAIRFLOW_HOME {path} leads nowhere: {error}; name a folder that can be written") from None
+    if unfit := sorted({each for each in str(path) if each in "?%#" or not each.isprintable()}):
+        raise SpecError(
+            f"PAIRFLOW_HOME {str(path)!r} holds {', '.join(map(repr, unfit))}, which the addresses of its databases "
+            "cannot hold; name another folder, or reach this one by a mount"
+        )
+    return path
+
+
+def make_home(home: Path) -> None:
+    """Makes PAIRFLOW_HOME.
+
+    Raises:
+        SpecError: it cannot be made.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            f"PAIRFLOW_HOME: the folder {home} cannot be made: {error}; name one that can be written"
+        ) from error
+
+
 def sqlite_url(path: Path) -> str:
     """SQLAlchemy's URL of a database file."""
     return f"sqlite:///{path}"

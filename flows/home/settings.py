@@ -10,38 +10,17 @@ from typing import Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flows.home.addresses import Servers, running_servers
-from flows.home.network import set_up_network
-from flows.home.places import absolute_path, absolute_tracking_uri, absolute_url, sqlite_path, sqlite_url
-from flows.home.token import access_token, cluster_environment, mlflow_credential, prefect_credential
+from flows.home.addresses import running_servers
+from flows.home.places import (
+    absolute_path,
+    absolute_tracking_uri,
+    absolute_url,
+    resolved_home,
+    sqlite_path,
+    sqlite_url,
+)
 from pairflow.errors import SpecError
 from pairflow.paths import default_home
-
-# Names as each release reads them; DO_NOT_TRACK must be exactly "true", because MLflow does not understand "1".
-_QUIET = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # of pages that open in the view for agents
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_V2_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-# The first start of the embedded server migrates its database: 14 s when idle, several times that when busy.
-_EMBEDDED_PREFECT = {
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
-}
-# Seconds; the automation of flows/service/registration.py ends a run that has been silent for more than two of them.
-HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
-
-
-# Every setting goes on to the jobs but these: of servers, of the command that starts a job, or not for jobs to know.
-_NOT_FOR_JOBS = {
-    *("ray_address", "ray_ui_url", "object_store_mb", "jobs_at_once", "prefect_port", "mlflow_port", "ray_port"),
-    *("auth", "database_url", "max_runs", "retrain_datasets", "retrain_cron"),
-}
 
 
 class Settings(BaseSettings):
@@ -160,7 +139,7 @@ class Settings(BaseSettings):
         try:
             settings = cls()
         except ValidationError as error:
-            lines = [f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
+            lines = [f"{variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors()]
             raise SpecError("; ".join(lines) + "; correct the environment variable") from None
         home = resolved_home(settings.home)
         update: dict[str, object] = {"home": home}
@@ -225,94 +204,8 @@ class Settings(BaseSettings):
         """Tables and pictures, a folder per evaluation fingerprint."""
         return self.home / "reports"
 
-    def job_environment(self) -> dict[str, str]:
-        """Environment variables with which a job's process reads these same settings."""
-        given = {name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_FOR_JOBS}
-        return {
-            **{_variable(name): str(value) for name, value in given.items() if value is not None},
-            "PAIRFLOW_STORE": self.store,
-            "MLFLOW_TRACKING_URI": self.tracking_uri,
-            # Threads that spin while they wait bring a machine with other work on it to a crawl (4 times slower here).
-            "OMP_WAIT_POLICY": "PASSIVE",
-            # Ray retries a task that was killed for memory without end, unless the job's driver says otherwise.
-            "RAY_task_oom_retries": "3",
-            **_QUIET,
-        }
 
-
-def prefect_environment(settings: Settings) -> dict[str, str]:
-    """Environment variables that give Prefect's pages and client this home's history, and keep it quiet."""
-    return {"PREFECT_HOME": str(settings.home / "prefect"), **_EMBEDDED_PREFECT, **_QUIET}
-
-
-def prepare_environment(settings: Settings) -> None:
-    """Sets this process up for the servers of `pairflow up`, or else for embedded ones.
-
-    Call it before prefect, mlflow or ray are imported: they read their environment then. What the user has set stays
-    as it is: with PREFECT_API_URL, for instance, runs go to that server and none is embedded.
-
-    Raises:
-        SpecError: PAIRFLOW_HOME cannot be made.
-    """
-    make_home(settings)
-    variables = {**prefect_environment(settings), "MLFLOW_TRACKING_URI": settings.tracking_uri}
-    if (servers := running_servers(settings.home)) is not None:
-        # A run that is started here and killed ends as those of the worker do: by its missing heartbeats.
-        variables |= {"PREFECT_API_URL": servers.prefect_api_url, **HEARTBEATS}
-        if settings.ray_address == servers.ray_url:
-            variables |= cluster_environment(access_token(settings.home))
-    for name, value in variables.items():
-        os.environ.setdefault(name, value)
-    if settings.mlflow_uri is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow_uri  # absolute now
-    if servers is not None and servers.auth:
-        os.environ.update(_credentials(servers, settings.home))
-    set_up_network()  # now that it names the servers
-
-
-def _credentials(servers: Servers, home: Path) -> dict[str, str]:
-    """What lets this process into the home's own servers; nobody else's are told."""
-    token, given = access_token(home), dict[str, str]()
-    if servers.has_prefect_at(os.environ["PREFECT_API_URL"]):
-        given |= prefect_credential(token)
-    if servers.has_mlflow_at(os.environ["MLFLOW_TRACKING_URI"]):
-        given |= mlflow_credential(token)
-    return given
-
-
-def resolved_home(home: Path) -> Path:
-    """PAIRFLOW_HOME as all its processes know it: the folder itself, whichever link leads there.
-
-    Raises:
-        SpecError: no folder can be that, or its name cannot stand in the addresses of the databases in it.
-    """
-    path = absolute_path(home, "PAIRFLOW_HOME")
-    try:
-        path = path.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, a folder that is closed
-        raise SpecError(f"PAIRFLOW_HOME {path} leads nowhere: {error}; name a folder that can be written") from None
-    if unfit := sorted({each for each in str(path) if each in "?%#" or not each.isprintable()}):
-        raise SpecError(
-            f"PAIRFLOW_HOME {str(path)!r} holds {', '.join(map(repr, unfit))}, which the addresses of its databases "
-            "cannot hold; name another folder, or reach this one by a mount"
-        )
-    return path
-
-
-def make_home(settings: Settings) -> None:
-    """Makes PAIRFLOW_HOME.
-
-    Raises:
-        SpecError: it cannot be made.
-    """
-    try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpecError(
-            f"PAIRFLOW_HOME: the folder {settings.home} cannot be made: {error}; name one that can be written"
-        ) from error
-
-
-def _variable(field: str) -> str:
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
     known = {"store_url": "PAIRFLOW_STORE", "ray_address": "RAY_ADDRESS", "mlflow_uri": "MLFLOW_TRACKING_URI"}
     return known.get(field, field if field.isupper() else f"PAIRFLOW_{field.upper()}")

@@ -193,7 +193,7 @@ class _Evaluation:
                 figures["samples_per_second"] = step.samples_per_second
                 # The step of a curve in MLflow is the number of sampling steps.
                 stage.log(figures, step=step.num_steps, model_id=model_id, data=data)
-        self.lineage.note_scores(scores, contestant.origin.get(tag.TRAINING_RUN))
+        score_table.note(self.lineage, scores, contestant.origin.get(tag.TRAINING_RUN))
         kept_results.write(folder / "scores.json", scores)
         return scores, False
 

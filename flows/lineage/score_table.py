@@ -4,16 +4,55 @@ So every score is also a metric of its own for each number of sampling steps, su
 experiment has a view, which is a tag that MLflow's page reads, with the headline's as columns and a row a model.
 """
 
+import functools
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 from flows.lineage import page_address
 from flows.lineage import tags as tag
+from flows.lineage.tracking import Lineage
+from flows.lineage.waiting import or_none
 from flows.results import ModelScores
 
 _COLUMN = re.compile(r"metrics\.`(?P<name>.+)\.steps_(?P<steps>\d+)`")
 _MOST = 4500  # characters, of 5,000 that MLflow takes
+
+
+def note(lineage: Lineage, scores: ModelScores, training_run: str | None) -> None:
+    """Says a model's scores where it is looked for: on its training's run, its page, and the experiment's table.
+
+    Args:
+        lineage: the MLflow that has them.
+        scores: of the model.
+        training_run: that made it, if it is known here; one that was deleted is left alone.
+
+    Raises:
+        LineageError: MLflow does not answer.
+    """
+    ask, client = lineage.insist, lineage.client
+    experiment_id = lineage.experiment_of(scores.mlflow_run_id)
+    known = ask(lambda: client.get_experiment(experiment_id)).tags
+    of_view, model_id = f"{tag.SHARED_VIEW}{page_address.VIEW}", scores.mlflow_model_id
+    tags = {of_view: view(scores, known.get(of_view))}
+    if tag.NOTE not in known:
+        tags[tag.NOTE] = introduction(experiment_id)
+    for name, value in tags.items():
+        ask(functools.partial(client.set_experiment_tag, experiment_id, name, value))
+    found, now = by_steps(scores), int(time.time() * 1000)
+    if training_run is not None and lineage.is_active(training_run):
+        metrics = [Metric(name, value, now, 0) for name, value in found.items()]
+        ask(lambda: client.log_batch(training_run, metrics=metrics))
+    if model_id is not None:
+        versions = json.loads(lineage.model_tags(model_id).get(tag.MODEL_VERSIONS, "[]"))
+        ask(lambda: client.set_logged_model_tags(model_id, {tag.HEADLINE: scores.headline.name}))
+        for each in versions:
+            for name, value in version_tags(scores.headline.name, found).items():
+                ask(functools.partial(_tag_version, client, each["name"], str(each["version"]), name, value))
 
 
 def metric(name: str, num_steps: int) -> str:
@@ -90,3 +129,8 @@ def _columns(before: str | None) -> Iterable[tuple[str, int]]:
     for column in shown:
         if (found := _COLUMN.fullmatch(str(column))) is not None:
             yield found["name"], int(found["steps"])
+
+
+def _tag_version(client: MlflowClient, name: str, number: str, key: str, value: str) -> None:
+    """A version that was deleted meanwhile is nobody's loss."""
+    or_none(lambda: client.set_model_version_tag(name, number, key, value))

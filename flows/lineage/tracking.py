@@ -1,36 +1,31 @@
 """The MLflow that the settings name: runs that are begun, and found again by what they compute."""
 
 import contextlib
-import functools
-import json
 import logging
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from flows.cluster.protocol import JobContext
 from flows.home.places import sqlite_path
 from flows.home.settings import Settings
-from flows.lineage import page_address, page_text, score_table
 from flows.lineage import tags as tag
+from flows.lineage.beginning import beginning
 from flows.lineage.errors import LineageError
 from flows.lineage.leftovers import Sent, send_leftovers
 from flows.lineage.machine_metrics import watching
 from flows.lineage.outbox import Operation, Outbox
-from flows.lineage.provenance import Input, code_version, flatten, hardware
+from flows.lineage.provenance import Input
 from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, find_run, model_ids_of
 from flows.lineage.stage_run import StageRun
 from flows.lineage.waiting import be_quick, first_line, insist, or_none, without_password
 from flows.lineage.writer import RunWriter, inputs_of
-from flows.results import ModelScores
-from pairflow.spec import Spec, canonical_json
+from pairflow.spec import Spec
 
 T = TypeVar("T")
 _FAILED_PATIENCE_S = 2.0  # Ray kills a job that it stops after three seconds; what is not sent is kept
@@ -136,6 +131,15 @@ class Lineage:
 
         return self.insist(ask, patience_s=0)
 
+    def is_active(self, run_id: str) -> bool:
+        """Whether there is such a run, and nobody has deleted it.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+        run = self.insist(lambda: or_none(lambda: self.client.get_run(run_id)))
+        return run is not None and run.info.lifecycle_stage == "active"
+
     def adopt(self, run_id: str, parent_run_id: str) -> None:
         """Makes a run that is over the child of another."""
         self.insist(lambda: self.client.set_tag(run_id, tag.PARENT_RUN, parent_run_id))
@@ -171,36 +175,6 @@ class Lineage:
         """
         self.insist(lambda: self.client.log_artifact(run_id, str(path)))
 
-    def note_scores(self, scores: ModelScores, training_run: str | None) -> None:
-        """Says a model's scores where it is looked for: on its training's run, its page, and the experiment's table.
-
-        Args:
-            scores: of the model.
-            training_run: that made it, if it is known here; one that was deleted is left alone.
-
-        Raises:
-            LineageError: MLflow does not answer.
-        """
-        experiment_id = self.experiment_of(scores.mlflow_run_id)
-        known = self.insist(lambda: self.client.get_experiment(experiment_id)).tags
-        view, model_id = f"{tag.SHARED_VIEW}{page_address.VIEW}", scores.mlflow_model_id
-        tags = {view: score_table.view(scores, known.get(view))}
-        if tag.NOTE not in known:
-            tags[tag.NOTE] = score_table.introduction(experiment_id)
-        for name, value in tags.items():
-            self.insist(functools.partial(self.client.set_experiment_tag, experiment_id, name, value))
-        found, now = score_table.by_steps(scores), int(time.time() * 1000)
-        if training_run is not None and self._is_active(training_run):
-            metrics = [Metric(name, value, now, 0) for name, value in found.items()]
-            self.insist(lambda: self.client.log_batch(training_run, metrics=metrics))
-        if model_id is not None:
-            versions = json.loads(self.model_tags(model_id).get(tag.MODEL_VERSIONS, "[]"))
-            self.insist(lambda: self.client.set_logged_model_tags(model_id, {tag.HEADLINE: scores.headline.name}))
-            for each in versions:
-                for name, value in score_table.version_tags(scores.headline.name, found).items():
-                    key = each["name"], str(each["version"]), name, value
-                    self.insist(functools.partial(self._tag_version, *key))
-
     def experiment_of(self, run_id: str) -> str:
         """The id of a run's experiment.
 
@@ -208,14 +182,6 @@ class Lineage:
             LineageError: MLflow has no such run, or does not answer.
         """
         return str(self.insist(lambda: self.client.get_run(run_id)).info.experiment_id)
-
-    def _is_active(self, run_id: str) -> bool:
-        run = self.insist(lambda: or_none(lambda: self.client.get_run(run_id)))
-        return run is not None and run.info.lifecycle_stage == "active"
-
-    def _tag_version(self, name: str, number: str, key: str, value: str) -> None:
-        """A version that was deleted meanwhile is nobody's loss."""
-        or_none(lambda: self.client.set_model_version_tag(name, number, key, value))
 
     def send_unsent(self) -> Sent:
         """Sends what earlier processes of this home could not.
@@ -257,44 +223,14 @@ class Lineage:
         Raises:
             LineageError: the work is done, but MLflow does not answer or refuses; the same again finds what was done.
         """
-        lines = page_text.origin(context)
-        code, machine = code_version(), hardware()
-        lines |= {"Code": page_text.code(code), "Machine": page_text.machine(machine)}
-        begun_by = f"{stage}-{fingerprint[:12]}-{time.time_ns()}"
-        tags = {
-            tag.RUN_NAME: name,
-            tag.NOTE: page_text.describe(lines),
-            tag.SOURCE_NAME: f"pairflow {stage}",
-            tag.SOURCE_TYPE: "LOCAL",
-            tag.STAGE: stage,
-            tag.FINGERPRINT: fingerprint,
-            tag.SPEC: canonical_json({key: spec.model_dump(mode="json") for key, spec in specs.items()}),
-            tag.PREFECT_RUN_ID: context.flow_run_id,
-            tag.RAY_SUBMISSION_ID: context.submission_id,
-            tag.PREFECT_RUN_URL: context.flow_run_url,
-            tag.RAY_JOB_URL: context.ray_job_url,
-            tag.COMMAND: context.command,
-            tag.PARENT_RUN: context.parent_mlflow_run_id,
-            tag.BEGUN_BY: begun_by,
-            **code,
-            **{f"{tag.MACHINE}{key}": str(value) for key, value in machine.items()},
-        }
-        known = {"dataset": dataset, **({"preset": context.preset} if context.preset else {})}
-        begin = {
-            "do": "begin",
-            "dataset": dataset,
-            "stage": stage,
-            "fingerprint": fingerprint,
-            "name": name,
-            "started": int((time.time() if started is None else started) * 1000),
-            "tags": {key: value for key, value in tags.items() if value},
-            "params": {**known, **(about or {}), **flatten(specs)},
-        }
+        about_run = beginning(
+            dataset, stage, fingerprint, name=name, specs=specs, context=context, about=about or {}, started=started
+        )
         writer = RunWriter(self.client, self._artifacts)
         outbox = Outbox(self.unsent, f"{stage}-{fingerprint[:12]}", self._deliverer(writer), self._uri)
-        outbox.put(begin)
+        outbox.put(about_run.operation)
         patience = self._settings.mlflow_patience
-        run = StageRun(self.client, outbox, writer, lines=lines, patience_s=patience)
+        run = StageRun(self.client, outbox, writer, lines=about_run.lines, patience_s=patience)
         status = "KILLED"
         # The machine of the flow itself mostly waits.
         measured = watching(run) if context.submission_id is not None else contextlib.nullcontext()

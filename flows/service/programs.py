@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from flows.cluster.local import RAY_START, head_command
 from flows.home.addresses import OWNER_VARIABLE, Servers
+from flows.home.environment import HEARTBEATS, job_environment, prefect_environment
 from flows.home.places import sqlite_url
-from flows.home.settings import HEARTBEATS, Settings, prefect_environment
+from flows.home.settings import Settings
 from flows.home.token import (
     access_token,
     cluster_environment,
@@ -97,7 +98,7 @@ def shared_environment(settings: Settings) -> dict[str, str]:
     at, token = urls(settings), access_token(settings.home)
     return {
         **prefect_environment(settings),
-        **settings.job_environment(),
+        **job_environment(settings),
         **cluster_environment(token),
         **(prefect_credential(token) | mlflow_credential(token) if settings.auth == "on" else {}),
         **HEARTBEATS,

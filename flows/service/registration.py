@@ -1,6 +1,6 @@
 """What Prefect's server is told at every `pairflow up`: work pool, queues, deployments, and who ends silent runs.
 
-Telling it again changes nothing. `flows.home.settings.prepare_environment`, or the like, comes before the import.
+Telling it again changes nothing. `flows.home.environment.prepare_environment`, or the like, comes before the import.
 """
 
 import re
@@ -28,7 +28,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
-from flows.home.settings import HEARTBEATS, Settings
+from flows.home.environment import HEARTBEATS
+from flows.home.settings import Settings
 from flows.service.programs import AUTOMATION, DEPLOYMENTS, WORK_POOL
 from pairflow.errors import SpecError
 from pairflow.spec import OWN_DATA, DatasetName

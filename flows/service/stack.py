@@ -14,8 +14,9 @@ import psutil
 from flows.home.addresses import announce, service_folder, withdraw
 from flows.home.locks import only_one
 from flows.home.network import set_up_network
+from flows.home.places import make_home
 from flows.home.private import close_home, private_folder
-from flows.home.settings import Settings, make_home
+from flows.home.settings import Settings
 from flows.service import health, probes, watch
 from flows.service.database import Database, remember
 from flows.service.programs import (
@@ -45,7 +46,7 @@ def one_at_a_time(settings: Settings, say: Callable[[str], None]) -> Iterator[No
     Raises:
         SpecError: PAIRFLOW_HOME cannot be made, or its disk has no locks.
     """
-    make_home(settings)
+    make_home(settings.home)
     private_folder(service_folder(settings.home))
     told = False
     while True:

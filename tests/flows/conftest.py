@@ -22,7 +22,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.cluster.local import LocalCluster
-from flows.home.settings import Settings, prefect_environment
+from flows.home.environment import prefect_environment
+from flows.home.settings import Settings
 from flows.home.token import access_token, cluster_environment
 from flows.service import server_logs
 

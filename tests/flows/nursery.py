@@ -154,9 +154,9 @@ def _as_if_imported_now() -> None:
     """Prefect reads its settings when it is imported; `prepare_environment` comes before that in a new process."""
     from prefect.context import refresh_global_settings_context
 
-    from flows.home import settings
+    from flows.home import environment
 
-    prepare = settings.prepare_environment
+    prepare = environment.prepare_environment
 
     def prepare_and_read(*arguments: Any) -> None:
         prepare(*arguments)

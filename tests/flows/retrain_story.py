@@ -36,7 +36,8 @@ def _unseat(name: str) -> None:
 
 
 def main(steps: list[dict[str, Any]]) -> None:
-    from flows.home.settings import Settings, prepare_environment
+    from flows.home.environment import prepare_environment
+    from flows.home.settings import Settings
 
     prepare_environment(Settings.read())
     from flows import distill, evaluate, parameters, retrain, study, train

@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 import storage
+from flows.home.environment import job_environment
 from flows.home.settings import Settings
 from flows.lineage.registry import Registry
 from flows.lineage.tracking import Lineage
@@ -163,4 +164,4 @@ def test_tree_is_for_people(pipeline_result: Document) -> None:
 
 
 def test_settings_reach_the_job(home: Path) -> None:
-    assert Settings(home=home, mlflow_patience=7).job_environment()["PAIRFLOW_MLFLOW_PATIENCE"] == "7.0"
+    assert job_environment(Settings(home=home, mlflow_patience=7))["PAIRFLOW_MLFLOW_PATIENCE"] == "7.0"

@@ -83,7 +83,7 @@ def test_scores_reach_training_model_and_its_versions(lineage: Lineage, monkeypa
     assert before.tags == {}
     scored = _SCORED.model_copy(update={"mlflow_run_id": evaluation, "mlflow_model_id": logged.model_id})
     for training_run in (training, deleted, None):
-        lineage.note_scores(scored, training_run)
+        score_table.note(lineage, scored, training_run)
     assert client.get_run(training).data.metrics == score_table.by_steps(_SCORED)
     assert client.get_run(deleted).data.metrics == {}
     assert registry.at(before.name, "1").tags == score_table.version_tags("num_valid", score_table.by_steps(_SCORED))
@@ -96,7 +96,9 @@ def test_a_version_registered_later_has_the_scores(lineage: Lineage, monkeypatch
     logged = client.create_logged_model(experiment_id, name="nci-pairflow", source_run_id=run_id)
     for name, value in score_table.by_steps(_SCORED).items():
         client.log_metric(run_id, name, value, model_id=logged.model_id)
-    lineage.note_scores(_SCORED.model_copy(update={"mlflow_run_id": run_id, "mlflow_model_id": logged.model_id}), None)
+    score_table.note(
+        lineage, _SCORED.model_copy(update={"mlflow_run_id": run_id, "mlflow_model_id": logged.model_id}), None
+    )
     monkeypatch.setattr("flows.lineage.trial.sample_once", lambda model_id, uri: None)
     registry = Registry(lineage)
     version = registry.register("nci", logged.model_id, description="", tags={})

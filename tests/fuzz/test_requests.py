@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.home.environment import job_environment
 from flows.home.settings import Settings
 from flows.parameters import EvaluateParameters, RetrainParameters, StudyParameters, TrainParameters
 from flows.recipes.changes import assignments, resolve, settable
@@ -58,4 +59,4 @@ def test_settings(variables: dict[str, str]) -> None:
         settings = Settings.read()
         assert settings.home.is_absolute()
         assert settings.store
-        assert all(isinstance(value, str) for value in settings.job_environment().values())
+        assert all(isinstance(value, str) for value in job_environment(settings).values())

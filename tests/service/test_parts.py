@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from flows.home.addresses import OWNER_VARIABLE, Servers, announce, running_servers, service_folder, withdraw
+from flows.home.environment import prepare_environment
 from flows.home.private import close_home, private_folder
-from flows.home.settings import Settings, prepare_environment
+from flows.home.settings import Settings
 from flows.home.token import access_token, read_token
 from flows.service import health
 from flows.service.remains import end, processes_of

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import storage
+from flows.home.environment import job_environment
 from flows.home.places import absolute_path, absolute_tracking_uri, absolute_url, sqlite_path
 from flows.home.settings import Settings
 from pairflow.errors import SpecError, StoreError
@@ -87,7 +88,7 @@ def test_settings_hand_on_nothing_relative(tmp_path: Path, monkeypatch: pytest.M
         "MLFLOW_TRACKING_URI": "sqlite:///m",
     }
     monkeypatch.setattr("os.environ", given)
-    handed = Settings.read().job_environment()
+    handed = job_environment(Settings.read())
     assert {name: handed[name] for name in given} == {
         "PAIRFLOW_HOME": f"{tmp_path}/h",
         "PAIRFLOW_STORE": f"{tmp_path}/s",

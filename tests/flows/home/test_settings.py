@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.home.settings import Settings, prepare_environment
+from flows.home.environment import job_environment, prepare_environment
+from flows.home.settings import Settings
 from pairflow.errors import SpecError
 
 
@@ -17,7 +18,7 @@ def test_paths_are_absolute_and_addresses_kept(monkeypatch: pytest.MonkeyPatch, 
     assert settings.home == tmp_path / "here"
     assert settings.store == "s3://bucket/pairs"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/here/mlflow/mlflow.db"
-    assert settings.job_environment()["PAIRFLOW_STORE"] == "s3://bucket/pairs"
+    assert job_environment(settings)["PAIRFLOW_STORE"] == "s3://bucket/pairs"
 
 
 def test_pages_are_where_a_browser_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -31,8 +32,8 @@ def test_pages_are_where_a_browser_finds_them(monkeypatch: pytest.MonkeyPatch, t
     settings = Settings.read()
     assert settings.mlflow_pages == "https://a.example/ml"
     assert settings.ray_pages == "https://a.example/ray"
-    assert settings.job_environment()["PAIRFLOW_MLFLOW_UI_URL"] == "https://a.example/ml/"
-    assert settings.job_environment()["MLFLOW_TRACKING_URI"] == "http://mlflow:5000/"
+    assert job_environment(settings)["PAIRFLOW_MLFLOW_UI_URL"] == "https://a.example/ml/"
+    assert job_environment(settings)["MLFLOW_TRACKING_URI"] == "http://mlflow:5000/"
     monkeypatch.setattr("os.environ", {"PAIRFLOW_MLFLOW_UI_URL": "javascript:alert(1)"})
     with pytest.raises(SpecError, match="PAIRFLOW_MLFLOW_UI_URL"):
         Settings.read()
