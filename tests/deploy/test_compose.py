@@ -68,6 +68,7 @@ def test_service_is_closed(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
     assert service["cpus"]
+    assert service.get("pids_limit", 0) > 0 or name == "volumes"
     assert "privileged" not in service
     assert "/var/run/docker.sock" not in str(service)
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
@@ -123,3 +124,16 @@ def test_nothing_but_three_pages_is_published() -> None:
         "mlflow": ["127.0.0.1:5000:5000"],
         "ray-head": ["127.0.0.1:8265:8265"],
     }
+
+
+def test_keys_of_the_store_are_told_to_those_who_read_or_write_it() -> None:
+    told = {name for name, each in _SERVICES.items() if "AWS_SECRET_ACCESS_KEY" in _environment(each)}
+    assert told == {"ray-head", "ray-worker", "setup", "worker"}
+
+
+@pytest.mark.parametrize("name", ["ray-head", "ray-worker"])
+def test_a_node_of_ray_is_healthy_when_its_raylet_is(name: str) -> None:
+    """A dashboard answers while the raylet beside it is dead, or not there yet."""
+    service = _SERVICES[name]
+    assert "--dashboard-agent-listen-port=52365" in service["command"]
+    assert "52365/api/local_raylet_healthz" in service["healthcheck"]["test"][-1]
