@@ -82,7 +82,7 @@ def test_a_stage_says_what_it_came_to_and_nothing_twice(capsys: pytest.CaptureFi
 
 
 def test_lines_fit_a_terminal_and_paths_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((80, 24)))
     words = "pair nci ▸ " + "word " * 30 + "end"
     shown = fitted(words)
     assert max(map(len, shown.splitlines())) <= 80
