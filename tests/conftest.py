@@ -35,7 +35,9 @@ _MARKS = {
         "flows/test_embedded.py",
         "flows/test_lineage_outage.py",
         "flows/test_logged_models.py",
+        "flows/test_readme.py",  # a story, of which some parts would need none
         "journeys/test_three_uses.py",
+        "service/test_postgres.py",
         "service/test_service_unwell.py",
         "storage/test_s3.py",
     ),

@@ -109,8 +109,8 @@ class Registry(Versions):
             if before is None or before.number == version.number:
                 before = self.find(name, PREVIOUS)
             else:
-                self._client.set_registered_model_alias(name, PREVIOUS, str(before.number))
-            self._client.set_registered_model_alias(name, CHAMPION, number)
+                self._set_alias(name, PREVIOUS, str(before.number))
+            self._set_alias(name, CHAMPION, number)
             challenger = self.find(name, CHALLENGER)
             if challenger is not None and challenger.number == version.number:
                 self._client.delete_registered_model_alias(name, CHALLENGER)
@@ -128,7 +128,7 @@ class Registry(Versions):
             if champion is not None and champion.number == number:
                 raise LineageError(f"{name} version {number} is the champion; it cannot challenge itself")
             self._client.update_model_version(name, str(number), description=reason)
-            self._client.set_registered_model_alias(name, CHALLENGER, str(number))
+            self._set_alias(name, CHALLENGER, str(number))
 
     def rollback(self, name: str, reason: str) -> tuple[Version, Version]:
         """Exchanges `champion` and `previous`; called again after it was killed, it finishes what was begun.
@@ -169,10 +169,19 @@ class Registry(Versions):
         new, old = (self.version(name, int(versions[end])) for end in ("to", "from"))
         there = new is not None and old is not None
         if there:
-            self._client.set_registered_model_alias(name, CHAMPION, str(versions["to"]))
-            self._client.set_registered_model_alias(name, PREVIOUS, str(versions["from"]))
+            self._set_alias(name, CHAMPION, str(versions["to"]))
+            self._set_alias(name, PREVIOUS, str(versions["from"]))
         self._client.delete_registered_model_tag(name, tag.ROLLBACK)
         return (self.at(name, str(versions["to"])), self.at(name, str(versions["from"]))) if there else None
+
+    def _set_alias(self, name: str, alias: str, number: str) -> None:
+        """Gives a version an alias. Of two who give the same one for the first time, MLflow's database refuses one."""
+        try:
+            self._client.set_registered_model_alias(name, alias, number)
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":  # MLflow's for a constraint of its database, too
+                raise
+            self._client.set_registered_model_alias(name, alias, number)  # there is one by now, which is moved
 
     def _note(self, version: Version, note: str) -> None:
         """Puts a line above the text of a version's page, in place of an earlier one."""

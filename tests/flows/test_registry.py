@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from flows.home.settings import Settings
 from flows.lineage import trial as trials
@@ -191,6 +193,27 @@ def test_promotions_at_the_same_time_leave_one_champion(lineage: Lineage, regist
     assert failed == []
     assert _aliases(lineage)["champion"] in {2, 3}
     assert set(_aliases(lineage)) == {"champion", "previous"}
+
+
+def test_two_that_give_an_alias_for_the_first_time(
+    lineage: Lineage, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks whether there is one, then inserts it; in between another process has done so."""
+    first, second = _versions(lineage, registry, 2)
+    set_alias, others = lineage.client.set_registered_model_alias, [first, first]
+
+    def set_by_another_first(name: str, alias: str, number: str) -> None:
+        if others:
+            set_alias(name, alias, str(others.pop().number))
+            said = "(sqlite3.IntegrityError) UNIQUE constraint failed: registered_model_aliases.alias"
+            raise MlflowException(said, error_code=BAD_REQUEST)
+        set_alias(name, alias, number)
+
+    monkeypatch.setattr(lineage.client, "set_registered_model_alias", set_by_another_first)
+    others.pop()
+    registry.promote(second, "first of all")
+    assert others == []
+    assert _aliases(lineage)["champion"] == 2
 
 
 def test_a_model_is_registered_once(lineage: Lineage, registry: Registry) -> None:
