@@ -58,6 +58,7 @@ def test_a_user_without_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch
         default_home()
 
 
+@pytest.mark.slow
 def test_compiled_code_is_kept_where_neither_source_nor_home_can_be_written(tmp_path: Path) -> None:
     """numba's own two places are refused as it refuses them: its locators find no folder."""
     sealed = "import numba.core.caching as c\nfor k in (c.InTreeCacheLocator, c.UserWideCacheLocator):\n"

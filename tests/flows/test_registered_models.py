@@ -38,6 +38,7 @@ def _versions(lineage: Lineage) -> set[str]:
     return {each.version for each in lineage.client.search_model_versions("name = 'pairflow-digits'")}
 
 
+@pytest.mark.slow
 def test_models_that_are_damaged_or_gone_are_not_registered(lineage: Lineage, tmp_path: Path) -> None:
     checkpoint, _ = trained(DatasetSpec(name="digits", max_rows=40), tmp_path)
     settings = Settings(home=tmp_path / "home", mlflow_uri=lineage.client.tracking_uri)

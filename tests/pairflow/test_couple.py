@@ -111,6 +111,7 @@ def test_independent_sources_ignore_the_support():
     assert not np.array_equal(first, couple(SUPPORT, vocab_size=43, spec=CouplingSpec(kind="independent", seed=1)))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_shape_gives_sources_within_the_vocabulary(data):

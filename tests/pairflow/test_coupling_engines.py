@@ -18,12 +18,13 @@ FALSE_ALARM = 1e-4  # of each parametrised case, shared evenly by all its compar
 CASES = [
     (2, 24, 300, 10, 1.0),
     (2, 24, 300, 10, 1.5),
-    (2, 260, 100, 6, 1.0),  # 16-bit counts, and more levels than are counted singly
+    # 16-bit counts, and more levels than are counted singly
+    pytest.param(2, 260, 100, 6, 1.0, marks=pytest.mark.slow),
     (3, 12, 200, 8, 1.0),
     (43, 10, 300, 10, 1.0),
     (43, 10, 300, 10, 0.7),
     (256, 6, 150, 8, 1.0),
-    (5000, 3, 40, 5, 1.0),
+    pytest.param(5000, 3, 40, 5, 1.0, marks=pytest.mark.slow),
 ]
 
 

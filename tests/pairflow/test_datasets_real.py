@@ -33,6 +33,7 @@ def real(cache_dir):
     return load
 
 
+@pytest.mark.slow
 def test_real_qm9(real):
     from rdkit import Chem, rdBase
 

@@ -32,6 +32,7 @@ def start_writer(store: Path, format: str) -> Iterator[tuple[subprocess.Popen[st
         yield writer, writer.stdout
 
 
+@pytest.mark.slow
 def test_killed_writers_are_resumed(format, tmp_path, snapshot):
     """kill -9 at twenty random points, each after a few shards and then within the next ones; then to the end."""
     header = formula.header(format, SHARD_SIZE, num_rows=NUM_ROWS, fingerprint=f"{0:064x}")
