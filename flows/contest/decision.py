@@ -165,10 +165,10 @@ def _page(contest: Contest, sentence: str, version: Version, evaluation: Evaluat
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return (
         f"{sentence}\n\n{table}\n\n"
-        f"Trained because {contest.reason}. Scores at {rule.steps} sampling steps, over {rule.trials} trials of "
-        f"{contest.preset.evaluation.num_samples:,} samples with the same seeds, against {survey.num_held_out:,} rows "
-        f"held out. Asked for: better by {rule.margin:.3g} of the {contest.role}'s score, confidence "
-        f"{rule.confidence:g}.\n"
+        f"Trained because {contest.reason}. Scores at {rule.steps} sampling step{'s' * (rule.steps != 1)}, over "
+        f"{rule.trials} trials of {contest.preset.evaluation.num_samples:,} samples with the same seeds, against "
+        f"{survey.num_held_out:,} rows held out. Asked for: better by {rule.margin:.3g} of the {contest.role}'s score, "
+        f"confidence {rule.confidence:g}.\n"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 
 from flows.home.settings import Settings
-from flows.service import watch
+from flows.service import probes, watch
 from flows.service.http import ask, request
 from flows.service.programs import WORK_POOL, ProgramName, headers, urls
 
@@ -24,6 +24,8 @@ _FOR_ITS_OWNER: dict[ProgramName, str] = _QUESTIONS | {"prefect": "/api/admin/ve
 
 def is_healthy(name: ProgramName, settings: Settings) -> bool:
     """Whether a program answers, and answers well; the watch by what it leaves, and over the reconciler it watches."""
+    if name == "ray" and not _ray_can_work(settings):
+        return False
     if name in _QUESTIONS:
         return _answers(f"{urls(settings)[name]}{_QUESTIONS[name]}", headers(name, settings))
     if name == "worker":
@@ -79,6 +81,13 @@ def _answers(url: str, with_headers: Mapping[str, str] | None = None) -> bool:
     except OSError:
         return False
     return True
+
+
+def _ray_can_work(settings: Settings) -> bool:
+    try:
+        return probes.ray_has_a_node(settings)
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not yet as it will answer
+        return False
 
 
 def _worker_is_online(settings: Settings) -> bool:

@@ -204,9 +204,13 @@ def ray_writes(settings: Settings) -> str | None:
     package = f"{at}/api/packages/gcs/pairflow_watch_{int(time.time())}.zip"
     request(package, b"watch", given, "PUT")
     request(package, None, given)
-    nodes = ask(f"{at}/nodes?view=summary", None, given)["data"]["summary"]
-    alive = [each for each in nodes if each["raylet"].get("state") == "ALIVE"]
-    return None if alive else "no node of the cluster lives: jobs would wait for ever"
+    return None if ray_has_a_node(settings) else "no node of the cluster lives: jobs would wait for ever"
+
+
+def ray_has_a_node(settings: Settings) -> bool:
+    """Whether a raylet is up: the dashboard answers before the first one is, and after the last."""
+    nodes = ask(f"{urls(settings)['ray']}/nodes?view=summary", None, headers("ray", settings))["data"]["summary"]
+    return any(each["raylet"].get("state") == "ALIVE" for each in nodes)
 
 
 def _now(offset: timedelta = timedelta()) -> str:

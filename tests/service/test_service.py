@@ -1,13 +1,10 @@
 """The service as a user has it once `pairflow up` was said."""
 
 import json
-import os
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import pytest
 
 from .user import User
 
@@ -111,9 +108,6 @@ def test_cancelling_stops_the_job(user: User) -> None:
     user.wait_for_state(run_id, "Cancelled", timeout_s=120)
 
 
-@pytest.mark.skipif(
-    "PAIRFLOW_TEST_JOURNEYS" not in os.environ, reason="seen green by hand only: PAIRFLOW_TEST_JOURNEYS=1 runs it"
-)
 def test_suspending_stops_the_job_and_resuming_goes_on(user: User) -> None:
     earlier = set(user.records())
     run_id = user.start("pair", _long(seed=3, num_steps=6000))
