@@ -35,7 +35,7 @@ from flows.service.sockets import runtime_folder
 from pairflow.errors import SpecError
 
 WORK_POOL = "pairflow"
-DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deploy" / "prefect.yaml"
+DEPLOYMENTS = Path(__file__).with_name("deployments.yaml")
 AUTOMATION = "pairflow: end runs that have fallen silent"
 
 ProgramName = Literal["prefect", "mlflow", "ray", "worker", "reconciler", "watch"]

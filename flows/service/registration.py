@@ -62,7 +62,7 @@ def register(settings: Settings, *, watch_anew: bool = False) -> list[str]:
             a busy machine would be one that was resumed meanwhile. The runs of before are ended otherwise.
 
     Raises:
-        SpecError: deploy/prefect.yaml names a flow that there is not, or cannot be read.
+        SpecError: deployments.yaml names a flow that there is not, or cannot be read.
     """
     with get_client(sync_client=True) as client:
         _make_pool(client, settings.max_runs)
@@ -78,7 +78,7 @@ def register(settings: Settings, *, watch_anew: bool = False) -> list[str]:
 
 
 def deployments(settings: Settings, path: Path = DEPLOYMENTS) -> list[RunnerDeployment]:
-    """The deployments of deploy/prefect.yaml.
+    """The deployments of deployments.yaml.
 
     Raises:
         SpecError: it names a flow that there is not, or cannot be read; or a schedule's setting does not fit.

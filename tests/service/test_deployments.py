@@ -1,4 +1,4 @@
-"""What deploy/prefect.yaml registers: names, schedules and forms, against a snapshot; no server is needed."""
+"""What flows/service/deployments.yaml registers: names, schedules and forms, against a snapshot; no server needed."""
 
 import hashlib
 import json
@@ -58,9 +58,9 @@ def test_every_form_has_one_parameter_and_describes_every_field() -> None:
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "prefect.yaml"
+    path = tmp_path / "deployments.yaml"
     path.write_text("deployments:\n  - name: [")
-    with pytest.raises(SpecError, match=r"prefect\.yaml"):
+    with pytest.raises(SpecError, match=r"deployments\.yaml"):
         deployments(Settings(), path)
     with pytest.raises(SpecError, match="nosuch"):
         deployments(Settings(), tmp_path / "nosuch.yaml")
