@@ -12,7 +12,7 @@ PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet --dis
 PYTEST = $(BIN)/python -m pytest -n 3 $(TESTS)
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 
-.PHONY: help demo test test-fast check format clean
+.PHONY: help demo test test-fast check docs format clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
 demo: $(VENV)/.installed  ## Pair, train and compare both models on real digits, in under 12 minutes on 2 cores.
 	$(BIN)/pairflow pipeline --dataset digits --preset demo
 
@@ -41,6 +45,9 @@ check: $(VENV)/.installed-dev  ## Lint, formatting, types, and who may import wh
 test: $(VENV)/.installed-dev  ## All tests; PAIRFLOW_DATA_DIR=DIR adds those on the large data sets.
 	$(PYTEST)
 
+docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/; a broken link fails.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 test-fast: $(VENV)/.installed-dev  ## The tests that need no server, but for the slowest: under 4 minutes on 2 cores.
 	$(PYTEST) -m 'not service and not slow'
 
@@ -49,4 +56,4 @@ format: $(VENV)/.installed-dev  ## Rewrite the code in the house's format.
 	$(BIN)/ruff format .
 
 clean:  ## Remove the environment and everything that the demo wrote.
-	rm -rf $(VENV) .pairflow
+	rm -rf $(VENV) .pairflow site

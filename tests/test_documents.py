@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 _ROOT = Path(__file__).parents[1]
-_FOLDERS = ("benchmarks", "deploy", "docs", "flows", "pairflow", "storage", "tests")
+_FOLDERS = (".github", "benchmarks", "deploy", "docs", "examples", "flows", "pairflow", "storage", "tests")
 _PAGES = sorted([*_ROOT.glob("*.md"), *(page for folder in _FOLDERS for page in (_ROOT / folder).rglob("*.md"))])
 _SOURCES = sorted(path for folder in _FOLDERS for path in (_ROOT / folder).rglob("*.py"))
 _METHOD = _ROOT / "docs" / "method.md"

@@ -33,7 +33,7 @@ def test_one_version_and_one_licence() -> None:
     released = re.findall(r"^## \[?([^\]\s]+)", (_ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert released[:2] == ["Unreleased", pairflow.__version__]
     assert cited["preferred-citation"]["identifiers"][0]["value"].removeprefix("arXiv:") in (
-        (_ROOT / "docs" / "method.md").read_text()
+        (_ROOT / "docs/method.md").read_text()
     )
 
 

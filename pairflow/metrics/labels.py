@@ -24,7 +24,7 @@ class Label:
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
 
-_LABELS = {  # in the order in which they are shown
+LABELS = {  # in the order in which they are shown
     "num_samples": Label("samples"),
     "num_valid": Label("valid", "molecules", True),
     "num_unique": Label("distinct valid", "molecules", True),
@@ -54,10 +54,10 @@ _LABELS = {  # in the order in which they are shown
 
 def label(name: str) -> Label:
     """How the score of that name is shown; one that is not listed is shown by its name."""
-    return _LABELS.get(name, Label(name.replace("_", " ")))
+    return LABELS.get(name, Label(name.replace("_", " ")))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Each name once, in the order in which scores are shown; those that are not listed come last, as they are."""
-    places = {name: place for place, name in enumerate(_LABELS)}
+    places = {name: place for place, name in enumerate(LABELS)}
     return sorted(dict.fromkeys(names), key=lambda name: places.get(name, len(places)))
