@@ -90,4 +90,5 @@ def test_forms_of_issues_are_forms(form: Path) -> None:
     assert {each["type"] for each in said["body"]} <= {"textarea", "input", "dropdown", "checkboxes", "markdown"}
     ids = [each["id"] for each in said["body"]]
     assert len(set(ids)) == len(ids)
-    assert all(each["attributes"]["label"] for each in said["body"])
+    for each in said["body"]:  # a comma in YAML's short form would begin another key
+        assert {"label"} <= set(each["attributes"]) <= {"label", "description", "render", "options"}
