@@ -1,11 +1,11 @@
 """The commit of a coupling: all of it read once, then its manifest written."""
 
+import importlib.metadata
 import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pairflow
 from pairflow.errors import ShardCorruptError, SpecError, StoreError
 from pairflow.spec import canonical_json
 from storage.content import COLUMNS, ContentHash, column_dtype, column_shape
@@ -72,7 +72,7 @@ def assemble_manifest(
         metadata=tuple(metadata),
         content_sha256=content_sha256,
         summary=summary,
-        created_by=created_by or f"pairflow {pairflow.__version__}",
+        created_by=created_by or _created_by(),
     )
 
 
@@ -111,3 +111,10 @@ def _as_json(summary: dict[str, Any]) -> dict[str, Any]:
         return dict(json.loads(canonical_json(summary)))
     except (ValueError, TypeError) as error:
         raise SpecError(f"the summary must be a JSON object of finite numbers and text: {error}") from None
+
+
+def _created_by() -> str:
+    try:
+        return f"pairflow {importlib.metadata.version('pairflow')}"
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "pairflow (not installed)"
