@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,19 +19,29 @@ from flows.home.settings import Settings
 from flows.parameters import FlowParameters
 from pairflow.errors import JobFailedError
 
+if TYPE_CHECKING:
+    from flows.command.terminal_log import Verbosity
+
 
 def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, quiet: bool = False) -> Any:
-    """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up.
+    """What a flow comes to: found, where all of it is done already; else it runs in this process.
+
+    Then Ray starts first, since Prefect's server takes as long to come up.
 
     Raises:
         PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
         JobFailedError: Prefect's server does not let this process in.
     """
+    from flows.command import already
+    from flows.command.terminal_log import Verbosity
     from flows.stages import beforehand
 
     settings = Settings.read()
     prepare_environment(settings)
     beforehand.check(parameters)
+    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
+    if (done := already.answer(name, parameters, settings, verbosity)) is not None:
+        return done
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
@@ -41,7 +51,7 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
     from flows.service.unfinished import end_unfinished, hold_run
     from flows.stages.surroundings import shared_cluster, within
 
-    _say_in_short_lines(verbose=verbose, quiet=quiet)
+    _say_in_short_lines(verbosity)
     _leave_signals_to_us()
     try:
         with within(bars=not quiet), shared_cluster(parameters.store):
@@ -83,15 +93,14 @@ def _leave_signals_to_us() -> None:
     vars(engine)["capture_sigterm"] = contextlib.nullcontext
 
 
-def _say_in_short_lines(*, verbose: bool, quiet: bool) -> None:
+def _say_in_short_lines(verbosity: "Verbosity") -> None:
     """Has Prefect's log written to this terminal in our lines; the flow run's page still has the whole record."""
     from prefect.logging.configuration import setup_logging
     from prefect.logging.handlers import PrefectConsoleHandler
 
-    from flows.command.terminal_log import TerminalHandler, Verbosity
+    from flows.command.terminal_log import TerminalHandler
 
     setup_logging()  # else the handlers come with the first flow run
-    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, (PrefectConsoleHandler, TerminalHandler)):

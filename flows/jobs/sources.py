@@ -130,11 +130,11 @@ class RowByRow(PairSource):
         """
         spec = parse(CouplingSpec, request.wanted)
         resolved = resolve_engine(request.engine, spec)
-        fingerprint, version = inputs.pairs_fingerprint(spec, data.train, resolved)
+        fingerprint, version = inputs.pairs_fingerprint(spec, data.facts.train, resolved)
         if request.extend is None:
             return cls(spec, data, resolved, version, fingerprint, None)
         earlier = Earlier.of(stored_pairs.url_of(request.extend, settings.store), data.train, spec, version)
-        fingerprint, _ = inputs.pairs_fingerprint(spec, data.train, resolved, earlier.pairs)
+        fingerprint, _ = inputs.pairs_fingerprint(spec, data.facts.train, resolved, earlier.pairs)
         return cls(spec, data, resolved, version, fingerprint, earlier)
 
     @property
@@ -218,7 +218,7 @@ class Redi(PairSource):
         base = models.resolve(request.base_model, settings)
         loaded = load_model(base.checkpoint, device="cpu")
         check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
-        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.train, base))
+        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.facts.train, base))
 
     @property
     def name(self) -> str:
@@ -278,7 +278,7 @@ class Assignment(PairSource):
         if request.extend is not None:
             raise SpecError(NOT_EXTENDED)
         check_memory(len(data.train), data.train.length, spec)
-        fingerprint, version = inputs.pairs_fingerprint(spec, data.train, request.engine)
+        fingerprint, version = inputs.pairs_fingerprint(spec, data.facts.train, request.engine)
         return cls(spec, data, version, fingerprint)
 
     @property
