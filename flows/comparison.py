@@ -133,9 +133,9 @@ class Comparison(Plan):
         return dict(zip(wanted, done, strict=True))
 
     def evaluate(
-        self, pairs: Pairs, parent: StageRun, lineage: Lineage, models: tuple[str, ...] = ()
+        self, pairs: Pairs, models: tuple[str, ...] = (), *, lineage: Lineage, parent: StageRun
     ) -> EvaluateResult:
-        """All models, and others by reference; the page and its pictures are logged with the run above too."""
+        """All models, and others by reference; the page and its pictures are logged with the run above as well."""
         evaluation = evaluate(self.evaluation(pairs, models))
         for path in (evaluation.figure, evaluation.grid, evaluation.trajectories, evaluation.report):
             lineage.attach(parent.run_id, Path(path))
