@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -64,7 +65,7 @@ def finished_run(settings: Settings, dataset: str, stage: str, fingerprint: str)
             return _in_file(str(database), dataset, stage, fingerprint) if database.is_file() else None
         if urlsplit(uri).scheme == "http" and urlsplit(uri).hostname in _LOOPBACK:
             return _by_server(uri.rstrip("/"), dataset, stage, fingerprint)
-    except (sqlite3.Error, OSError, ValueError, LookupError):
+    except (sqlite3.Error, OSError, HTTPException, ValueError, LookupError, TypeError):  # what is no MLflow answers so
         return None
     return _by_client(settings, dataset, stage, fingerprint)
 
@@ -72,7 +73,7 @@ def finished_run(settings: Settings, dataset: str, stage: str, fingerprint: str)
 def waits_to_be_sent(settings: Settings) -> bool:
     """Whether something was said that MLflow has not been sent yet: a comparison takes it along."""
     folder = settings.home / "mlflow" / "unsent"
-    return folder.is_dir() and any(folder.iterdir())
+    return any(folder.glob("*.jsonl"))
 
 
 def _in_file(path: str, dataset: str, stage: str, fingerprint: str) -> FinishedRun | None:
