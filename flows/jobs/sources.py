@@ -3,28 +3,25 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import JsonValue
 
 from flows.home.settings import Settings
 from flows.jobs import inputs
-from flows.jobs.assignment_shards import match_shards
 from flows.jobs.extension import NOT_EXTENDED, Earlier
-from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
 from flows.lineage import models, stored_pairs
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import EARLIER_PAIRS
 from flows.requests import PairRequest
-from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
-from pairflow.coupling.assignment import check_memory
-from pairflow.coupling.blocks import BlockPlan
-from pairflow.distillation.dcd import check_teacher
 from pairflow.errors import SpecError
 from pairflow.spec import CouplingSpec, RediSpec, Spec, parse
 from storage import PairsHeader, ShardPlan
+
+if TYPE_CHECKING:  # torch is for a model's own pairs, and seconds of every other job
+    from pairflow.checkpoint import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -199,7 +196,7 @@ class Redi(PairSource):
 
     spec: RediSpec
     base: FoundModel
-    loaded: LoadedModel
+    loaded: "LoadedModel"
     fingerprint: str
     engine_version: str = inputs.REDI_ENGINE
     earlier: None = None
@@ -212,6 +209,9 @@ class Redi(PairSource):
             CheckpointError: the model cannot be loaded.
             SpecError: it is of another vocabulary, length or process.
         """
+        from pairflow.checkpoint import load_model
+        from pairflow.distillation.dcd import check_teacher
+
         spec = parse(RediSpec, request.wanted)
         if request.base_model is None:
             raise SpecError("ReDi's pairs need base_model (--model REF), the model that makes them")
@@ -239,10 +239,14 @@ class Redi(PairSource):
 
     @property
     def shard_size(self) -> int:
+        from flows.jobs.redi_shards import SHARD_SIZE
+
         return SHARD_SIZE
 
     def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
         """Draws and writes shards as Ray tasks."""
+        from flows.jobs.redi_shards import draw_shards
+
         draw_shards(
             url,
             header,
@@ -274,6 +278,8 @@ class Assignment(PairSource):
         Raises:
             SpecError: memory does not hold a block, or earlier pairs are to be extended.
         """
+        from pairflow.coupling.assignment import check_memory
+
         spec = parse(CouplingSpec, request.wanted)
         if request.extend is not None:
             raise SpecError(NOT_EXTENDED)
@@ -305,10 +311,14 @@ class Assignment(PairSource):
     @property
     def shard_size(self) -> int:
         """One block: no shard's task makes what another's makes too."""
+        from pairflow.coupling.blocks import BlockPlan
+
         return BlockPlan.of(len(self.data.train), self.spec).size
 
     def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
         """Matches and writes shards as Ray tasks."""
+        from flows.jobs.assignment_shards import match_shards
+
         match_shards(
             url,
             header,
