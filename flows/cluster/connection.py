@@ -58,7 +58,7 @@ class Cluster:
             self._local.stop()
 
     def prepare(self) -> None:
-        """Waits for a cluster that is starting, and loads its client, in a thread; whoever asks hears what went wrong."""
+        """Waits for a cluster that is starting, and loads its client, in a thread; who asks hears what went wrong."""
 
         def ask() -> None:
             with contextlib.suppress(PairFlowError, *UNREACHABLE):
