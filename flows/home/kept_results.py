@@ -11,8 +11,6 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from pairflow.spec import Spec
 
 R = TypeVar("R", bound=Spec)
@@ -22,7 +20,7 @@ def read(path: Path, result_type: type[R]) -> R | None:
     """A result that was left here, or None if there is none that this release can use."""
     try:
         return result_type.model_validate_json(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # of other text too, as of a damaged file
         return None
 
 

@@ -43,13 +43,12 @@ def looked_for(
         look: request, data and settings -> the result, and the sentence that there was nothing to do.
     """
     started = time.perf_counter()
-    if not settings.jobs_run_here or (data := known_data.recall(request.dataset, settings)) is None:
-        return None
     try:
-        found = look(request, data, settings)
-    except PairFlowError:  # the job says it, in its own place and time
+        data = known_data.recall(request.dataset, settings) if settings.jobs_run_here else None
+        found = None if data is None else look(request, data, settings)
+    except (PairFlowError, OSError):  # the job says it, in its own place and time
         return None
-    if found is None:
+    if data is None or found is None:
         return None
     result, sentence = found
     done = result.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
@@ -91,7 +90,10 @@ def _known_as(request: PairRequest, data: DataFacts, settings: Settings) -> str 
     if isinstance(spec := request.wanted, CouplingSpec):
         earlier = None
         if request.extend is not None:
-            earlier = storage.open_pairs(stored_pairs.url_of(request.extend, settings.store))
+            url = stored_pairs.url_of(request.extend, settings.store)
+            if not storage.verify_pairs(url, progress=False).ok:
+                return None
+            earlier = storage.open_pairs(url)
         return inputs.pairs_fingerprint(spec, data.train, request.engine, earlier)[0]
     if request.base_model is None:
         return None
