@@ -20,7 +20,7 @@ def read(path: Path, result_type: type[R]) -> R | None:
     """A result that was left here, or None if there is none that this release can use."""
     try:
         return result_type.model_validate_json(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # of other text too, as of a damaged file
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # another release's, or damaged
         return None
 
 
