@@ -193,6 +193,17 @@ class TestWhatIsNotFinished:
             put_back(path)
         assert _pair(settings) is None
 
+    def test_of_data_whose_record_is_damaged(self, settings: Settings) -> None:
+        for path in settings.known_data_dir.iterdir():
+            sound = path.read_bytes()
+            try:
+                for damaged in (b"", b"\xff\xfe", sound[:-40], sound.replace(b'"digest"', b'"digset"')):
+                    path.write_bytes(damaged)
+                    assert path.name[:4] != "nci-" or _pair(settings) is None
+            finally:
+                path.write_bytes(sound)
+        assert _pair(settings) is not None
+
     def test_where_jobs_run_elsewhere(self, settings: Settings) -> None:
         """Another machine may have other data at the same place."""
         assert _pair(settings.model_copy(update={"ray_address": "http://127.0.0.1:8265"})) is not None
