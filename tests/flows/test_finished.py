@@ -53,7 +53,7 @@ def settings(pipeline_result: Document) -> Settings:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts a server fails."""
 
     def start(*_: object, **__: object) -> None:
@@ -119,7 +119,15 @@ def test_the_whole_is_found_by_a_process_that_loads_no_server(
     assert said[0].startswith("pair nci ▸ nothing to do: these pairs are whole, at ")
 
 
-@pytest.mark.usefixtures("served")
+def _run(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys, "argv", ["pairflow", *words])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 0
+    return capsys.readouterr()
+
+
+@pytest.mark.usefixtures("no_servers")
 def test_each_stage_is_found(
     pipeline_result: Document, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,9 +140,7 @@ def test_each_stage_is_found(
         (["train", *data, "--method", "udlm", *map(str, _MODEL)], trained),
         (["evaluate", *data, "--methods", "udlm,pairflow,assigned", *sets], pipeline_result["evaluation"]),
     ):
-        monkeypatch.setattr(sys, "argv", ["pairflow", *words])
-        app.main()
-        said = capsys.readouterr()
+        said = _run(words, capsys, monkeypatch)
         again = json.loads(said.out.splitlines()[-1])
         assert again["skipped"]
         assert _again(again) == _again(expected)
@@ -142,7 +148,7 @@ def test_each_stage_is_found(
         assert "150 of " in said.err
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("no_servers")
 def test_a_terminal_shows_the_same_tables(
     settings: Settings,
     document: Document,
@@ -151,9 +157,7 @@ def test_a_terminal_shows_the_same_tables(
 ) -> None:
     terminal.report(ComparisonResult.model_validate(document), settings)
     expected = capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["pairflow", *(str(word) for word in PIPELINE if word != "--json"), "--quiet"])
-    app.main()
-    said = capsys.readouterr()
+    said = _run([*(str(word) for word in PIPELINE if word != "--json"), "--quiet"], capsys, monkeypatch)
     assert said.out == expected
     assert said.err == ""
 
