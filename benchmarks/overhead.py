@@ -4,7 +4,8 @@
 
 In a home of its own, on free ports, `pairflow up` is timed until it is ready, and its idle memory is read. Then 50 rows
 are coupled by the REST API, cold (nothing has run since `up`) and warm: that is milliseconds of work, so these runs are
-all fixed cost, and their first shard begins where it is written. A long pairing is cancelled while it works. Last, all
+all fixed cost, and their first shard begins where it is written. The same is asked for again, and found. (What commands
+take that find everything done is measured by `again.py`.) A long pairing is cancelled while it works. Last, all
 of the dataset is coupled by the REST API, and by `couple()` in one process with as many threads as there are cores, in
 turns; both read the data. What the service takes longer, beyond the fixed cost, is given in per cent of `couple()`;
 for that both are counted from the run's start, as how long it waits for the worker's next look is a matter of luck.
@@ -103,12 +104,10 @@ class Service:
         written = sorted(at for path, at in self._records().items() if path not in earlier)
         states = {each["name"]: each["timestamp"] for each in self.ask(f"flow_run_states/?flow_run_id={run}")}
         after = {name: datetime.fromisoformat(at).timestamp() - called for name, at in states.items()}
-        return {
-            "running": after["Running"],
-            "first_shard_written": written[0] - called,
-            "last_shard_written": written[-1] - called,
-            "completed": after["Completed"],
-        }
+        times = {"running": after["Running"], "completed": after["Completed"]}
+        if written:  # nothing is where all was there already
+            times |= {"first_shard_written": written[0] - called, "last_shard_written": written[-1] - called}
+        return times
 
     def cancel(self) -> dict[str, float]:
         """Cancels a pairing at work: seconds until nothing of its job runs, and until the run says Cancelled."""
@@ -169,6 +168,7 @@ def main(
             time.sleep(idle_seconds)
             memory = service.memory()
             cold, *warm = (service.pair(tiny | {"coupling": {"seed": seed}}) for seed in range(1 + repeats))
+            found = [service.pair(tiny | {"coupling": {"seed": seed}}) for seed in range(repeats)]
             cancelled = [service.cancel() for _ in range(repeats)]
             direct(data, {"num_steps": num_steps, "seed": 0})  # fills the file cache, and numba's
             turns = []
@@ -188,6 +188,7 @@ def main(
         "idle_bytes": memory,
         "cold": cold,
         "warm": warm,
+        "found": found,
         "cancelled": cancelled,
         "dataset": data,
         "num_steps": num_steps,
@@ -222,8 +223,13 @@ def _show(result: dict[str, Any]) -> None:
     )
     console.print(up)
     calls = Table("50 rows", "running", "first shard written", "completed", title="seconds after the REST call")
-    for name, each in (("cold", result["cold"]), *(("warm", each) for each in result["warm"])):
-        calls.add_row(name, *(f"{each[what]:.1f}" for what in ("running", "first_shard_written", "completed")))
+    for name, each in (
+        ("cold", result["cold"]),
+        *(("warm", each) for each in result["warm"]),
+        *(("found", each) for each in result["found"]),
+    ):
+        shown = (each.get(what) for what in ("running", "first_shard_written", "completed"))
+        calls.add_row(name, *("–" if at is None else f"{at:.1f}" for at in shown))
     console.print(calls)
     cancelled = Table("job stopped", "run cancelled", title="seconds after a pairing at work is cancelled")
     for each in result["cancelled"]:

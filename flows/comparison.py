@@ -2,33 +2,28 @@
 
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.distill import distill
 from flows.evaluate import evaluate, show_comparison
+from flows.home.settings import Settings
+from flows.jobs import finished_comparison
+from flows.jobs.finished_comparison import FoundComparison
+from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages import artifacts, comparison_page
 from flows.pair import pair
-from flows.parameters import (
-    DistillParameters,
-    EvaluateParameters,
-    PairParameters,
-    StudyParameters,
-    TrainParameters,
-)
-from flows.recipes.changes import resolve, with_seed
-from flows.recipes.methods import DEFAULT_PAIRS, METHODS, bases, coupling_of, in_order, pair_groups
+from flows.parameters import StudyParameters
+from flows.plan import Key, Pairs, Plan, result_of
+from flows.recipes.methods import METHODS
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
 from flows.stages.side_by_side import side_by_side
 from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from flows.train import train
-from pairflow.presets import Preset
-from pairflow.spec import Spec, fingerprint
-
-_Key = tuple[str, int | None]  # method and training seed
-_Pairs = dict[str, PairResult]  # by the group of settings that they are made by
 
 
 def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> ComparisonResult:
@@ -42,6 +37,8 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
         command: the command line that asks for the same again.
     """
     started = time.time()
+    if (found := finished_comparison.find(parameters, stage, Settings.read())) is not None:
+        return _show_found(found, parameters, stage)
     work = Comparison(parameters)
     with shared_cluster(parameters.store) as cluster:
         lineage = Lineage(cluster.settings)
@@ -63,15 +60,14 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
             trained = work.train(pairs, at_once)
             redi_pairs = work.own_pairs(trained)
             refined = work.refine(pairs, trained, at_once)
-            evaluation = work.evaluate(pairs)
+            evaluation = work.evaluate(pairs, lineage=lineage, parent=parent)
             show_comparison(evaluation, parameters.dataset.name)
-            result = ComparisonResult(
-                pairs=pairs.get(DEFAULT_PAIRS),
-                other_pairs=tuple(made for group, made in pairs.items() if group != DEFAULT_PAIRS),
-                redi_pairs=redi_pairs,
-                trainings=tuple(trained.values()),
-                distillations=tuple(refined.values()),
-                evaluation=evaluation,
+            result = result_of(
+                pairs,
+                redi_pairs,
+                trained,
+                refined,
+                evaluation,
                 mlflow_run_id=parent.run_id,
                 mlflow_experiment_id=parent.experiment_id,
                 prefect_run_id=str(flow_run.id),
@@ -79,6 +75,16 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
             comparison_page.fill(parent, result, lineage)
         _show_summary(result, f"{stage} {parameters.dataset.name}")
         return result
+
+
+def _show_found(found: FoundComparison, parameters: StudyParameters, stage: str) -> ComparisonResult:
+    """Shows a comparison of which all was there; its run in MLflow stays as it is."""
+    for each in found.stages:
+        get_run_logger().info("%s: %s", each.run, each.sentence)
+    result = found.result.model_copy(update={"prefect_run_id": str(flow_run.id)})
+    show_comparison(result.evaluation, parameters.dataset.name)
+    _show_summary(result, f"{stage} {parameters.dataset.name}")
+    return result
 
 
 def _show_summary(result: ComparisonResult, title: str) -> None:
@@ -103,116 +109,34 @@ def _show_summary(result: ComparisonResult, title: str) -> None:
     )
 
 
-class Comparison:
-    """The stages of one comparison, with the parameters that each gets."""
+class Comparison(Plan):
+    """The stages of one comparison, each as a flow run of its own."""
 
-    def __init__(self, parameters: StudyParameters) -> None:
-        self.parameters = parameters
-        self.preset = resolve(parameters)
-        self.methods = in_order(parameters.methods)
-        self.seeds = tuple(dict.fromkeys(parameters.training_seeds or (None,)))
-        self.refined = [METHODS[name] for name in self.methods if METHODS[name].refinement is not None]
-        self.pair_groups = pair_groups(self.methods, self.preset)
+    def pair(self, extend: str | None = None) -> Pairs:
+        """The pairs that the methods are trained on; PairFlow's may extend those at a URL."""
+        return {group: pair(each) for group, each in self.pairings(extend).items()}
 
-    @property
-    def specs(self) -> dict[str, Spec]:
-        """For the MLflow run: all that decides about the result."""
-        return {
-            "dataset": self.parameters.dataset,
-            **{name: getattr(self.preset, name) for name in type(self.preset).model_fields},
-        }
-
-    def fingerprint(self, pairs: _Pairs) -> str:
-        """Of the comparison; without pairs it is the dataset's spec that says what data it is about."""
-        about = ",".join(made.fingerprint for made in pairs.values()) or fingerprint(self.parameters.dataset)
-        seeds = ",".join(map(str, self.seeds))
-        return fingerprint(self.preset, data=about, methods=",".join(self.methods), seeds=seeds)
-
-    def pair(self, extend: str | None = None) -> _Pairs:
-        """The pairs that the methods are trained on, by group of settings; PairFlow's may extend those at a URL."""
-        return {
-            group: pair(
-                PairParameters(
-                    **self._common,
-                    **self._sharding,
-                    coupling=coupling_of(self.preset, group),
-                    extend=extend if group == DEFAULT_PAIRS else None,
-                )
-            )
-            for group in self.pair_groups
-        }
-
-    def train(self, pairs: _Pairs, at_once: int) -> dict[_Key, TrainResult]:
+    def train(self, pairs: Pairs, at_once: int) -> dict[Key, TrainResult]:
         """The base of every method, with every seed; several at the same time."""
-        wanted: dict[_Key, Any] = {
-            (base, seed): TrainParameters(
-                **self._common,
-                **self._chosen(seed, TrainParameters),
-                method=base,
-                pairs=_url(pairs, METHODS[base].pairs),
-            )
-            for seed in self.seeds
-            for base in bases(self.methods)
-        }
+        wanted: dict[Key, Any] = {**self.trainings(pairs)}
         done = side_by_side(*(partial(train, each) for each in wanted.values()), at_most=at_once)
         return dict(zip(wanted, done, strict=True))
 
-    def own_pairs(self, trained: dict[_Key, TrainResult]) -> tuple[PairResult, ...]:
+    def own_pairs(self, trained: dict[Key, TrainResult]) -> tuple[PairResult, ...]:
         """The pairs that models make themselves, one model after the other: each keeps all cores busy."""
-        return tuple(
-            pair(
-                PairParameters(
-                    **self._common, **self._sharding, redi=spec, base_model=trained[method.base, seed].checkpoint
-                )
-            )
-            for method in self.refined
-            if method.refinement is not None and (spec := method.refinement.own_pairs(self.preset)) is not None
-            for seed in self.seeds
-        )
+        return tuple(pair(each) for each in self.own_pairings(trained))
 
-    def refine(self, pairs: _Pairs, trained: dict[_Key, TrainResult], at_once: int) -> dict[_Key, TrainResult]:
+    def refine(self, pairs: Pairs, trained: dict[Key, TrainResult], at_once: int) -> dict[Key, TrainResult]:
         """Every refined method, with every seed; several at the same time."""
-        wanted: dict[_Key, Any] = {
-            (method.name, seed): DistillParameters(
-                **self._common,
-                **self._chosen(seed, DistillParameters),
-                method=method.name,
-                base_model=trained[method.base, seed].checkpoint,
-                pairs=_url(pairs, method.refined_on(self.preset)),
-            )
-            for seed in self.seeds
-            for method in self.refined
-        }
+        wanted: dict[Key, Any] = {**self.refinements(pairs, trained)}
         done = side_by_side(*(partial(distill, each) for each in wanted.values()), at_most=at_once)
         return dict(zip(wanted, done, strict=True))
 
-    def evaluate(self, pairs: _Pairs, models: tuple[str, ...] = ()) -> EvaluateResult:
-        """All models, and others by reference, in one job: what measures them is prepared once."""
-        return evaluate(
-            EvaluateParameters(
-                **self._common,
-                **self._chosen(None, EvaluateParameters),
-                methods=self.methods,
-                models=models,
-                training_seeds=self.parameters.training_seeds,
-                pairs=_url(pairs, DEFAULT_PAIRS),
-            )
-        )
-
-    @property
-    def _common(self) -> dict[str, Any]:
-        return {name: getattr(self.parameters, name) for name in ("dataset", "engine", "store")}
-
-    @property
-    def _sharding(self) -> dict[str, Any]:
-        return {name: getattr(self.parameters, name) for name in ("format", "shard_size", "num_workers")}
-
-    def _chosen(self, seed: int | None, parameters_type: type[Spec]) -> dict[str, Any]:
-        """The preset's name, and its specs with a training seed, as far as a stage has them."""
-        seeded = with_seed(self.preset, seed)
-        specs = {name: getattr(seeded, name) for name in Preset.model_fields if name in parameters_type.model_fields}
-        return {"preset": self.parameters.preset, **specs}
-
-
-def _url(pairs: _Pairs, group: str | None) -> str | None:
-    return pairs[group].url if group in pairs else None
+    def evaluate(
+        self, pairs: Pairs, models: tuple[str, ...] = (), *, lineage: Lineage, parent: StageRun
+    ) -> EvaluateResult:
+        """All models, and others by reference; the page and its pictures are logged with the run above as well."""
+        evaluation = evaluate(self.evaluation(pairs, models))
+        for path in (evaluation.figure, evaluation.grid, evaluation.trajectories, evaluation.report):
+            lineage.attach(parent.run_id, Path(path))
+        return evaluation

@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.jobs import finished
 from flows.parameters import DistillParameters, validated
 from flows.requests import DistillRequest
 from flows.results import TrainResult
@@ -34,6 +35,7 @@ def distill(parameters: DistillParameters) -> TrainResult:
         DistillRequest.of(parameters),
         TrainResult,
         store=parameters.store,
+        find=finished.find_model,
         command=command_line("distill", parameters),
         preset=parameters.preset,
         on_gpu=True,

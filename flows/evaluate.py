@@ -3,6 +3,7 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
+from flows.jobs import evaluations
 from flows.pages import artifacts
 from flows.pages.tables import comparison_rows
 from flows.pages.verdict import measured, verdict
@@ -39,6 +40,7 @@ def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
         EvaluateRequest.of(parameters),
         EvaluateResult,
         store=parameters.store,
+        find=evaluations.find,
         command=command_line("evaluate", parameters),
         preset=parameters.preset,
         on_gpu=True,

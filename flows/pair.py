@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.jobs import finished
 from flows.pages import artifacts
 from flows.parameters import PairParameters, validated
 from flows.requests import PairRequest
@@ -37,6 +38,7 @@ def pair(parameters: PairParameters) -> PairResult:
         PairRequest.of(parameters),
         PairResult,
         store=parameters.store,
+        find=finished.find_pairs,
         command=command_line("pair", parameters),
     )
     result = ran.result

@@ -171,6 +171,11 @@ class EvaluateParameters(_OnPairs, _OfAll, FromPreset):
 class PipelineParameters(Sharded, _OfAModel, FromPreset):
     """Data to report: pair, train with and without pairs, evaluate both."""
 
+    @property
+    def study(self) -> "StudyParameters":
+        """The same as the comparison that it is."""
+        return validated(StudyParameters, {**self.model_dump(mode="json"), "methods": ("udlm", "pairflow", "assigned")})
+
 
 class StudyParameters(Sharded, _OfAll, FromPreset):
     """The paper's comparison: train, distil and evaluate several methods, with several training seeds."""

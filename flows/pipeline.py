@@ -5,7 +5,7 @@ from prefect.runtime import flow_run
 
 from flows.comparison import compare
 from flows.evaluate import message
-from flows.parameters import PipelineParameters, StudyParameters, validated
+from flows.parameters import PipelineParameters, validated
 from flows.results import ComparisonResult
 from flows.stages import hooks
 from flows.stages.command_line import command_line
@@ -31,7 +31,5 @@ def pipeline(parameters: PipelineParameters) -> ComparisonResult:
     parameters = validated(PipelineParameters, parameters)
     describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))
     show_decided(parameters)
-    methods = ("udlm", "pairflow", "assigned")
-    wanted = validated(StudyParameters, {**parameters.model_dump(mode="json"), "methods": methods})
-    result = compare(wanted, "pipeline", command=command_line("pipeline", parameters))
+    result = compare(parameters.study, "pipeline", command=command_line("pipeline", parameters))
     return ended(result, message(result.evaluation))

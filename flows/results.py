@@ -2,12 +2,34 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 from pairflow.spec import PairsFormat, Spec
 
+R = TypeVar("R", bound=Spec)
+
 NUM_SAMPLES = "num_samples"
 """The score that others are counted out of, where there is one."""
+
+
+@dataclass(frozen=True)
+class Found(Generic[R]):
+    """A result that was there already.
+
+    Attributes:
+        result: as the job that made it handed it back, but for `skipped` and `seconds`.
+        run: what would have been run, as its lines on a terminal begin.
+        sentence: that there was nothing to do.
+        data: what was read of the data when they were last read.
+        notes: what a reader of results must know of the data.
+    """
+
+    result: R
+    run: str
+    sentence: str
+    data: str
+    notes: tuple[str, ...]
 
 
 class PairResult(Spec):

@@ -114,7 +114,8 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
                 return _nothing(name, sentence, champion)
             # A challenger that is judged anew, as at more steps, is the candidate itself.
             another = contest.comparable and rival is not None and rival.model_id != candidate.mlflow_model_id
-            evaluation = work.evaluate(pairs, (against,) if another else ())
+            others = (against,) if another else ()
+            evaluation = work.evaluate(pairs, others, lineage=lineage, parent=parent)
             show_comparison(evaluation, parameters.dataset.name)
             _check_rival(registry, contest, evaluation)
             version = registry.register(

@@ -3,6 +3,7 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
+from flows.jobs import finished
 from flows.pages import artifacts
 from flows.parameters import TrainParameters, validated
 from flows.recipes.methods import METHODS
@@ -35,6 +36,7 @@ def train(parameters: TrainParameters) -> TrainResult:
         TrainRequest.of(parameters),
         TrainResult,
         store=parameters.store,
+        find=finished.find_model,
         command=command_line("train", parameters),
         preset=parameters.preset,
         on_gpu=True,

@@ -10,10 +10,8 @@ always whole. The files open with plain safetensors and json.
 import contextlib
 import errno
 import functools
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +23,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
+from pairflow.checkpoint_files import (
+    FORMAT_VERSION,
+    STATE,
+    TENSORS,
+    file_sha256,
+    latest,
+    read_state,
+    read_tensors,
+    steps,
+)
 from pairflow.data_card import CARD
 from pairflow.devices import resolve_device
 from pairflow.errors import CheckpointError, PairFlowError, SpecError
@@ -33,10 +41,7 @@ from pairflow.processes import Process
 from pairflow.processes import build as build_process
 from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec, parse
 
-FORMAT_VERSION = 1
 KEEP_LAST = 2
-_TENSORS, _STATE = "tensors.safetensors", "state.json"
-_STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,10 @@ def save(directory: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[st
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial / _TENSORS)
-        document = {**state, "format_version": FORMAT_VERSION, "sha256": _sha256(partial / _TENSORS)}
-        (partial / _STATE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        for name in (_TENSORS, _STATE):
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial / TENSORS)
+        document = {**state, "format_version": FORMAT_VERSION, "sha256": file_sha256(partial / TENSORS)}
+        (partial / STATE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        for name in (TENSORS, STATE):
             _flush_to_disk(partial / name)
         _remove(final)
         partial.rename(final)
@@ -112,25 +117,11 @@ def _remove(path: Path) -> None:
     if not path.exists():
         return
     names = {each.name for each in path.iterdir()}
-    if not names <= {_STATE, _TENSORS, CARD} or (names and not _is_ours(path)):
+    if not names <= {STATE, TENSORS, CARD} or (names and not _is_ours(path)):
         raise FileExistsError(errno.EEXIST, "a folder of that name is there that is not all ours: move it away")
     aside = path.with_name(f".old-{path.name}-{os.getpid()}")
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def steps(directory: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of the whole checkpoints in a folder, in ascending order; [] if there is none."""
-    if not directory.is_dir():
-        return []
-    found = ((_STEP_FOLDER.fullmatch(path.name), path) for path in directory.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match and (path / _STATE).is_file())
-
-
-def latest(directory: Path) -> Path | None:
-    """The folder of the last checkpoint, or None."""
-    found = steps(directory)
-    return found[-1][1] if found else None
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -139,37 +130,11 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: missing, damaged, or written by another format version.
     """
-    state = read_state(path)
-    try:
-        content = (path / _TENSORS).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {_TENSORS}: {error}; {_remedy(path)}") from None
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != state.get("sha256"):
-        raise CheckpointError(
-            f"checkpoint {path}: {_TENSORS} is damaged: its SHA-256 is {digest}, {_STATE} says "
-            f"{state.get('sha256')}; {_remedy(path)}"
-        )
+    content, state = read_tensors(path)
     try:
         return load(content), state
     except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {path}: {_TENSORS} is not a safetensors file: {error}") from None
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The JSON state alone of one checkpoint folder.
-
-    Raises:
-        CheckpointError: missing, not JSON, or written by another format version.
-    """
-    try:
-        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {_STATE}: {error}; {_remedy(path)}") from None
-    version = state.get("format_version") if isinstance(state, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"checkpoint {path}: format_version is {version}, this release reads {FORMAT_VERSION}")
-    return state
+        raise CheckpointError(f"checkpoint {path}: {TENSORS} is not a safetensors file: {error}") from None
 
 
 def check_state(path: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -226,7 +191,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
         CheckpointError: nothing there, damaged, or tensors that do not fit the architecture it names.
     """
     folder = Path(path)
-    if not (folder / _STATE).is_file():
+    if not (folder / STATE).is_file():
         found = latest(folder)
         if found is None:
             raise CheckpointError(f"no checkpoint at {folder}: expected a step-N folder or a folder of them")
@@ -251,9 +216,9 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
             _check_weights(make(), tensors, "ema." if ema else "model.", folder)
         model = make()
     except KeyError as error:
-        raise CheckpointError(f"checkpoint {folder}: {_STATE} has no field {error}") from None
+        raise CheckpointError(f"checkpoint {folder}: {STATE} has no field {error}") from None
     except PairFlowError as error:
-        raise CheckpointError(f"checkpoint {folder}: {_STATE} describes no model: {error}") from None
+        raise CheckpointError(f"checkpoint {folder}: {STATE} describes no model: {error}") from None
     load_weights(model, tensors, "ema." if ema else "model.", folder)
     model = model.to(resolve_device(device)).eval().requires_grad_(False)
     return LoadedModel(
@@ -274,24 +239,12 @@ def _image_shape(value: Any) -> ImageShape:
     return channels, height, width
 
 
-def _remedy(path: Path) -> str:
-    """What to do about a damaged checkpoint: there may be an older one beside it."""
-    before = [folder.name for _, folder in steps(path.parent) if folder.name < path.name]
-    then = f"go on from {before[-1]}, the one before it" if before else "start again: there is none before it"
-    return f"remove this folder to {then}"
-
-
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in fields.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -1,5 +1,7 @@
 """The Ray cluster that jobs go to: a given one, or one on this machine for as long as it is needed."""
 
+import contextlib
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from flows.cluster.local import START_PATIENCE_S, LocalCluster
 from flows.home.addresses import running_servers
 from flows.home.settings import Settings
-from pairflow.errors import JobFailedError, SpecError
+from pairflow.errors import JobFailedError, PairFlowError, SpecError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -37,6 +39,7 @@ class Cluster:
         self._job_settings: Settings | None = None
         self._local: LocalCluster | None = None
         self._client: JobSubmissionClient | None = None
+        self._one_at_a_time = threading.RLock()
 
     def __enter__(self) -> Self:
         if self.settings.ray_address is None:
@@ -54,6 +57,16 @@ class Cluster:
         if self._local is not None:
             self._local.stop()
 
+    def prepare(self) -> None:
+        """Waits for a cluster that is starting, and loads its client, in a thread; who asks hears what went wrong."""
+
+        def ask() -> None:
+            with contextlib.suppress(PairFlowError, *UNREACHABLE):
+                _ = self.job_settings
+
+        if self._local is not None:
+            threading.Thread(target=ask, name="ray-client", daemon=True).start()
+
     @property
     def client(self) -> "JobSubmissionClient":
         """The job server's client.
@@ -61,6 +74,10 @@ class Cluster:
         Raises:
             JobFailedError: the cluster cannot be reached, or does not start.
         """
+        with self._one_at_a_time:
+            return self._ask_for_client()
+
+    def _ask_for_client(self) -> "JobSubmissionClient":
         if self._client is None:
             if self._local is not None:
                 from ray.job_submission import JobSubmissionClient
@@ -99,12 +116,13 @@ class Cluster:
         Raises:
             JobFailedError: the cluster cannot be reached.
         """
-        if self._job_settings is None:
-            gpus = self.settings.gpus_per_job
-            if gpus is None:
-                gpus = min(1.0, self._num_gpus())
-            self._job_settings = self.settings.model_copy(update={"gpus_per_job": gpus})
-        return self._job_settings
+        with self._one_at_a_time:
+            if self._job_settings is None:
+                gpus = self.settings.gpus_per_job
+                if gpus is None:
+                    gpus = min(1.0, self._num_gpus())
+                self._job_settings = self.settings.model_copy(update={"gpus_per_job": gpus})
+            return self._job_settings
 
     def _num_gpus(self) -> float:
         """GPUs of the nodes that are there now."""

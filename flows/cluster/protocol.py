@@ -30,6 +30,8 @@ from flows.home.network import set_up_network
 from pairflow.errors import JobFailedError, PairFlowError, StoreError
 from pairflow.spec import Spec
 
+PROGRESS = "is_progress"
+"""Attribute of log records that say no more than a bar does."""
 JOB_URL_VARIABLE = "PAIRFLOW_JOB_URL"
 _PROGRESS_MARK = "PROGRESS | "
 _PROGRESS = re.compile(

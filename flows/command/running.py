@@ -9,60 +9,84 @@ import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.cluster.connection import Cluster
 from flows.home.addresses import running_servers
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
 from flows.parameters import FlowParameters
 from pairflow.errors import JobFailedError
 
+if TYPE_CHECKING:
+    from flows.command.terminal_log import Verbosity
+
 
 def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, quiet: bool = False) -> Any:
-    """Runs a flow in this process. Ray starts first, since Prefect's server takes as long to come up.
+    """What a flow comes to: found, where all of it is done already; else it runs in this process.
+
+    Then Ray and Prefect's server start first, since either takes as long as all else that comes before the work.
 
     Raises:
         PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
         JobFailedError: Prefect's server does not let this process in.
     """
+    from flows.command import already
+    from flows.command.terminal_log import Verbosity
     from flows.stages import beforehand
 
     settings = Settings.read()
     prepare_environment(settings)
     beforehand.check(parameters)
+    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
+    if (done := already.answer(name, parameters, settings, verbosity)) is not None:
+        return done
     if verbose:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
+    try:
+        with Cluster(settings.at_store(parameters.store)) as cluster:
+            return _run(name, parameters, settings, cluster, verbosity)
+    except KeyboardInterrupt:
+        with contextlib.suppress(OSError):  # a terminal that is closed
+            print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Cluster, verbosity: "Verbosity") -> Any:
+    """Runs a flow on a cluster that is starting, as does Prefect's server while the flow is imported."""
+    from flows.command import temporary_prefect
+
+    begun = temporary_prefect.begin(settings)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     from prefect.exceptions import PrefectHTTPStatusError
 
-    from flows.command.temporary_prefect import start_temporary_server
+    from flows.command.terminal_log import Verbosity
     from flows.service.unfinished import end_unfinished, hold_run
-    from flows.stages.surroundings import shared_cluster, within
+    from flows.stages.surroundings import within
 
-    _say_in_short_lines(verbose=verbose, quiet=quiet)
+    quiet = verbosity is Verbosity.QUIET
+    _say_in_short_lines(verbosity)
     _leave_signals_to_us()
-    try:
-        with within(bars=not quiet), shared_cluster(parameters.store):
-            if temporary := start_temporary_server(settings):
+    with within(cluster=cluster, bars=not quiet):
+        cluster.prepare()
+        try:
+            if temporary := temporary_prefect.start_temporary_server(settings, begun):
                 for ended in end_unfinished(settings.home):
                     if not quiet:
                         print(f"ended run '{ended}', whose command was killed", file=sys.stderr)
             if temporary or running_servers(settings.home) is not None:
                 flow = flow.with_options(on_running=[_Hold(settings.home, hold_run)])
             return flow(parameters)
-    except PrefectHTTPStatusError as error:
-        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
-            raise
-        raise JobFailedError(
-            f"Prefect at {os.environ.get('PREFECT_API_URL')} answers 401: it wants a credential; give the one of its "
-            "`pairflow up` in PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL to use that of this PAIRFLOW_HOME"
-        ) from None
-    except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # a terminal that is closed
-            print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        raise typer.Exit(128 + signal.SIGINT) from None
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+                raise
+            raise JobFailedError(
+                f"Prefect at {os.environ.get('PREFECT_API_URL')} answers 401: it wants a credential; give the one of "
+                "its `pairflow up` in PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL to use that of this "
+                "PAIRFLOW_HOME"
+            ) from None
 
 
 class _Hold:
@@ -83,15 +107,14 @@ def _leave_signals_to_us() -> None:
     vars(engine)["capture_sigterm"] = contextlib.nullcontext
 
 
-def _say_in_short_lines(*, verbose: bool, quiet: bool) -> None:
+def _say_in_short_lines(verbosity: "Verbosity") -> None:
     """Has Prefect's log written to this terminal in our lines; the flow run's page still has the whole record."""
     from prefect.logging.configuration import setup_logging
     from prefect.logging.handlers import PrefectConsoleHandler
 
-    from flows.command.terminal_log import TerminalHandler, Verbosity
+    from flows.command.terminal_log import TerminalHandler
 
     setup_logging()  # else the handlers come with the first flow run
-    verbosity = Verbosity.VERBOSE if verbose else Verbosity.QUIET if quiet else Verbosity.NORMAL
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, (PrefectConsoleHandler, TerminalHandler)):

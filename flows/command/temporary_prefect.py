@@ -7,12 +7,16 @@ the run could say how it ended, and with the patience of an idle machine.
 import atexit
 import json
 import os
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from flows.cluster.local import free_ports
 from flows.home.held import hold, let_go, start_holder
 from flows.home.settings import Settings
 from flows.home.token import access_token, prefect_credential, prefect_password
@@ -21,8 +25,64 @@ from pairflow.errors import JobFailedError
 _TOO_SLOW = ("address already in use", "database is locked", "timed out", "Timeout")
 
 
-def start_temporary_server(settings: Settings) -> bool:
+@dataclass(frozen=True)
+class Starting:
+    """A server that was told to start.
+
+    Attributes:
+        port: that it will listen on.
+        holder: who holds it.
+        log: of its output.
+        patience_s: how long it may take, in seconds.
+    """
+
+    port: int
+    holder: "subprocess.Popen[bytes]"
+    log: Path
+    patience_s: float
+
+
+def begin(settings: Settings) -> Starting | None:
+    """Tells one to start before Prefect is imported, which takes as long as a part of that start.
+
+    Only where it is plain that one is wanted: the environment, which is ready, is all that could say otherwise.
+    """
+    allowed = os.environ.get("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "").lower() in ("true", "1")
+    if "PREFECT_API_URL" in os.environ or "PREFECT_PROFILE" in os.environ or not allowed or _may_say_otherwise():
+        return None
+    if "prefect" in sys.modules:  # which has read its settings
+        return None
+    if settings.auth == "on":
+        os.environ.update(_credentials(settings))
+    (port,) = free_ports(1)
+    return _start(settings, port, float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"]), os.environ)
+
+
+def _may_say_otherwise() -> bool:
+    """Whether a file has settings of Prefect's, beside the environment."""
+    profiles = os.environ.get("PREFECT_PROFILES_PATH", f"{os.environ['PREFECT_HOME']}/profiles.toml")
+    for name, words in (
+        (profiles, b""),
+        ("prefect.toml", b""),
+        (".env", b"PREFECT_"),
+        ("pyproject.toml", b"tool.prefect"),
+    ):
+        try:
+            if words in Path(name).read_bytes():
+                return True
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+def start_temporary_server(settings: Settings, begun: Starting | None = None) -> bool:
     """Starts one, if the environment names none and Prefect may have one; it ends with this process. Whether it did.
+
+    Args:
+        settings: whose home it is.
+        begun: one that is starting; waited for.
 
     Raises:
         JobFailedError: it does not start.
@@ -33,29 +93,40 @@ def start_temporary_server(settings: Settings) -> bool:
 
     server = SubprocessASGIServer()  # the one that Prefect's clients look for
     if PREFECT_API_URL.value() is not None or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value() or server.running:
+        if begun is not None:
+            let_go(begun.holder)
         return False
-    if settings.auth == "on":
-        _let_in_nobody_else(settings)
-    server.port = server.find_available_port()
-    patience = float(PATIENCE.value())
-    log = settings.home / "prefect" / f"temporary-{os.getpid()}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | get_current_settings().to_environment_variables(exclude_unset=True)
-    request = json.dumps({"port": server.port, "log": str(log), "patience_s": patience})
-    holder = start_holder("flows.command.temporary_prefect", request, environment=environment)
-    # Before Prefect's own: at the end the last are called first, and send what is left to be sent.
-    atexit.register(let_go, holder)
-    _wait(f"{server.api_url}/health", patience, log)
-    server.running, server.server_process = True, holder
+    if begun is None:
+        if settings.auth == "on":
+            _let_in_nobody_else(settings)
+        environment = os.environ | get_current_settings().to_environment_variables(exclude_unset=True)
+        begun = _start(settings, server.find_available_port(), float(PATIENCE.value()), environment)
+    server.port = begun.port
+    _wait(f"{server.api_url}/health", begun.patience_s, begun.log)
+    server.running, server.server_process = True, begun.holder
     return True
 
 
-def _let_in_nobody_else(settings: Settings) -> None:
+def _start(settings: Settings, port: int, patience_s: float, environment: Mapping[str, str]) -> Starting:
+    log = settings.home / "prefect" / f"temporary-{os.getpid()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    request = json.dumps({"port": port, "log": str(log), "patience_s": patience_s})
+    holder = start_holder("flows.command.temporary_prefect", request, environment=environment)
+    # Before Prefect's own: at the end the last are called first, and send what is left to be sent.
+    atexit.register(let_go, holder)
+    return Starting(port, holder, log, patience_s)
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
     """Has the server ask for this home's token, and the clients of this process bring it."""
+    token = access_token(settings.home)
+    return prefect_credential(token) | {"PREFECT_SERVER_API_AUTH_STRING": prefect_password(token)}
+
+
+def _let_in_nobody_else(settings: Settings) -> None:
     from prefect.context import refresh_global_settings_context
 
-    token = access_token(settings.home)
-    os.environ.update(prefect_credential(token) | {"PREFECT_SERVER_API_AUTH_STRING": prefect_password(token)})
+    os.environ.update(_credentials(settings))
     refresh_global_settings_context()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flows.stages.run_job import PROGRESS
+from flows.cluster.protocol import PROGRESS
 from pairflow.errors import PairFlowError
 
 _COMPLETED = re.compile(r"Finished in state Completed\((['\"])(.*)\1\)", re.DOTALL)

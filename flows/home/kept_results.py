@@ -3,13 +3,13 @@
 runs/<training fingerprint>/checkpoints/step-…/    safetensors and JSON
 runs/<training fingerprint>/result.json            written when the model is trained and logged
 evaluations/<fingerprint>/                         scores.json and samples.npz of one model, whoever made it
+known-data/<name>-….json                           digests of data that a job has read, while they are as they were
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TypeVar
-
-from pydantic import ValidationError
 
 from pairflow.spec import Spec
 
@@ -20,7 +20,7 @@ def read(path: Path, result_type: type[R]) -> R | None:
     """A result that was left here, or None if there is none that this release can use."""
     try:
         return result_type.model_validate_json(path.read_text())
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # another release's, or damaged
         return None
 
 
@@ -30,3 +30,9 @@ def write(path: Path, result: Spec) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(result.model_dump_json(indent=1) + "\n")
     partial.replace(path)
+
+
+def try_to_write(path: Path, result: Spec) -> None:
+    """As `write`; where that fails nothing is left, and whoever looks for it does the work again."""
+    with contextlib.suppress(OSError):
+        write(path, result)

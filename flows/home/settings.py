@@ -6,6 +6,7 @@ Nothing in here ever changes a fingerprint or the content of a result.
 import os
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +22,8 @@ from flows.home.places import (
 )
 from pairflow.errors import SpecError
 from pairflow.paths import default_home
+
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
@@ -203,6 +206,20 @@ class Settings(BaseSettings):
     def reports_dir(self) -> Path:
         """Tables and pictures, a folder per evaluation fingerprint."""
         return self.home / "reports"
+
+    @property
+    def known_data_dir(self) -> Path:
+        """What is known of data that were read here, a file per dataset."""
+        return self.home / "known-data"
+
+    def at_store(self, store: str | None) -> Self:
+        """These settings, with the store of a flow's parameters if they name one."""
+        return self if store is None else self.model_copy(update={"store_url": absolute_url(store)})
+
+    @property
+    def jobs_run_here(self) -> bool:
+        """Whether jobs see the files and devices that this process sees: Ray is this machine's."""
+        return self.ray_address is None or urlsplit(self.ray_address).hostname in _THIS_MACHINE
 
 
 def variable(field: str) -> str:

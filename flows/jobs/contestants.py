@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.home import kept_results
 from flows.home.settings import Settings
-from flows.jobs import inputs
+from flows.jobs.known_data import DataFacts
 from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
@@ -15,7 +15,7 @@ from flows.recipes.methods import METHODS, Method
 from flows.references import Folder, RegisteredModel
 from flows.references import parse as parse_reference
 from flows.results import TrainResult
-from pairflow.checkpoint import read_state
+from pairflow.checkpoint_files import read_state
 from pairflow.data_card import DataCard
 from pairflow.errors import CheckpointError, SpecError
 from pairflow.spec import TrainingSpec, parse
@@ -69,7 +69,7 @@ class Contestant:
 
 def by_reference(
     references: Sequence[str],
-    data: inputs.Data,
+    data: DataFacts,
     settings: Settings,
     logged_tags: Callable[[str], Mapping[str, str]],
 ) -> tuple[Contestant, ...]:
@@ -97,7 +97,7 @@ def by_reference(
     return tuple(found)
 
 
-def check_fits(reference: str, model: FoundModel, state: Mapping[str, Any], data: inputs.Data) -> None:
+def check_fits(reference: str, model: FoundModel, state: Mapping[str, Any], data: DataFacts) -> None:
     """A model must speak the data's language.
 
     Raises:
@@ -119,7 +119,7 @@ def check_fits(reference: str, model: FoundModel, state: Mapping[str, Any], data
                 f"the model '{reference}' ({model.checkpoint}) cannot be measured on {train.name}: its {name} is "
                 f"{got}, that of the data is {expected}; choose data like those it was trained on, or another model"
             )
-    vocab = None if train.vocab is None else train.vocab.tokens
+    vocab = train.tokens
     if card is not None and card.vocab != vocab:
         raise SpecError(
             f"the model '{reference}' ({model.checkpoint}) cannot be measured on {train.name}: both have "

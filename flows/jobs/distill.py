@@ -6,10 +6,8 @@ from flows.cluster.protocol import JobContext, main
 from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.learning import Learning, learn
-from flows.lineage import models
-from flows.lineage.models import FoundModel
 from flows.recipes import methods
-from flows.recipes.methods import METHODS, Method
+from flows.recipes.methods import Method
 from flows.requests import DistillRequest
 from flows.results import TrainResult
 from pairflow.checkpoint import LoadedModel, load_model
@@ -35,21 +33,17 @@ def run(request: DistillRequest, context: JobContext) -> TrainResult:
     method = methods.find(request.method)
     if (refinement := method.refinement) is None:
         raise SpecError(f"method '{method.name}' refines no model; train it with `pairflow train`")
-    if request.base_model is not None:
-        base = models.resolve(request.base_model, settings)
-    else:
-        (trained,) = finished.trained(METHODS[method.base], request, data, settings)
-        base = FoundModel.of(trained)
+    base = finished.base_of(request, method, data.facts, settings)
     loaded = load_model(base.checkpoint, device="cpu")
     check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
     _check_method(loaded, method)
-    pairs = inputs.refinement_pairs(method, request, base, data, settings)
+    pairs = inputs.refinement_pairs(method, request, base, data.facts, settings)
     pairs_fingerprint = None if pairs is None else pairs.manifest.fingerprint
     spec = refinement.training(preset)
     work = Learning(
         stage="distill",
         method=method,
-        fingerprint=inputs.distillation_fingerprint(spec, data.train, base, pairs_fingerprint),
+        fingerprint=inputs.distillation_fingerprint(spec, data.facts.train, base, pairs_fingerprint),
         data=data,
         spec=spec,
         specs={"dataset": request.dataset, "model": loaded.model_spec, **refinement.specs(preset)},

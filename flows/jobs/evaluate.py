@@ -3,43 +3,30 @@
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from flows.cluster.protocol import JobContext, ProgressLines, main
 from flows.home import kept_results
 from flows.home.settings import Settings
-from flows.jobs import contestants, finished, inputs, presentation
+from flows.jobs import evaluations, inputs, presentation
 from flows.jobs.contestants import Contestant
+from flows.jobs.evaluations import Trained
 from flows.jobs.machine import use_threads
 from flows.jobs.scoring import score
 from flows.lineage import score_table
 from flows.lineage import tags as tag
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
-from flows.pages import report
 from flows.pages.figures import pair_quality
-from flows.recipes import methods
-from flows.recipes.changes import with_seed
-from flows.recipes.methods import METHODS
 from flows.requests import EvaluateRequest
-from flows.results import (
-    EvaluateResult,
-    Headline,
-    MethodCost,
-    ModelScores,
-    TrainResult,
-    mean_and_deviation,
-    over_seeds,
-)
+from flows.results import EvaluateResult, Headline, ModelScores
 from pairflow import metrics
 from pairflow.checkpoint import load_model
 from pairflow.models import count_parameters
 from pairflow.presets import Preset
 from pairflow.sampling import network_calls
-from pairflow.spec import Spec, fingerprint
+from pairflow.spec import Spec
 
 _logger = logging.getLogger("pairflow.job")
 _SAMPLES_KEPT = 8  # of each model and number of steps, for the grid
@@ -57,56 +44,22 @@ def run(request: EvaluateRequest, context: JobContext) -> EvaluateResult:
     """
     started = time.perf_counter()
     evaluation = _Evaluation(request, context)
-    names = methods.in_order(request.methods)
-    seeds = tuple(dict.fromkeys(request.training_seeds or (None,)))
-    trained = {name: tuple(evaluation.trained(name, seed) for seed in seeds) for name in names}
-    everyone = [Contestant.of(stages[-1]) for of_method in trained.values() for stages in of_method]
-    everyone += evaluation.named()
+    models, everyone = evaluation.everyone()
     scored = [evaluation.scores(each) for each in everyone]
-    models = tuple(scores for scores, _ in scored)
-    known_as = fingerprint(
-        evaluation.preset.evaluation,
-        **{f"{each.label}, seed {each.training_seed}": each.evaluation_fingerprint for each in models},
-    )
-    folder = evaluation.settings.reports_dir / known_as
-    experiment_id = evaluation.lineage.experiment(request.dataset.name)
-    result = EvaluateResult(
-        fingerprint=known_as,
-        models=models,
-        methods=over_seeds(models),
-        costs=tuple(_cost(name, of_method) for name, of_method in trained.items()),
-        table=str(folder / "table.json"),
-        figure=str(folder / "comparison.png"),
-        grid=str(folder / "samples.png"),
-        trajectories=str(folder / "trajectories.png"),
-        report=str(folder / "report.html"),
-        report_address=report.address(
-            evaluation.settings.mlflow_pages,
-            experiment_id,
-            models[0].mlflow_run_id,
-            folder / "report.html",
-        ),
-        mlflow_experiment_id=experiment_id,
-        skipped=all(skipped for _, skipped in scored) and (folder / "table.json").is_file(),
+    result = evaluations.put_together(
+        request,
+        models,
+        [scores for scores, _ in scored],
+        evaluation.settings,
+        experiment_id=evaluation.lineage.experiment(request.dataset.name),
+        found=all(found for _, found in scored),
         seconds=time.perf_counter() - started,
     )
     if not result.skipped:
         evaluation.report(result)
     else:
-        _logger.info("nothing to do: these models are evaluated, the table is %s", result.table)
-    if context.parent_mlflow_run_id is not None:
-        evaluation.attach(result, context.parent_mlflow_run_id)
+        _logger.info("%s", evaluations.sentence(result))
     return result
-
-
-def _cost(name: str, trained: Sequence[tuple[TrainResult, ...]]) -> MethodCost:
-    """What a method cost, over its models, of each of which there are the stages."""
-    return MethodCost(
-        method=name,
-        pairing=mean_and_deviation([sum(each.pairing_seconds for each in stages) for stages in trained]),
-        training=mean_and_deviation([stages[0].training_seconds for stages in trained]),
-        refinement=mean_and_deviation([sum(each.training_seconds for each in stages[1:]) for stages in trained]),
-    )
 
 
 class _Evaluation:
@@ -128,40 +81,31 @@ class _Evaluation:
     def evaluator(self) -> metrics.Evaluator:
         """Prepared when the first model is scored; for images it trains a classifier."""
         use_threads(self.settings.threads_per_job)
-        return metrics.evaluator(self.data.whole, progress=ProgressLines, **self._how)
+        how = evaluations.measures(self.request, self.settings)
+        return metrics.evaluator(self.data.whole, progress=ProgressLines, **how)
 
-    @property
-    def _how(self) -> dict[str, Any]:
-        """What decides how samples are measured, besides the data."""
-        return {"image_features": self.preset.evaluation.image_features, "data_dir": self.settings.data_dir}
-
-    def trained(self, name: str, seed: int | None) -> tuple[TrainResult, ...]:
-        """What training left of a method's model with a seed, its base first; None is the preset's own seed.
+    def everyone(self) -> tuple[Trained, list[Contestant]]:
+        """What training left of the methods, and all models that are compared.
 
         Raises:
-            CheckpointError: it is not trained.
+            CheckpointError: one of them is not trained.
         """
-        seeded = self.request.model_copy(update={"settings": with_seed(self.preset, seed)})
-        return finished.trained(METHODS[name], seeded, self.data, self.settings)
-
-    def named(self) -> tuple[Contestant, ...]:
-        """The models that were named by reference."""
 
         def logged_tags(model_id: str) -> dict[str, str]:
             return self.lineage.model_tags(model_id)
 
-        return contestants.by_reference(self.request.models, self.data, self.settings, logged_tags)
+        facts = self.data.facts
+        models = evaluations.trained(self.request, facts, self.settings)
+        return models, evaluations.contestants_of(self.request, models, facts, self.settings, logged_tags)
 
     def scores(self, contestant: Contestant) -> tuple[ModelScores, bool]:
         """The scores of a model, and whether they were there already."""
-        known_as = self._fingerprint(contestant)
+        known_as = evaluations.known_as(contestant, self.request, self.data.facts, self.settings)
         folder = self._folder(known_as)
         name, model_id = self.request.dataset.name, contestant.mlflow_model_id
-        shown = {"label": contestant.label, "reference": contestant.reference}
         found = kept_results.read(folder / "scores.json", ModelScores)
         if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
-            # The same weights may have been scored under another name.
-            return found.model_copy(update=shown), True
+            return evaluations.as_asked(found, contestant), True
         specs: dict[str, Spec] = {"dataset": self.request.dataset, "evaluation": self.preset.evaluation}
         with self.lineage.run(
             name,
@@ -212,7 +156,7 @@ class _Evaluation:
 
     def attach(self, result: EvaluateResult, run_id: str) -> None:
         """Logs the page and its pictures with an MLflow run."""
-        for path in (result.figure, result.grid, result.trajectories, result.report):
+        for path in evaluations.shown(result):
             self.lineage.attach(run_id, Path(path))
 
     def _score(self, contestant: Contestant, known_as: str, folder: Path, stage: StageRun) -> ModelScores:
@@ -248,13 +192,6 @@ class _Evaluation:
             mlflow_run_id=stage.run_id,
             mlflow_model_id=contestant.mlflow_model_id,
         )
-
-    def _fingerprint(self, contestant: Contestant) -> str:
-        data = {"dataset": self.data.train.digest}
-        if self.data.test is not None:
-            data["held_out"] = self.data.test.digest
-        version = metrics.version(self.data.whole, **self._how)
-        return fingerprint(self.preset.evaluation, model=contestant.sha256, metrics=version, **data)
 
     def _folder(self, known_as: str) -> Path:
         return self.settings.evaluations_dir / known_as

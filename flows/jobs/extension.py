@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from pydantic import JsonValue
 
 import storage
@@ -144,6 +143,8 @@ def donors(earlier: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     Of rows that are there several times, the second takes the second one's, and so on.
     """
+    import pandas as pd
+
     both = np.ascontiguousarray(np.concatenate([earlier.astype(rows.dtype, copy=False), rows]))
     _, known = np.unique(both.view(f"V{both.dtype.itemsize * both.shape[1]}").ravel(), return_inverse=True)
     there, wanted = pd.DataFrame({"row": known[: len(earlier)]}), pd.DataFrame({"row": known[len(earlier) :]})

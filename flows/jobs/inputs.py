@@ -8,6 +8,8 @@ from pydantic import JsonValue
 import storage
 from flows.cluster.protocol import ProgressLines
 from flows.home.settings import Settings
+from flows.jobs import known_data
+from flows.jobs.known_data import DataFacts, PartFacts
 from flows.lineage import stored_pairs
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import Input
@@ -40,6 +42,18 @@ class Data:
         """The rows held out, if there are any."""
         return self.whole.part("test") if len(self.whole.splits.get("test", ())) else None
 
+    @cached_property
+    def facts(self) -> DataFacts:
+        """What decides about fingerprints, and may be asked for where nobody has read the data."""
+        report = self.whole.report
+        return DataFacts(
+            spec=self.spec,
+            train=PartFacts.of(self.train),
+            test=None if self.test is None else PartFacts.of(self.test),
+            summary=report.summary(),
+            notes=report.notes,
+        )
+
     def as_input(self, role: str) -> Input:
         """The training part, for lineage."""
         report = self.whole.report
@@ -60,16 +74,19 @@ class Data:
 
 
 def load(spec: DatasetSpec, settings: Settings) -> Data:
-    """Loads a dataset; it says in the log what it read.
+    """Loads a dataset; it says in the log what it read, and leaves a note of it in the home.
 
     Raises:
         DatasetError: it cannot be found, downloaded, read, tokenised or split.
     """
-    return Data(spec, datasets.load(spec, data_dir=settings.data_dir, progress=ProgressLines))
+    before = known_data.identity(spec, settings)
+    data = Data(spec, datasets.load(spec, data_dir=settings.data_dir, progress=ProgressLines))
+    known_data.note(data.facts, before, settings)
+    return data
 
 
 def pairs_fingerprint(
-    spec: CouplingSpec, train: TokenDataset, engine: str, earlier: storage.Pairs | None = None
+    spec: CouplingSpec, train: PartFacts, engine: str, earlier: storage.Pairs | None = None
 ) -> tuple[str, str]:
     """(fingerprint, engine version) of the coupling of a training part, which may extend earlier pairs."""
     version = coupling.engine_version(coupling.resolve_engine(engine, spec))
@@ -77,7 +94,9 @@ def pairs_fingerprint(
     return fingerprint(spec, dataset=train.digest, engine=version, **extends), version
 
 
-def find_pairs(request: TrainRequest | EvaluateRequest, group: str, data: Data, settings: Settings) -> storage.Pairs:
+def find_pairs(
+    request: TrainRequest | EvaluateRequest, group: str, data: DataFacts, settings: Settings
+) -> storage.Pairs:
     """The pairs that a base is trained on: those that were named, or this coupling's in the store.
 
     Args:
@@ -102,7 +121,7 @@ def find_pairs(request: TrainRequest | EvaluateRequest, group: str, data: Data, 
 
 
 def refinement_pairs(
-    method: Method, request: TrainRequest | EvaluateRequest, base: FoundModel, data: Data, settings: Settings
+    method: Method, request: TrainRequest | EvaluateRequest, base: FoundModel, data: DataFacts, settings: Settings
 ) -> storage.Pairs | None:
     """The pairs that a method's refinement trains on: its base's own, or stored ones of the data; None: it takes none.
 
@@ -118,7 +137,7 @@ def refinement_pairs(
     return _in_store(redi_fingerprint(spec, data.train, base), data, settings, remedy)
 
 
-def _in_store(wanted: str, data: Data, settings: Settings, remedy: str) -> storage.Pairs:
+def _in_store(wanted: str, data: DataFacts, settings: Settings, remedy: str) -> storage.Pairs:
     url = storage.find_pairs(settings.store, wanted)
     if url is None:
         raise StoreError(
@@ -128,7 +147,7 @@ def _in_store(wanted: str, data: Data, settings: Settings, remedy: str) -> stora
     return storage.open_pairs(url)
 
 
-def _check_data(pairs: storage.Pairs, data: Data) -> None:
+def _check_data(pairs: storage.Pairs, data: DataFacts) -> None:
     manifest, train = pairs.manifest, data.train
     for name, got, expected in (
         ("vocab_size", manifest.vocab_size, train.vocab_size),
@@ -142,12 +161,12 @@ def _check_data(pairs: storage.Pairs, data: Data) -> None:
             )
 
 
-def redi_fingerprint(spec: RediSpec, train: TokenDataset, base: FoundModel) -> str:
+def redi_fingerprint(spec: RediSpec, train: PartFacts, base: FoundModel) -> str:
     """Fingerprint of the pairs that a model makes itself."""
     return fingerprint(spec, dataset=train.digest, model=base.sha256, engine=REDI_ENGINE)
 
 
-def training_fingerprint(preset: Preset, method: Method, train: TokenDataset, pairs: str | None) -> str:
+def training_fingerprint(preset: Preset, method: Method, train: PartFacts, pairs: str | None) -> str:
     """Fingerprint of the model that a base method makes of a training part, and of the pairs of that fingerprint."""
     inputs = {"dataset": train.digest, "model": fingerprint(preset.model)}
     if method.pairs is not None and pairs is not None:
@@ -155,7 +174,7 @@ def training_fingerprint(preset: Preset, method: Method, train: TokenDataset, pa
     return fingerprint(method.training(preset.training), **inputs)
 
 
-def distillation_fingerprint(spec: OptimizerSpec, train: TokenDataset, base: FoundModel, pairs: str | None) -> str:
+def distillation_fingerprint(spec: OptimizerSpec, train: PartFacts, base: FoundModel, pairs: str | None) -> str:
     """Fingerprint of what DCD (on pairs, if it takes any) or ReDi's training makes of a model."""
     inputs = {"dataset": train.digest, "base": base.sha256}
     if pairs is not None:
@@ -175,11 +194,16 @@ def as_input(pairs: storage.Pairs) -> Input:
     )
 
 
+def figures(manifest: storage.Manifest) -> dict[str, float]:
+    """The numbers of a manifest's summary."""
+    return {name: float(value) for name, value in manifest.summary.items() if isinstance(value, int | float)}
+
+
 def pairing_seconds(manifest: storage.Manifest) -> float:
     """Wall seconds that all of these pairs take; of an interrupted pairing only the last run was timed."""
-    summary = {name: value for name, value in manifest.summary.items() if isinstance(value, int | float)}
+    summary = figures(manifest)
     rate = summary.get("rows_per_second", 0)
-    return manifest.num_rows / rate if rate else float(summary.get("seconds", 0))
+    return manifest.num_rows / rate if rate else summary.get("seconds", 0.0)
 
 
 def provenance(data: Data) -> dict[str, JsonValue]:

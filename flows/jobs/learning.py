@@ -14,7 +14,7 @@ from flows.cluster.protocol import JobContext, ProgressLines
 from flows.home import kept_results
 from flows.home.locks import in_turn
 from flows.home.settings import Settings
-from flows.jobs import inputs
+from flows.jobs import finished, inputs
 from flows.jobs.live_samples import LiveSamples
 from flows.jobs.machine import in_use, use_threads
 from flows.jobs.replicas import fit_together
@@ -91,7 +91,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     with in_turn(settings.home / "locks", name, context.submission_id or "another job", wait_for):
         found = kept_results.read(folder / "result.json", TrainResult)
         if found is not None and lineage.finished(work.data.spec.name, work.stage, work.fingerprint) is not None:
-            _logger.info("nothing to do: this model is trained, its checkpoint is %s", found.checkpoint)
+            _logger.info("%s", finished.model_is_trained(found))
             return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
         return _make(work, folder, lineage, settings, context, started)
 

@@ -14,13 +14,12 @@ from pydantic import JsonValue
 import storage
 from flows.cluster.protocol import JobContext, ProgressLines, Speed, main
 from flows.home.settings import Settings
-from flows.jobs import inputs
+from flows.jobs import finished, inputs
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import PairSource, Resources, source_of
 from flows.jobs.turns import turn
 from flows.lineage import page_text
 from flows.lineage import tags as tag
-from flows.lineage.provenance import extended_by
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages.figures import pair_quality
@@ -86,8 +85,9 @@ def _make_or_find(
     # Asked only where nothing is to be made: an MLflow that is away holds no work up.
     run_id = lineage.finished(request.dataset.name, "pair", fingerprint) if skipped else None
     if manifest is not None and run_id is not None:
-        _logger.info("nothing to do: these pairs are whole, at %s", url)
-        return _result(url, manifest, run_id, lineage.experiment(request.dataset.name), skipped=True, started=started)
+        _logger.info("%s", finished.pairs_are_whole(url))
+        found = finished.pair_result(url, manifest, run_id, lineage.experiment(request.dataset.name))
+        return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
     specs: dict[str, Spec] = {"dataset": request.dataset, **source.specs}
     name = f"pair {request.dataset.name} {source.name}"
     with lineage.run(request.dataset.name, "pair", fingerprint, name=name, specs=specs, context=context) as stage:
@@ -112,11 +112,12 @@ def _make_or_find(
         if manifest is None:
             manifest = work.couple(stage)
         stage.tag({tag.CONTENT_SHA256: manifest.content_sha256})
-        stage.log(_figures(manifest))
+        stage.log(inputs.figures(manifest))
         stage.tell({"Time": f"pairing {inputs.pairing_seconds(manifest):,.1f} s with the engine {manifest.engine}"})
         if (picture := pair_quality.picture(manifest, work.settings)) is not None:
             lineage.attach(stage.run_id, picture)
-        return _result(url, manifest, stage.run_id, stage.experiment_id, skipped=skipped, started=started)
+        made = finished.pair_result(url, manifest, stage.run_id, stage.experiment_id)
+        return made.model_copy(update={"skipped": skipped, "seconds": time.perf_counter() - started})
 
 
 @dataclass(frozen=True)
@@ -208,36 +209,6 @@ class _Work:
             )
             self.source.make(self.url, header, shards, resources)
         return made
-
-
-def _figures(manifest: Manifest) -> dict[str, float]:
-    """The numbers of a manifest's summary."""
-    return {name: float(value) for name, value in manifest.summary.items() if isinstance(value, int | float)}
-
-
-def _result(
-    url: str, manifest: Manifest, run_id: str, experiment_id: str, *, skipped: bool, started: float
-) -> PairResult:
-    figures = _figures(manifest)
-    return PairResult(
-        url=url,
-        fingerprint=manifest.fingerprint,
-        format=manifest.format,
-        rows=manifest.num_rows,
-        num_shards=len(manifest.shards),
-        content_sha256=manifest.content_sha256,
-        dataset_digest=str(manifest.dataset["digest"]),
-        engine=manifest.engine,
-        skipped=skipped,
-        extends=extended_by(manifest.spec),
-        seconds=time.perf_counter() - started,
-        rows_per_second=figures.get("rows_per_second", 0.0),  # lost with a damaged manifest
-        pairing_seconds=inputs.pairing_seconds(manifest),
-        mean_hamming=figures.get("mean_hamming"),
-        keep_rate=figures.get("keep_rate"),
-        mlflow_run_id=run_id,
-        mlflow_experiment_id=experiment_id,
-    )
 
 
 if __name__ == "__main__":

@@ -3,28 +3,25 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import JsonValue
 
 from flows.home.settings import Settings
 from flows.jobs import inputs
-from flows.jobs.assignment_shards import match_shards
 from flows.jobs.extension import NOT_EXTENDED, Earlier
-from flows.jobs.redi_shards import SHARD_SIZE, draw_shards
 from flows.jobs.shards import ShardStatistics, couple_shards, default_shard_size
 from flows.lineage import models, stored_pairs
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import EARLIER_PAIRS
 from flows.requests import PairRequest
-from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.coupling import resolve_engine
-from pairflow.coupling.assignment import check_memory
-from pairflow.coupling.blocks import BlockPlan
-from pairflow.distillation.dcd import check_teacher
 from pairflow.errors import SpecError
 from pairflow.spec import CouplingSpec, RediSpec, Spec, parse
 from storage import PairsHeader, ShardPlan
+
+if TYPE_CHECKING:  # torch is for a model's own pairs, and seconds of every other job
+    from pairflow.checkpoint import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -130,11 +127,11 @@ class RowByRow(PairSource):
         """
         spec = parse(CouplingSpec, request.wanted)
         resolved = resolve_engine(request.engine, spec)
-        fingerprint, version = inputs.pairs_fingerprint(spec, data.train, resolved)
+        fingerprint, version = inputs.pairs_fingerprint(spec, data.facts.train, resolved)
         if request.extend is None:
             return cls(spec, data, resolved, version, fingerprint, None)
         earlier = Earlier.of(stored_pairs.url_of(request.extend, settings.store), data.train, spec, version)
-        fingerprint, _ = inputs.pairs_fingerprint(spec, data.train, resolved, earlier.pairs)
+        fingerprint, _ = inputs.pairs_fingerprint(spec, data.facts.train, resolved, earlier.pairs)
         return cls(spec, data, resolved, version, fingerprint, earlier)
 
     @property
@@ -199,7 +196,7 @@ class Redi(PairSource):
 
     spec: RediSpec
     base: FoundModel
-    loaded: LoadedModel
+    loaded: "LoadedModel"
     fingerprint: str
     engine_version: str = inputs.REDI_ENGINE
     earlier: None = None
@@ -212,13 +209,16 @@ class Redi(PairSource):
             CheckpointError: the model cannot be loaded.
             SpecError: it is of another vocabulary, length or process.
         """
+        from pairflow.checkpoint import load_model
+        from pairflow.distillation.dcd import check_teacher
+
         spec = parse(RediSpec, request.wanted)
         if request.base_model is None:
             raise SpecError("ReDi's pairs need base_model (--model REF), the model that makes them")
         base = models.resolve(request.base_model, settings)
         loaded = load_model(base.checkpoint, device="cpu")
         check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
-        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.train, base))
+        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.facts.train, base))
 
     @property
     def name(self) -> str:
@@ -239,10 +239,14 @@ class Redi(PairSource):
 
     @property
     def shard_size(self) -> int:
+        from flows.jobs.redi_shards import SHARD_SIZE
+
         return SHARD_SIZE
 
     def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
         """Draws and writes shards as Ray tasks."""
+        from flows.jobs.redi_shards import draw_shards
+
         draw_shards(
             url,
             header,
@@ -274,11 +278,13 @@ class Assignment(PairSource):
         Raises:
             SpecError: memory does not hold a block, or earlier pairs are to be extended.
         """
+        from pairflow.coupling.assignment import check_memory
+
         spec = parse(CouplingSpec, request.wanted)
         if request.extend is not None:
             raise SpecError(NOT_EXTENDED)
         check_memory(len(data.train), data.train.length, spec)
-        fingerprint, version = inputs.pairs_fingerprint(spec, data.train, request.engine)
+        fingerprint, version = inputs.pairs_fingerprint(spec, data.facts.train, request.engine)
         return cls(spec, data, version, fingerprint)
 
     @property
@@ -305,10 +311,14 @@ class Assignment(PairSource):
     @property
     def shard_size(self) -> int:
         """One block: no shard's task makes what another's makes too."""
+        from pairflow.coupling.blocks import BlockPlan
+
         return BlockPlan.of(len(self.data.train), self.spec).size
 
     def make(self, url: str, header: PairsHeader, shards: Sequence[ShardPlan], resources: Resources) -> None:
         """Matches and writes shards as Ray tasks."""
+        from flows.jobs.assignment_shards import match_shards
+
         match_shards(
             url,
             header,

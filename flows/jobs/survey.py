@@ -10,7 +10,7 @@ from flows.jobs.extension import check_alike
 from flows.lineage import models
 from flows.requests import SurveyRequest
 from flows.results import Survey
-from pairflow.checkpoint import read_state
+from pairflow.checkpoint_files import read_state
 from pairflow.errors import ManifestVersionError, ShardCorruptError, SpecError
 from pairflow.spec import CouplingSpec
 
@@ -28,13 +28,13 @@ def run(request: SurveyRequest, context: JobContext) -> Survey:
     data = inputs.load(request.dataset, settings)
     engine = misfit = cannot_extend = None
     if request.coupling is not None:
-        _, engine = inputs.pairs_fingerprint(request.coupling, data.train, request.engine)
+        _, engine = inputs.pairs_fingerprint(request.coupling, data.facts.train, request.engine)
         if request.extend is not None:
             cannot_extend = _obstacle(request.extend, data, request.coupling, engine)
     if request.rival is not None:
         rival = models.resolve(request.rival, settings)
         try:
-            contestants.check_fits(request.rival, rival, read_state(rival.checkpoint), data)
+            contestants.check_fits(request.rival, rival, read_state(rival.checkpoint), data.facts)
         except SpecError as error:
             misfit = str(error)
     return Survey(

@@ -28,7 +28,7 @@ def run(request: TrainRequest, context: JobContext) -> TrainResult:
     preset = request.settings
     method = methods.find(request.method)
     training = method.training(preset.training)
-    pairs = None if method.pairs is None else inputs.find_pairs(request, method.pairs, data, settings)
+    pairs = None if method.pairs is None else inputs.find_pairs(request, method.pairs, data.facts, settings)
     pairs_fingerprint = None if pairs is None else pairs.manifest.fingerprint
     specs: dict[str, Spec] = {"dataset": request.dataset, "model": preset.model, "training": training}
     if method.pairs is not None:
@@ -36,7 +36,7 @@ def run(request: TrainRequest, context: JobContext) -> TrainResult:
     work = Learning(
         stage="train",
         method=method,
-        fingerprint=inputs.training_fingerprint(preset, method, data.train, pairs_fingerprint),
+        fingerprint=inputs.training_fingerprint(preset, method, data.facts.train, pairs_fingerprint),
         data=data,
         spec=training,
         specs=specs,

@@ -9,6 +9,7 @@ from flows.home import kept_results
 from flows.home.settings import Settings
 from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Reference, RegisteredModel
 from flows.results import TrainResult
+from pairflow import checkpoint_files
 from pairflow.errors import CheckpointError
 
 
@@ -33,9 +34,7 @@ class FoundModel:
         Raises:
             CheckpointError: its state cannot be read.
         """
-        from pairflow.checkpoint import read_state
-
-        return cls(checkpoint, str(read_state(checkpoint).get("sha256")), mlflow_model_id)
+        return cls(checkpoint, str(checkpoint_files.read_state(checkpoint).get("sha256")), mlflow_model_id)
 
     @classmethod
     def of(cls, trained: TrainResult) -> "FoundModel":
@@ -138,12 +137,10 @@ def _trained(prefix: str, found: Sequence[Path], folder: Path) -> Path:
 
 def _checkpoint(folder: Path) -> Path:
     """The step-N folder that a folder is or holds: of checkpoints, a run's, or an MLflow model's."""
-    from pairflow import checkpoint
-
     if (folder / "state.json").is_file():
         return folder
     for parent in (folder, folder / "checkpoints", folder / "artifacts"):
-        if (last := checkpoint.latest(parent)) is not None:
+        if (last := checkpoint_files.latest(parent)) is not None:
             return last
     raise CheckpointError(f"no checkpoint at {folder}: expected a step-N folder, or a folder of them")
 

@@ -15,7 +15,7 @@ Artifacts = Callable[[str], str | None]
 """Where the files of an experiment go, by its name; None leaves it to the server."""
 
 _EXPERIMENT_TAGS = {tag.EXPERIMENT_KIND: "custom_model_development"}  # else the page opens as one on agents
-_PREFIX = "pairflow-"
+_PREFIX = tag.EXPERIMENT_PREFIX
 _PAGE = 500
 _logger = logging.getLogger("pairflow.lineage")
 

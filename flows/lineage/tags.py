@@ -4,6 +4,7 @@ They are stored: runs of years ago bear them, so a name may be added, and none m
 """
 
 PREFIX = "pairflow."
+EXPERIMENT_PREFIX = "pairflow-"  # of the experiments, and a dataset's name
 
 # On the run of a stage: what computed what.
 STAGE = "pairflow.stage"

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from flows.cluster.protocol import JobContext
@@ -17,11 +18,12 @@ from flows.home.settings import Settings
 from flows.lineage import tags as tag
 from flows.lineage.beginning import beginning
 from flows.lineage.errors import LineageError
+from flows.lineage.finished_runs import FinishedRun
 from flows.lineage.leftovers import Sent, send_leftovers
 from flows.lineage.machine_metrics import watching
 from flows.lineage.outbox import Operation, Outbox
 from flows.lineage.provenance import Input
-from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, find_run, model_ids_of
+from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, experiment_name, find_run, model_ids_of
 from flows.lineage.stage_run import StageRun
 from flows.lineage.waiting import be_quick, first_line, insist, or_none, without_password
 from flows.lineage.writer import RunWriter, inputs_of
@@ -87,6 +89,17 @@ class Lineage:
         experiment_id = self.experiment(dataset)
         run = self.insist(lambda: find_run(self.client, experiment_id, stage, fingerprint))
         return str(run.info.run_id) if run is not None and run.info.status == "FINISHED" else None
+
+    def finished_run(self, dataset: str, stage: str, fingerprint: str) -> FinishedRun | None:
+        """The same for who waits for nothing and makes nothing (see `finished_runs`); None if MLflow does not say."""
+        with contextlib.suppress(MlflowException):
+            experiment = self.client.get_experiment_by_name(experiment_name(dataset))
+            if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+                run = find_run(self.client, experiment.experiment_id, stage, fingerprint)
+                if run is not None and run.info.status == "FINISHED":
+                    begun_by = run.data.tags.get(tag.PREFECT_RUN_ID, "")
+                    return FinishedRun(str(run.info.run_id), str(experiment.experiment_id), begun_by)
+        return None
 
     def inputs_of(self, run_id: str) -> tuple[Input, ...]:
         """The data that a run used.

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,18 +13,19 @@ from prefect.runtime import flow_run
 from tqdm import tqdm
 
 from flows.cluster import submission
-from flows.cluster.protocol import Progress
+from flows.cluster.protocol import PROGRESS, Progress
+from flows.home.settings import Settings
 from flows.home.token import SIGN_IN
 from flows.pages import artifacts
 from flows.requests import Request
+from flows.results import Found
 from flows.stages.flow_run import leave_if_suspended, note_suspension
 from flows.stages.surroundings import here, job_context, shared_cluster
 from pairflow.spec import Spec
 
 R = TypeVar("R", bound=Spec)
+Q = TypeVar("Q", bound=Request)
 _SECONDS_BETWEEN_LOG_LINES = 30.0  # for those who see neither bar nor artifact
-PROGRESS = "is_progress"
-"""Attribute of log records that say no more than a bar does."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Ran(Generic[R]):
 
     Attributes:
         result: what it handed back.
-        page: a link to it on Ray's dashboard, in markdown; None where that is gone with its cluster.
+        page: a link to it on Ray's dashboard, in markdown; None where that is gone with its cluster, or no job was run.
     """
 
     result: R
@@ -41,10 +43,11 @@ class Ran(Generic[R]):
 
 def run_job(
     name: str,
-    request: Request,
+    request: Q,
     result_type: type[R],
     *,
     store: str | None,
+    find: Callable[[Q, Settings], Found[R] | None] | None = None,
     command: str | None = None,
     preset: str | None = None,
     on_gpu: bool = False,
@@ -60,6 +63,7 @@ def run_job(
         request: what it is asked for.
         result_type: of its result.
         store: of the flow's parameters.
+        find: what the same request left earlier; where it finds that, no job is run and no cluster is started.
         command: the command line that asks the flow for the same again.
         preset: that the flow's settings began with, if any.
         on_gpu: it uses the GPUs of a job.
@@ -69,6 +73,12 @@ def run_job(
         JobFailedError: the job failed, with its own error.
     """
     logger = get_run_logger()
+    if find is not None and (found := find(request, Settings.read().at_store(store))) is not None:
+        logger.info("%s", found.data)
+        for note in found.notes:
+            logger.warning("%s", note)
+        logger.info("%s", found.sentence)
+        return Ran(found.result, None)
     attempt = f"{name}-{flow_run.id}-{flow_run.run_count}"
     artifact, bar = artifacts.ProgressArtifact(), _TerminalBar(drawn=here().bars)
 

@@ -12,7 +12,6 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.cluster.connection import Cluster
 from flows.cluster.protocol import JobContext, check_store
-from flows.home.places import absolute_url
 from flows.home.settings import Settings
 
 
@@ -75,9 +74,7 @@ def shared_cluster(store: str | None = None) -> Iterator[Cluster]:
     if (outer := here().cluster) is not None:
         yield outer
         return
-    settings = Settings.read()
-    if store is not None:
-        settings = settings.model_copy(update={"store_url": absolute_url(store)})
+    settings = Settings.read().at_store(store)
     check_store(settings.store)
     with Cluster(settings) as cluster, within(cluster=cluster):
         yield cluster

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pairflow.coupling.checks import check_dtype, check_integer, check_keys, check_spec, check_tokens
 from pairflow.coupling.result import Coupled
+from pairflow.coupling.versions import VERSIONS
 from pairflow.errors import SpecError
 from pairflow.rng import Purpose, draw_pairs, uniform_tokens
 
@@ -217,7 +218,7 @@ def resolve_engine(engine: str, spec: "CouplingSpec") -> str:
 
 def engine_version(name: str) -> str:
     """Name and version of an engine, such as 'cpu/1', as it enters a coupling's fingerprint."""
-    return f"{name}/{importlib.import_module(f'pairflow.coupling.{name}').VERSION}"
+    return f"{name}/{VERSIONS[name]}"
 
 
 def _has_gpu() -> bool:

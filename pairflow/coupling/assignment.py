@@ -36,7 +36,6 @@ from pairflow.rng import Purpose, draw_pairs, uniform_tokens
 if TYPE_CHECKING:
     from pairflow.spec import CouplingSpec
 
-VERSION = 1  # a change of any pair's content needs a new number: it is part of the fingerprint
 
 _PLACE, _TURN = 0, 1  # of draws: in which order rows are cut into blocks, and in which they are given to the solver
 _ROWS_PER_PASS = 8  # rows whose matches are counted together

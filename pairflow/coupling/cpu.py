@@ -33,7 +33,6 @@ from pairflow.schedule import backward_times, d_kappa, flip_ceiling, gamma, kapp
 if TYPE_CHECKING:
     from pairflow.spec import CouplingSpec
 
-VERSION = 1  # a change of any pair's content needs a new number: it is part of the fingerprint
 
 _ROWS_PER_TASK = 8  # rows that share one pass for their first counts; between two looks at progress and Ctrl-C
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from pairflow.spec import CouplingSpec
 
-VERSION = 1  # a change of any pair's content needs a new number: it is part of the fingerprint
 
 _MAX_BATCH = 32_768  # rows; more would not keep a GPU busier, and would report progress less often
 _SHARE_OF_FREE = 0.8  # of the device's memory, so that a neighbour may still breathe

@@ -22,8 +22,6 @@ from pairflow.rng import Purpose, draw_pairs
 from pairflow.schedule import backward_times, d_kappa, flip_ceiling, gamma, kappa
 from pairflow.spec import CouplingSpec
 
-VERSION = 1
-
 _ROWS_PER_BATCH = 256
 
 

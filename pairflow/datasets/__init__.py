@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pairflow.datasets import images, molecules, tokens
+from pairflow.datasets import images, molecules, outside, tokens
 from pairflow.datasets.assembly import LoadedRows, assemble
 from pairflow.datasets.base import DatasetInfo, DatasetReport, TokenDataset
 from pairflow.datasets.files import Sources
@@ -18,7 +18,7 @@ from pairflow.paths import default_home, user_path
 from pairflow.progress import Progress
 from pairflow.spec import DatasetSpec
 
-__all__ = ["DatasetInfo", "DatasetReport", "TokenDataset", "Vocabulary", "check", "load", "names"]
+__all__ = ["DatasetInfo", "DatasetReport", "TokenDataset", "Vocabulary", "check", "identity", "load", "names"]
 
 Loader = Callable[[DatasetSpec, Sources], LoadedRows]
 
@@ -172,6 +172,17 @@ def check(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path | 
         molecules.check_own(spec)
     elif info.origin == _LOCAL_OR_DOWNLOAD:
         sources.find()  # whether there is such a folder
+
+
+def identity(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path | None = None) -> str | None:
+    """What `load` would go by, without reading it: equal as long as it would give the same rows, see `outside`.
+
+    Args:
+        spec: which data.
+        data_dir: as for `load`.
+        cache_dir: as for `load`.
+    """
+    return outside.identity(spec, _sources(data_dir, cache_dir, progress=False))
 
 
 def _entry(spec: DatasetSpec) -> tuple[DatasetInfo, Loader]:

@@ -36,12 +36,21 @@ ZINC_CSV = RemoteFile(
 
 def load_nci(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     """The 5,000 molecules of the NCI's screening set that RDKit carries, standardised, largest fragment each."""
+    return _load([nci_file()], spec, sources, NCI_LENGTH, treatment="standardised")
+
+
+def nci_file() -> Path:
+    """Where RDKit has them.
+
+    Raises:
+        DatasetError: it has not.
+    """
     from rdkit import RDConfig
 
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
     if not path.is_file():
         raise DatasetError(f"this RDKit has no {path}; install RDKit from PyPI (pip install rdkit), which carries it")
-    return _load([path], spec, sources, NCI_LENGTH, treatment="standardised")
+    return path
 
 
 def load_qm9(spec: DatasetSpec, sources: Sources) -> LoadedRows:

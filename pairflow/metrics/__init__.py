@@ -14,6 +14,7 @@ import numpy as np
 
 from pairflow.datasets.base import TokenDataset
 from pairflow.errors import SpecError
+from pairflow.metrics import extras
 from pairflow.progress import Progress
 from pairflow.spec import ImageFeatures
 
@@ -123,7 +124,14 @@ def evaluator(
     return made
 
 
-def version(dataset: TokenDataset, *, image_features: ImageFeatures = "auto", data_dir: Path | None = None) -> str:
+class OfAKind(Protocol):
+    """A data set, or what is known of one."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+def version(dataset: OfAKind, *, image_features: ImageFeatures = "auto", data_dir: Path | None = None) -> str:
     """What the scores of `evaluator` are known by: metrics are versioned as engines are.
 
     Figures that are computed differently, and one figure more, have another version: such as "metrics/3 fcd/1.2.2".
@@ -133,23 +141,22 @@ def version(dataset: TokenDataset, *, image_features: ImageFeatures = "auto", da
     """
     _check_kind(dataset)
     if dataset.kind == "molecules":
-        from pairflow.metrics import chemnet
-
-        return VERSION if (release := chemnet.version()) is None else f"{VERSION} {chemnet.PACKAGE}/{release}"
+        release = extras.chemnet_release()
+        return VERSION if release is None else f"{VERSION} {extras.CHEMNET}/{release}"
     if dataset.kind == "images" and _takes_inception(image_features, data_dir):
         return f"{VERSION} inception"
     return VERSION
 
 
-def _check_kind(dataset: TokenDataset) -> None:
+def _check_kind(dataset: OfAKind) -> None:
     if dataset.kind not in EVALUATORS:
         raise SpecError(f"dataset.kind: got {dataset.kind!r}, expected one of {', '.join(EVALUATORS)}")
 
 
 def _takes_inception(image_features: ImageFeatures, data_dir: Path | None) -> bool:
-    from pairflow.metrics import inception
-
-    return image_features == "inception" or (image_features == "auto" and inception.weights_file(data_dir) is not None)
+    if image_features == "auto":
+        return extras.inception_weights(data_dir) is not None
+    return image_features == "inception"
 
 
 def check_samples(samples: np.ndarray, dataset: TokenDataset) -> np.ndarray:

@@ -4,22 +4,16 @@ The network and its weights are those of the package `fcd` (`pip install 'pairfl
 downloaded. Without it the distance is not measured.
 """
 
-import importlib.metadata
 import importlib.resources
-import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-PACKAGE = "fcd"
+from pairflow.metrics.extras import CHEMNET
+
 _WEIGHTS = "ChemNet_v0.13_pretrained.pt"
 _BATCH_SIZE = 128
-
-
-def version() -> str | None:
-    """Which release of the package is installed, if any."""
-    return importlib.metadata.version(PACKAGE) if importlib.util.find_spec(PACKAGE) is not None else None
 
 
 class ChemNet:
@@ -34,7 +28,7 @@ class ChemNet:
 
         self._device = device
         # It goes through torch.load, which since torch 2.6 reads tensors and no other objects.
-        with importlib.resources.as_file(importlib.resources.files(PACKAGE) / _WEIGHTS) as path:
+        with importlib.resources.as_file(importlib.resources.files(CHEMNET) / _WEIGHTS) as path:
             self._network = fcd.load_ref_model(str(path)).to(device)
 
     @torch.no_grad()

@@ -6,7 +6,6 @@ which is that of pytorch-fid. Nothing is downloaded: the file is read from the d
 """
 
 import hashlib
-import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,9 @@ import torch.nn.functional as nnf
 from torch import nn
 
 from pairflow.errors import DatasetError
-from pairflow.paths import user_path
+from pairflow.metrics.extras import INCEPTION, inception_weights
 
-WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
-"""Name of the file in the data folder; it ends with the first digits of its SHA-256."""
-ORIGIN = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS}"
+ORIGIN = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION}"
 NUM_FEATURES, NUM_CLASSES = 2048, 1008
 _SIDE = 299  # pixels
 _SHA256_START = "6726825d"
@@ -198,13 +195,6 @@ class Inception(nn.Module):
         return features @ self.fc.weight.T
 
 
-def weights_file(data_dir: Path | None = None) -> Path | None:
-    """The file of weights where it lies in the data folder; $PAIRFLOW_DATA_DIR by default, read now."""
-    folder = data_dir or os.environ.get("PAIRFLOW_DATA_DIR")
-    path = None if not folder else user_path(folder, "the data folder") / WEIGHTS
-    return path if path is not None and path.is_file() else None
-
-
 def where_from() -> str:
     """Where the weights come from, in a sentence for messages."""
     return f"put {ORIGIN} into PAIRFLOW_DATA_DIR"
@@ -216,7 +206,7 @@ def load(data_dir: Path | None = None) -> Inception:
     Raises:
         DatasetError: the file is not there, or it is another or a damaged one.
     """
-    path = weights_file(data_dir)
+    path = inception_weights(data_dir)
     if path is None:
         raise DatasetError(f"FID and the Inception Score need Inception's weights, which are not here; {where_from()}")
     with path.open("rb") as file:

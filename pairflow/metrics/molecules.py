@@ -10,7 +10,7 @@ from pairflow import metrics
 from pairflow.datasets.base import TokenDataset
 from pairflow.devices import resolve_device
 from pairflow.errors import DatasetError
-from pairflow.metrics import chemnet
+from pairflow.metrics import chemnet, extras
 from pairflow.metrics.frechet import Gaussian, frechet_distance
 from pairflow.metrics.memory import Memory
 from pairflow.metrics.properties import internal_diversity, properties, property_distances
@@ -188,7 +188,7 @@ class MoleculeEvaluator:
         }
         self._memory, self._authors = Memory(dataset), AuthorsProtocol(dataset)
         facts |= self._memory.facts
-        self._chemnet = None if chemnet.version() is None else chemnet.ChemNet(resolve_device(device))
+        self._chemnet = None if extras.chemnet_release() is None else chemnet.ChemNet(resolve_device(device))
         self._chemnet_reference: Gaussian | None = None
         if self._chemnet is not None:
             texts = (_chosen(dataset.part(name), CHEMNET_REFERENCE_SIZE) for name in ("train", "test"))

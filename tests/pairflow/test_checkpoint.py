@@ -127,7 +127,7 @@ def test_tensors_of_another_architecture_are_named(copy):
         checkpoint.load_weights(model, {**tensors, "ema.extra": torch.zeros(1)}, "ema.", folder)
     del tensors["optimizer.exp_avg.head.bias"]
     save_file(tensors, folder / "tensors.safetensors")
-    edit(folder / "state.json", sha256=checkpoint._sha256(folder / "tensors.safetensors"))
+    edit(folder / "state.json", sha256=checkpoint.file_sha256(folder / "tensors.safetensors"))
     with pytest.raises(CheckpointError, match=r"optimizer.exp_avg.head.bias is missing"):
         train(copy)
     assert state["step"] == 12

@@ -9,7 +9,7 @@ import torch
 from pairflow import metrics
 from pairflow.datasets.base import DatasetReport, TokenDataset
 from pairflow.errors import DatasetError
-from pairflow.metrics import inception
+from pairflow.metrics import extras, inception
 from pairflow.metrics.fid import InceptionEvaluator, inception_score
 
 # Features 0, 500, 1000, 1500 and 2047, the mean and the deviation of all, of two images: what
@@ -44,14 +44,14 @@ def seeded_weights():
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    torch.save(seeded_weights(), folder / inception.WEIGHTS)
+    torch.save(seeded_weights(), folder / extras.INCEPTION)
     return folder
 
 
 @pytest.fixture
 def accepted(data_dir, monkeypatch):
     """The data folder, its file taken for the real one."""
-    digest = hashlib.sha256((data_dir / inception.WEIGHTS).read_bytes()).hexdigest()
+    digest = hashlib.sha256((data_dir / extras.INCEPTION).read_bytes()).hexdigest()
     monkeypatch.setattr(inception, "_SHA256_START", digest[:8])
     return data_dir
 
@@ -128,10 +128,10 @@ def test_small_network_stays_where_it_is_asked_for_or_the_weights_are_not(accept
 
 def test_weights_are_looked_for_in_the_data_folder_of_the_environment(data_dir, tmp_path, monkeypatch):
     monkeypatch.delenv("PAIRFLOW_DATA_DIR", raising=False)
-    assert inception.weights_file() is None
+    assert extras.inception_weights() is None
     monkeypatch.setenv("PAIRFLOW_DATA_DIR", str(data_dir))
-    assert inception.weights_file() == data_dir / inception.WEIGHTS
-    assert inception.weights_file(tmp_path) is None
+    assert extras.inception_weights() == data_dir / extras.INCEPTION
+    assert extras.inception_weights(tmp_path) is None
 
 
 def test_fid_without_weights_says_where_they_come_from(tmp_path):
@@ -146,7 +146,7 @@ def test_another_file_under_the_name_is_refused(data_dir):
 
 @pytest.mark.parametrize("content", ["no archive", "other tensors", "code", "nothing"])
 def test_a_file_without_the_weights_is_refused(tmp_path, monkeypatch, content):
-    path = tmp_path / inception.WEIGHTS
+    path = tmp_path / extras.INCEPTION
     if content == "other tensors":
         torch.save({"fc.weight": torch.zeros(3)}, path)
     elif content == "code":

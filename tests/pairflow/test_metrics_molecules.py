@@ -14,7 +14,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from pairflow import metrics
 from pairflow.datasets.base import DatasetReport, TokenDataset
 from pairflow.datasets.vocabulary import Vocabulary
-from pairflow.metrics import chemnet
+from pairflow.metrics import chemnet, extras
 from pairflow.metrics.molecules import MoleculeEvaluator, ParsedMolecules
 from pairflow.metrics.properties import internal_diversity, properties, property_distances
 
@@ -47,7 +47,7 @@ def dataset(train, test=()):
 
 @pytest.fixture
 def no_chemnet(monkeypatch):
-    monkeypatch.setattr(chemnet, "version", lambda: None)
+    monkeypatch.setattr(extras, "chemnet_release", lambda: None)
 
 
 @pytest.mark.parametrize(

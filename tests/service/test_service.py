@@ -93,10 +93,16 @@ def test_pair_by_the_api(user: User) -> None:
     assert any("1 of 1 shards to make, 285 rows" in each["message"] for each in logs)
     assert set(user.jobs(run_id).values()) == {"SUCCEEDED"}
 
-    # Another terminal of this home uses the same servers.
+    # Asked for again it is found without a job; and another terminal of this home, by MLflow's server, begins no run.
+    again = user.start("pair", _TINY)
+    run = user.wait_for_state(again, "Completed", "Failed", "Crashed")
+    assert "in the store already" in run["state"]["message"], run["state"]
+    assert user.jobs(again) == {}
     done = user.run("pair", "--dataset", "nci", "--max-rows", 300, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["skipped"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["skipped"]
+    assert f"/runs/{result['mlflow_run_id']}" in kinds["markdown"]["data"]
     assert user.ask("flow_runs/count", {"flow_runs": {"name": {"any_": ["pair nci T20 · 285 rows"]}}}) == 2
 
 

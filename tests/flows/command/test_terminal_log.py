@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from flows.cluster.protocol import PROGRESS
 from flows.command.terminal_log import TerminalHandler, Verbosity, fitted, line
-from flows.stages.run_job import PROGRESS
 from pairflow.errors import StoreError
 
 _OURS, _PREFECTS = "/home/me/flows/stages/run_job.py", "/venv/site-packages/prefect/flow_engine.py"
