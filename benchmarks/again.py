@@ -14,18 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from machine import write_results
+from machine import ROOT, checked_out, write_results
 from rich.console import Console
 from rich.table import Table
 
-_ROOT = Path(__file__).resolve().parents[1]
 _SMALL = ("training.num_steps=20", "training.batch_size=16", "model.hidden_size=16")
 _SCORED = ("evaluation.steps=[1,2]", "evaluation.num_samples=32", "evaluation.num_trials=1")
 
@@ -70,16 +67,6 @@ def _alike(value: Any) -> Any:
     return {name: _alike(each) for name, each in value.items() if name not in own}
 
 
-@contextmanager
-def _checked_out(commit: str, folder: Path) -> Iterator[Path]:
-    """The code of a commit."""
-    subprocess.run(["git", "-C", _ROOT, "worktree", "add", "--detach", "-q", folder, commit], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["git", "-C", _ROOT, "worktree", "remove", "--force", folder], check=True)
-
-
 def main(
     base: Annotated[str, typer.Option(help="Commit to compare with.")],
     dataset: Annotated[str, typer.Option(help="That `pair` is asked for.")] = "nci",
@@ -98,9 +85,9 @@ def main(
     }
     with (
         tempfile.TemporaryDirectory(prefix="pairflow-again-", dir="/tmp") as folder,  # for Ray's sockets
-        _checked_out(base, Path(folder) / "base") as checked_out,
+        checked_out(base, Path(folder) / "base") as earlier,
     ):
-        codes = [Code("base", checked_out, Path(folder) / "h0"), Code("here", _ROOT, Path(folder) / "h1")]
+        codes = [Code("base", earlier, Path(folder) / "h0"), Code("here", ROOT, Path(folder) / "h1")]
         for code in codes:
             code.ask("pair, first", pair)
             code.ask("pipeline, first", asked["pipeline"])
@@ -110,7 +97,7 @@ def main(
                     code.ask(f"{name}, again", words)
     result = {
         "base": subprocess.run(
-            ["git", "-C", _ROOT, "rev-parse", base], stdout=subprocess.PIPE, text=True, check=True
+            ["git", "-C", ROOT, "rev-parse", base], stdout=subprocess.PIPE, text=True, check=True
         ).stdout.strip(),
         "dataset": dataset,
         "small": small,

@@ -1,14 +1,17 @@
-"""What every benchmark writes beside its figures: the machine, the versions, the commit."""
+"""What benchmarks share: machine, versions and commit beside their figures, and an earlier commit as their baseline."""
 
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def describe_machine() -> dict[str, Any]:
@@ -42,3 +45,13 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2) + "\n")
     return path
+
+
+@contextmanager
+def checked_out(commit: str, folder: Path) -> Iterator[Path]:
+    """The code of a commit."""
+    subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", "-q", folder, commit], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", folder], check=True)

@@ -1,105 +1,123 @@
-"""What a person waits for at the service: `pairflow up`, a form's submission, cancel, suspend and resume, `down`.
+"""What a person waits for at the service: `pairflow up`, a submission, cancel, suspend and resume, `down`.
 
-    python -m benchmarks.waiting
+    python -m benchmarks.waiting --base COMMIT
 
-From an empty home, on free ports, by the API that Prefect's pages speak to. Say what else the machine did meanwhile: on
-one with other work these are that work's figures.
+From an empty home, on free ports, by the API that Prefect's pages speak to: first with the code of an earlier commit,
+then with this one's. Say what else the machine did meanwhile: on one with other work these are that work's figures.
 """
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import write_results
+from benchmarks.machine import ROOT, checked_out, write_results
 from tests.service.conftest import environment_of
 from tests.service.user import User
 
-_AT_WORK = ("RUNNING", "PENDING")
 _SUSPENDED_S = 100  # longer than the silence after which the service takes a run for dead
 _LONG = {"dataset": {"name": "nci"}, "coupling": {"num_steps": 60_000, "seed": 1}}
 _PIPELINE = {"dataset": {"name": "digits"}}
 
-_seconds: dict[str, float] = {}
 
+class Waiting:
+    """One person with an empty home, and what was waited for, in seconds."""
 
-@contextmanager
-def _timed(what: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    _seconds[what] = time.perf_counter() - started
-
-
-def _begun(person: User, name: str, parameters: dict[str, Any], jobs: int) -> str:
-    """A run that is at work, with so many Ray jobs at the same time."""
-    with _timed(f"{name}: submission to Running"):
-        run_id = person.start(name, parameters)
-        person.wait_for_state(run_id, "Running")
-    person.wait_for(lambda: sum(each == "RUNNING" for each in person.jobs().values()) >= jobs, timeout_s=300)
-    time.sleep(10)
-    return run_id
-
-
-def _idle(person: User) -> Callable[[], bool]:
-    return lambda: not set(_AT_WORK) & set(person.jobs().values())
-
-
-def _cancelled(person: User, run_id: str, what: str) -> None:
-    with _timed(f"{what}: cancel to no job left"):
-        with _timed(f"{what}: cancel to Cancelled"):
-            person.set_state(run_id, "CANCELLING", "Cancelling")
-            person.wait_for_state(run_id, "Cancelled", timeout_s=200)
-        person.wait_for(_idle(person), timeout_s=200)
-
-
-def _suspended_and_resumed(person: User, run_id: str) -> None:
-    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    details = {"pause_reschedule": True, "pause_timeout": until}
-    with _timed("pipeline: suspend to no job left"):
-        state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
-        person.ask(f"flow_runs/{run_id}/set_state", {"state": state})
-        person.wait_for(_idle(person), timeout_s=200)
-    time.sleep(_SUSPENDED_S)
-    if (found := person.flow_run(run_id)["state_name"]) != "Suspended":
-        raise SystemExit(f"{_SUSPENDED_S} s after it was suspended the run is {found}")
-    with _timed("pipeline: resume to Running"):
-        person.ask(f"flow_runs/{run_id}/resume", {})
-        person.wait_for_state(run_id, "Running")
-
-
-def main() -> None:
-    """Prints a table and writes benchmarks/results/waiting.json."""
-    with tempfile.TemporaryDirectory(prefix="pairflow-waiting-", dir="/tmp") as folder:  # for Ray's sockets
-        environment = environment_of(Path(folder))
+    def __init__(self, home: Path, code: Path) -> None:
+        environment = environment_of(home) | {"PYTHONPATH": str(code)}
         del environment["PREFECT_WORKER_QUERY_SECONDS"]  # as users have it
-        person = User(environment)
-        try:
-            with _timed("up, empty home"):
-                person.run("up", "--detach").check_returncode()
-            _cancelled(person, _begun(person, "pair", _LONG, 1), "pair")
-            run_id = _begun(person, "pipeline", _PIPELINE, 2)
-            _suspended_and_resumed(person, run_id)
-            person.wait_for(lambda: not _idle(person)(), timeout_s=300)
-            time.sleep(10)
-            _cancelled(person, run_id, "pipeline")
-            with _timed("down"):
-                person.run("down").check_returncode()
-            with _timed("up, used home"):
-                person.run("up", "--detach").check_returncode()
-        finally:
-            person.run("down")
-    table = Table("what", "seconds")
-    for what, seconds in _seconds.items():
-        table.add_row(what, f"{seconds:.1f}")
+        self.person, self.seconds = User(environment), dict[str, float]()
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Takes down how long the block took."""
+        started = time.perf_counter()
+        yield
+        self.seconds[what] = round(time.perf_counter() - started, 2)
+
+    def say(self, what: str, *words: str) -> None:
+        """A command."""
+        with self.timed(what):
+            self.person.run(*words).check_returncode()
+
+    def begin(self, name: str, parameters: dict[str, Any], jobs: int) -> str:
+        """A run that is at work, with so many Ray jobs at the same time."""
+        with self.timed(f"{name}: submission to Running"):
+            run_id = self.person.start(name, parameters)
+            self.person.wait_for_state(run_id, "Running")
+        self.person.wait_for(lambda: self.at_work() >= jobs, timeout_s=300)
+        time.sleep(10)
+        return run_id
+
+    def at_work(self) -> int:
+        """Jobs that run, or are about to."""
+        return sum(each in ("RUNNING", "PENDING") for each in self.person.jobs().values())
+
+    def cancel(self, run_id: str, what: str) -> None:
+        """As the page's button does."""
+        with self.timed(f"{what}: cancel to no job left"):
+            with self.timed(f"{what}: cancel to Cancelled"):
+                self.person.set_state(run_id, "CANCELLING", "Cancelling")
+                self.person.wait_for_state(run_id, "Cancelled", timeout_s=200)
+            self.person.wait_for(lambda: self.at_work() == 0, timeout_s=200)
+
+    def suspend_and_resume(self, run_id: str) -> None:
+        """As the page's buttons do, with a long while between."""
+        until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        details = {"pause_reschedule": True, "pause_timeout": until}
+        with self.timed("pipeline: suspend to no job left"):
+            state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+            self.person.ask(f"flow_runs/{run_id}/set_state", {"state": state})
+            self.person.wait_for(lambda: self.at_work() == 0, timeout_s=200)
+        time.sleep(_SUSPENDED_S)
+        if (found := self.person.flow_run(run_id)["state_name"]) != "Suspended":
+            raise SystemExit(f"{_SUSPENDED_S} s after it was suspended the run is {found}")
+        with self.timed("pipeline: resume to Running"):
+            self.person.ask(f"flow_runs/{run_id}/resume", {})
+            self.person.wait_for_state(run_id, "Running")
+        self.person.wait_for(lambda: self.at_work() > 0, timeout_s=300)
+        time.sleep(10)
+
+
+def _waited(home: Path, code: Path, *, suspends: bool) -> dict[str, float]:
+    found = Waiting(home, code)
+    try:
+        found.say("up, empty home", "up", "--detach")
+        found.cancel(found.begin("pair", _LONG, 1), "pair")
+        if suspends:
+            run_id = found.begin("pipeline", _PIPELINE, 2)
+            found.suspend_and_resume(run_id)
+            found.cancel(run_id, "pipeline")
+        found.say("down", "down")
+        found.say("up, used home", "up", "--detach")
+    finally:
+        found.person.run("down")
+    return found.seconds
+
+
+def main(
+    base: Annotated[str, typer.Option(help="Commit to compare with, in what it could do.")],
+) -> None:
+    """Prints a table and writes benchmarks/results/waiting.json."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pairflow-waiting-", dir="/tmp") as folder,  # for Ray's sockets
+        checked_out(base, Path(folder) / "base") as earlier,
+    ):
+        before = _waited(Path(folder) / "h0", earlier, suspends=False)
+        now = _waited(Path(folder) / "h1", ROOT, suspends=True)
+    table = Table("what", f"{base}, s", "here, s")
+    for what, seconds in now.items():
+        table.add_row(what, f"{before[what]:.1f}" if what in before else "–", f"{seconds:.1f}")
     Console().print(table)
-    print(write_results("waiting", [_seconds]))
+    print(write_results("waiting", [{"base": base, "before": before, "here": now}]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
