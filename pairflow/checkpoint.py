@@ -28,6 +28,8 @@ from pairflow.checkpoint_files import (
     STATE,
     TENSORS,
     file_sha256,
+    is_checkpoint,
+    is_exported,
     latest,
     read_state,
     read_tensors,
@@ -42,6 +44,8 @@ from pairflow.processes import build as build_process
 from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec, parse
 
 KEEP_LAST = 2
+AVERAGED = "ema."
+"""How the names of the averaged weights begin."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,10 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """
     content, state = read_tensors(path)
     try:
-        return load(content), state
+        tensors = load(content)
     except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {path}: {TENSORS} is not a safetensors file: {error}") from None
+        raise CheckpointError(f"checkpoint {path}: its tensors are no safetensors file: {error}") from None
+    return {f"{AVERAGED}{name}": value for name, value in tensors.items()} if is_exported(path) else tensors, state
 
 
 def check_state(path: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -183,7 +188,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
     """A trained model from a checkpoint's folder, or from the last one of a run's `checkpoint_dir`.
 
     Args:
-        path: `checkpoint_dir` or one of its step-N folders.
+        path: `checkpoint_dir`, one of its step-N folders, or what `pairflow.exported.export` made of one.
         device: where to put the model.
         ema: load the averaged weights (used for all sampling) rather than the last ones.
 
@@ -191,12 +196,14 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
         CheckpointError: nothing there, damaged, or tensors that do not fit the architecture it names.
     """
     folder = Path(path)
-    if not (folder / STATE).is_file():
+    if not is_checkpoint(folder):
         found = latest(folder)
         if found is None:
             raise CheckpointError(f"no checkpoint at {folder}: expected a step-N folder or a folder of them")
         folder = found
     tensors, state = read(folder)
+    if not ema and is_exported(folder):
+        raise CheckpointError(f"checkpoint {folder} holds the averaged weights alone; load it with ema=True")
     try:
         model_spec, training = parse(ModelSpec, state["model"]), parse(TrainingSpec, state["training"])
         image_shape = None if state["image_shape"] is None else _image_shape(state["image_shape"])
@@ -213,13 +220,13 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
             image_shape=image_shape,
         )
         with torch.device("meta"):  # sizes that the weights do not have would cost memory first
-            _check_weights(make(), tensors, "ema." if ema else "model.", folder)
+            _check_weights(make(), tensors, AVERAGED if ema else "model.", folder)
         model = make()
     except KeyError as error:
         raise CheckpointError(f"checkpoint {folder}: {STATE} has no field {error}") from None
     except PairFlowError as error:
         raise CheckpointError(f"checkpoint {folder}: {STATE} describes no model: {error}") from None
-    load_weights(model, tensors, "ema." if ema else "model.", folder)
+    load_weights(model, tensors, AVERAGED if ema else "model.", folder)
     model = model.to(resolve_device(device)).eval().requires_grad_(False)
     return LoadedModel(
         model, model_spec, vocab_size, length, image_shape, training, process, distillation, step, state, folder

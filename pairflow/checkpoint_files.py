@@ -13,6 +13,8 @@ from pairflow.errors import CheckpointError
 
 FORMAT_VERSION = 1
 TENSORS, STATE = "tensors.safetensors", "state.json"
+EXPORTED_TENSORS, EXPORTED_STATE = "model.safetensors", "config.json"
+"""The same two in a folder that `pairflow.exported.export` wrote, by the names that model hubs know."""
 _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 
@@ -30,16 +32,31 @@ def latest(directory: Path) -> Path | None:
     return found[-1][1] if found else None
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is one checkpoint, as a training or an export leaves it."""
+    return (path / STATE).is_file() or is_exported(path)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a folder holds what an export wrote: the averaged weights alone."""
+    return not (path / STATE).is_file() and (path / EXPORTED_STATE).is_file()
+
+
+def _names(path: Path) -> tuple[str, str]:
+    return (EXPORTED_TENSORS, EXPORTED_STATE) if is_exported(path) else (TENSORS, STATE)
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """The JSON state alone of one checkpoint folder.
 
     Raises:
         CheckpointError: missing, not JSON, or written by another format version.
     """
+    _, name = _names(path)
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state = json.loads((path / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {STATE}: {error}; {remedy(path)}") from None
+        raise CheckpointError(f"checkpoint {path}: cannot read {name}: {error}; {remedy(path)}") from None
     version = state.get("format_version") if isinstance(state, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint {path}: format_version is {version}, this release reads {FORMAT_VERSION}")
@@ -52,15 +69,15 @@ def read_tensors(path: Path) -> tuple[bytes, dict[str, Any]]:
     Raises:
         CheckpointError: missing, damaged, or written by another format version.
     """
-    state = read_state(path)
+    state, (name, said_in) = read_state(path), _names(path)
     try:
-        content = (path / TENSORS).read_bytes()
+        content = (path / name).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {TENSORS}: {error}; {remedy(path)}") from None
+        raise CheckpointError(f"checkpoint {path}: cannot read {name}: {error}; {remedy(path)}") from None
     digest = hashlib.sha256(content).hexdigest()
     if digest != state.get("sha256"):
         raise CheckpointError(
-            f"checkpoint {path}: {TENSORS} is damaged: its SHA-256 is {digest}, {STATE} says "
+            f"checkpoint {path}: {name} is damaged: its SHA-256 is {digest}, {said_in} says "
             f"{state.get('sha256')}; {remedy(path)}"
         )
     return content, state
@@ -69,7 +86,7 @@ def read_tensors(path: Path) -> tuple[bytes, dict[str, Any]]:
 def is_whole(path: Path) -> bool:
     """Whether a checkpoint's folder has a state, and the tensors that belong to it."""
     try:
-        return file_sha256(path / TENSORS) == read_state(path).get("sha256")
+        return file_sha256(path / _names(path)[0]) == read_state(path).get("sha256")
     except (OSError, CheckpointError):
         return False
 
@@ -82,6 +99,8 @@ def file_sha256(path: Path) -> str:
 
 def remedy(path: Path) -> str:
     """What to do about a damaged checkpoint: there may be an older one beside it."""
+    if is_exported(path):
+        return "export it again"
     before = [folder.name for _, folder in steps(path.parent) if folder.name < path.name]
     then = f"go on from {before[-1]}, the one before it" if before else "start again: there is none before it"
     return f"remove this folder to {then}"

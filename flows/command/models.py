@@ -1,5 +1,7 @@
-"""The commands that train, distil, sample, compare and retrain models."""
+"""The commands that train, distil, sample, compare, retrain and export models."""
 
+import json as json_module
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
     opt.flow_command(app, StudyParameters)(study)
     opt.flow_command(app, RetrainParameters)(retrain)
     app.command()(opt.takes(SamplingSpec)(sample))
+    app.command()(export_model)
 
 
 def train(result: TrainResult, parameters: TrainParameters | DistillParameters) -> None:
@@ -107,3 +110,20 @@ def sample(
     else:
         print(f"{done.num_samples:,} samples at {done.network_calls:.3g} network calls each, of {done.checkpoint}")
         print(done.out)
+
+
+def export_model(
+    model: Annotated[str, typer.Argument(metavar="REF", help=references.as_help(references.MODEL))],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make, or an empty one.")],
+    license_name: Annotated[
+        str | None, typer.Option("--license", help="Of the weights, as model hubs name it, such as cc-by-4.0.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """Write a model to a folder that a model hub takes as it is: weights, settings, and a page with its scores."""
+    from flows.command.export_model import export_to_folder
+
+    if license_name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,60}", license_name):
+        raise SpecError(f"--license {license_name!r}: expected a hub's name of it, such as apache-2.0 or cc-by-4.0")
+    made = export_to_folder(model, folder, license_name=license_name)
+    print(json_module.dumps({"folder": str(made)}) if json else made)

@@ -136,8 +136,8 @@ def _trained(prefix: str, found: Sequence[Path], folder: Path) -> Path:
 
 
 def _checkpoint(folder: Path) -> Path:
-    """The step-N folder that a folder is or holds: of checkpoints, a run's, or an MLflow model's."""
-    if (folder / "state.json").is_file():
+    """The checkpoint that a folder is or holds: an exported one, one of a run's, or an MLflow model's."""
+    if checkpoint_files.is_checkpoint(folder):
         return folder
     for parent in (folder, folder / "checkpoints", folder / "artifacts"):
         if (last := checkpoint_files.latest(parent)) is not None:

@@ -60,7 +60,7 @@ _TINY = {
     "retrain": [*_FEW_ROWS, *_SMALL, "--trials", "2", "--num-samples", "8"],
 }
 _THREE = _TINY["distill"] + _BRIEF  # the tutorial has made the three models that it compares, by these settings
-_OF_A_MODEL = ("sample", "register", "lineage")
+_OF_A_MODEL = ("sample", "export-model", "register", "lineage")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def _run(
     """One command, its files in a folder of the test's; what it prints last is what REF is in the next ones."""
     name = words[0]
     reference = known.get("train" if name in _OF_A_MODEL else "pair", "")
-    given = [{"REF": reference}.get(each, str(out / each) if each.endswith(".smi") else each) for each in words]
+    given = [{"REF": reference}.get(each, str(out / each) if each.endswith((".smi", "my-model")) else each) for each in words]
     done = cli(*given, *tiny.get(name, ()), **newcomer)
     assert done.code == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -102,6 +102,7 @@ def test_commands(
 
 def test_they_left_what_they_say(known: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
     assert len((tmp_path_factory.getbasetemp() / "samples.smi").read_text().splitlines()) == 16
+    assert known["export-model"].endswith("/my-model")
     assert known["pair"] != known["export"]
     assert known["retrain"].startswith("models:/pairflow-nci@champion is version ")
 

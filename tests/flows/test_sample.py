@@ -1,14 +1,21 @@
 """`pairflow sample`, and references to models: files that are whole, errors that say what is wrong."""
 
+import contextlib
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from flows.command.app import app
 from flows.command.sample import sample_to_file
+from flows.home import kept_results
 from flows.home.settings import Settings
 from flows.lineage import models
 from pairflow.checkpoint import load_model
@@ -18,6 +25,7 @@ from pairflow.spec import DatasetSpec, SamplingSpec
 
 from .conftest import Cli
 from .model_files import trained
+from .scores import model_scores
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +183,43 @@ def test_options(bare_cli: Cli, arguments: list[str], says: str, code: int) -> N
     assert done.code == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_as_a_hub_takes_it(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    done = CliRunner().invoke(app, ["export-model", str(digits), str(folder), "--license", "cc-by-4.0", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"folder": str(folder)}
+    assert {each.name for each in folder.iterdir()} == {"README.md", "config.json", "data.json", "model.safetensors"}
+    page = (folder / "README.md").read_text()
+    _, head, text = page.split("---\n", 2)
+    front = yaml.safe_load(head)
+    assert (front["library_name"], front["license"]) == ("pairflow", "cc-by-4.0")
+    assert "images" in front["tags"]
+    assert "None is known where this was exported" in text
+    (settings,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    assert json.loads(settings)["dataset"] == {"name": "digits", "max_rows": 40, "split_seed": 0}
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    known: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        exec(snippet, known)  # noqa: S102 - what the page tells people to do
+    assert known["drawn"].tokens.shape == (16, 64)
+    for reference, out in ((digits, "one.npy"), (folder, "other.npy")):
+        _draw(reference, tmp_path / out)
+    np.testing.assert_array_equal(np.load(tmp_path / "one.npy"), np.load(tmp_path / "other.npy"))
+    again = CliRunner().invoke(app, ["export-model", str(digits), str(folder)])
+    assert isinstance(again.exception, SpecError)
+    assert "something is there already" in str(again.exception)
+
+
+def test_a_page_has_the_scores_that_are_known(digits: Path, tmp_path: Path) -> None:
+    sha256 = json.loads((digits / "state.json").read_text())["sha256"]
+    for name, of in (("mine", sha256), ("anothers", "0" * 64)):
+        scored = model_scores("pairflow", 3 if name == "mine" else 7).model_copy(update={"checkpoint_sha256": of})
+        kept_results.write(Settings.read().evaluations_dir / name / "scores.json", scored)
+    assert CliRunner().invoke(app, ["export-model", str(digits), str(tmp_path / "hub")]).exit_code == 0
+    page = (tmp_path / "hub" / "README.md").read_text()
+    assert "| score | 1 step | 2 steps | 4 steps |" in page
+    assert "| valid (molecules, higher is better) | 3 ± 0.5 | 6 ± 0.5 | 12 ± 0.5 |" in page
+    assert "Nothing is said of the weights' licence." in page
+    assert "license:" not in page

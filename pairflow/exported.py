@@ -1,0 +1,54 @@
+"""A model as a folder of its own, as model hubs take it; whatever takes a checkpoint's folder takes it, too.
+
+<folder>/model.safetensors    the averaged weights alone, about a quarter of a checkpoint
+<folder>/config.json          the checkpoint's state
+<folder>/data.json            what its tokens mean, where that is known
+<folder>/README.md            its page
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from pairflow.checkpoint import AVERAGED, read
+from pairflow.checkpoint_files import EXPORTED_STATE, EXPORTED_TENSORS, file_sha256
+from pairflow.data_card import CARD
+from pairflow.errors import SpecError
+
+
+def export(checkpoint: Path, folder: Path, *, page: str) -> None:
+    """Writes a model to a folder.
+
+    Args:
+        checkpoint: a step-N folder.
+        folder: where to; it is there whole or not at all.
+        page: text of the page, in markdown.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged.
+        SpecError: the folder is there and not empty, or cannot be written.
+    """
+    tensors, state = read(checkpoint)
+    card = checkpoint / CARD
+    averaged = {name.removeprefix(AVERAGED): value for name, value in tensors.items() if name.startswith(AVERAGED)}
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SpecError(f"{folder}: something is there already; name a folder that is new or empty")
+        partial.mkdir(parents=True)
+        save_file(averaged, partial / EXPORTED_TENSORS, metadata={"format": "pt"})
+        document = {**state, "sha256": file_sha256(partial / EXPORTED_TENSORS), "exported_from": state["sha256"]}
+        (partial / EXPORTED_STATE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        (partial / "README.md").write_text(page, encoding="utf-8")
+        if card.is_file():
+            shutil.copy(card, partial / CARD)
+        if folder.is_dir():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise SpecError(f"{folder}: cannot be written: {error}; name a folder that can be") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
