@@ -145,7 +145,7 @@ def test_what_is_in_a_model(logged: _Logged, folders: dict[str, Path]) -> None:
         assert "python_model" not in description["flavors"]["python_function"]  # that would be a pickle
         assert json.loads((folder / "input_example.json").read_text()) == {"n": 2, "steps": 2, "seed": 0}
         files = [path for path in folder.rglob("*") if path.is_file()]
-        assert {path.suffix for path in files} <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml"}
+        assert {path.suffix for path in files} <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
         assert {path.name for path in folder.glob("code/*")} == {"pairflow"}
         (checkpoint,) = (folder / "artifacts").iterdir()
         for file in ("state.json", "data.json", "tensors.safetensors"):

@@ -81,7 +81,9 @@ def _run(
     """One command, its files in a folder of the test's; what it prints last is what REF is in the next ones."""
     name = words[0]
     reference = known.get("train" if name in _OF_A_MODEL else "pair", "")
-    given = [{"REF": reference}.get(each, str(out / each) if each.endswith((".smi", "my-model")) else each) for each in words]
+    given = [
+        {"REF": reference}.get(each, str(out / each) if each.endswith((".smi", "my-model")) else each) for each in words
+    ]
     done = cli(*given, *tiny.get(name, ()), **newcomer)
     assert done.code == 0, done.stderr
     assert "Traceback" not in done.stderr
