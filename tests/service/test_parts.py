@@ -56,7 +56,7 @@ def test_settings_are_those_of_running_servers(served_home: Path) -> None:
 
 
 def test_the_packages_are_ours_wherever_a_process_stands(served_home: Path, tmp_path: Path) -> None:
-    """Prefect runs hooks in its home, where it has a folder `storage`: a package to Python, and no name of ours in it."""
+    """Prefect runs hooks in its home, where it has a folder `storage`: a package to Python, without what ours has."""
     os.environ["PYTHONPATH"] = "/somebody/elses"
     given = shared_environment(Settings.read())
     assert given["PYTHONPATH"].split(os.pathsep)[1:] == ["/somebody/elses"]
