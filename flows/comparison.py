@@ -3,7 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import get_run_logger
 from prefect.runtime import flow_run
@@ -11,8 +11,6 @@ from prefect.runtime import flow_run
 from flows.distill import distill
 from flows.evaluate import evaluate, show_comparison
 from flows.home.settings import Settings
-from flows.jobs import finished_comparison
-from flows.jobs.finished_comparison import FoundComparison
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages import artifacts, comparison_page
@@ -24,6 +22,9 @@ from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainRes
 from flows.stages.side_by_side import side_by_side
 from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from flows.train import train
+
+if TYPE_CHECKING:
+    from flows.jobs.finished_comparison import FoundComparison
 
 
 def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> ComparisonResult:
@@ -37,6 +38,8 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
         command: the command line that asks for the same again.
     """
     started = time.time()
+    from flows.jobs import finished_comparison  # here, as in every flow: see flows/stages/hooks.py
+
     if (found := finished_comparison.find(parameters, stage, Settings.read())) is not None:
         return _show_found(found, parameters, stage)
     work = Comparison(parameters)
@@ -77,7 +80,7 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
         return result
 
 
-def _show_found(found: FoundComparison, parameters: StudyParameters, stage: str) -> ComparisonResult:
+def _show_found(found: "FoundComparison", parameters: StudyParameters, stage: str) -> ComparisonResult:
     """Shows a comparison of which all was there; its run in MLflow stays as it is."""
     for each in found.stages:
         get_run_logger().info("%s: %s", each.run, each.sentence)

@@ -3,7 +3,6 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.jobs import finished
 from flows.parameters import DistillParameters, validated
 from flows.requests import DistillRequest
 from flows.results import TrainResult
@@ -27,6 +26,8 @@ def _run_name() -> str:
 )
 def distill(parameters: DistillParameters) -> TrainResult:
     """Make a few-step model of a trained one; what was interrupted goes on, and what is finished is found."""
+    from flows.jobs import finished  # here, as in every flow: see flows/stages/hooks.py
+
     parameters = validated(DistillParameters, parameters)
     describe_run(tags=("distillation", parameters.dataset.name, parameters.method))
     show_decided(parameters)

@@ -3,7 +3,6 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows.jobs import evaluations
 from flows.pages import artifacts
 from flows.pages.tables import comparison_rows
 from flows.pages.verdict import measured, verdict
@@ -32,6 +31,8 @@ def _run_name() -> str:
 )
 def evaluate(parameters: EvaluateParameters) -> EvaluateResult:
     """Compare trained models by the number of sampling steps; scores that are there already are used again."""
+    from flows.jobs import evaluations  # here, as in every flow: see flows/stages/hooks.py
+
     parameters = validated(EvaluateParameters, parameters)
     describe_run(tags=("evaluation", parameters.dataset.name))
     show_decided(parameters)

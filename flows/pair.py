@@ -3,7 +3,6 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.jobs import finished
 from flows.pages import artifacts
 from flows.parameters import PairParameters, validated
 from flows.requests import PairRequest
@@ -31,6 +30,8 @@ def pair(parameters: PairParameters) -> PairResult:
     The pairs lie in the store under a fingerprint of the data, the coupling and the engine; asked for again, they
     are found and nothing is computed.
     """
+    from flows.jobs import finished  # here, as in every flow: see flows/stages/hooks.py
+
     parameters = validated(PairParameters, parameters)
     describe_run(tags=("coupling", parameters.dataset.name))
     ran = run_job(

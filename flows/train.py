@@ -3,7 +3,6 @@
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows.jobs import finished
 from flows.pages import artifacts
 from flows.parameters import TrainParameters, validated
 from flows.recipes.methods import METHODS
@@ -28,6 +27,8 @@ def _run_name() -> str:
 )
 def train(parameters: TrainParameters) -> TrainResult:
     """Train a denoiser; a training that was interrupted goes on, and one that is finished is found."""
+    from flows.jobs import finished  # here, as in every flow: see flows/stages/hooks.py
+
     parameters = validated(TrainParameters, parameters)
     describe_run(tags=("training", parameters.dataset.name, parameters.method))
     show_decided(parameters)

@@ -1,6 +1,7 @@
 """Who may import whom (docs/architecture.md), read off the syntax trees, imports within functions included."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,3 +99,18 @@ def test_flows_do_not_load_torch(module: str, tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("module", [f"flows.{name}" for name in _FLOWS])
+def test_hooks_find_their_flow(module: str, tmp_path: Path) -> None:
+    """Prefect runs them by a file beside a `storage.py`, which then stands for our package: flows/stages/hooks.py."""
+    runner = importlib.util.find_spec("prefect.runner")
+    assert runner is not None
+    assert runner.origin is not None
+    first = str(Path(runner.origin).parent)
+    assert (Path(first) / "storage.py").is_file()  # else the reason is gone
+    code = f"import sys; sys.path.insert(0, {first!r}); import {module} as module; print(module.{module[6:]}.name)"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == module[6:]

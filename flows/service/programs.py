@@ -106,18 +106,8 @@ def shared_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": at["mlflow"],
         "RAY_ADDRESS": at["ray"],
         OWNER_VARIABLE: str(settings.home),
-        "PYTHONPATH": _ours_first(),
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _ours_first() -> str:
-    """Where our packages are, ahead of the working folder's: Prefect runs hooks in PREFECT_HOME, which has a `storage`.
-
-    A folder of that name is a package to Python, and hides ours where an editable installation only notes its place.
-    """
-    ours, theirs = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
-    return ours if not theirs else os.pathsep.join([ours, theirs])
 
 
 def ray_folder(runtime: Path) -> Path:

@@ -15,7 +15,6 @@ from flows.home.private import close_home, private_folder
 from flows.home.settings import Settings
 from flows.home.token import access_token, read_token
 from flows.service import health
-from flows.service.programs import shared_environment
 from flows.service.remains import end, processes_of
 from flows.service.sockets import runtime_folder, supervisor_socket
 from flows.service.supervision import Supervisor
@@ -53,23 +52,6 @@ def test_settings_are_those_of_running_servers(served_home: Path) -> None:
     assert (settings.prefect_port, settings.mlflow_port, settings.ray_port) == (14200, 15000, 18265)
     withdraw(served_home)
     assert Settings.read().ray_address is None
-
-
-def test_the_packages_are_ours_wherever_a_process_stands(served_home: Path, tmp_path: Path) -> None:
-    """Prefect runs hooks in its home, where it has a folder `storage`: a package to Python, without what ours has."""
-    os.environ["PYTHONPATH"] = "/somebody/elses"
-    given = shared_environment(Settings.read())
-    assert given["PYTHONPATH"].split(os.pathsep)[1:] == ["/somebody/elses"]
-    (tmp_path / "storage").mkdir()
-    said = subprocess.run(
-        [sys.executable, "-c", "import flows, pairflow, storage; print(storage.Pairs.__module__)"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": given["PYTHONPATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert said.startswith("storage")
 
 
 def test_what_the_user_names_wins(served_home: Path) -> None:
