@@ -48,7 +48,7 @@ test: $(VENV)/.installed-dev  ## All tests; PAIRFLOW_DATA_DIR=DIR adds those on 
 docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/; a broken link fails.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test-fast: $(VENV)/.installed-dev  ## The tests that need no server, but for the slowest: under 4 minutes on 2 cores.
+test-fast: $(VENV)/.installed-dev  ## The tests that need no server, but for the slowest.
 	$(PYTEST) -m 'not service and not slow'
 
 format: $(VENV)/.installed-dev  ## Rewrite the code in the house's format.

@@ -1,6 +1,6 @@
 """A model as a folder of its own, as model hubs take it; whatever takes a checkpoint's folder takes it, too.
 
-<folder>/model.safetensors    the averaged weights alone, about a quarter of a checkpoint
+<folder>/model.safetensors    the averaged weights alone
 <folder>/config.json          the checkpoint's state
 <folder>/data.json            what its tokens mean, where that is known
 <folder>/README.md            its page

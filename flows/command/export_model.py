@@ -81,18 +81,17 @@ def _page(
     license_name: str | None,
 ) -> str:
     data = card.dataset.name if card is not None else "tokens"
-    method = METHODS[made.method].label if made is not None else "PairFlow"
+    title = data if made is None else f"{data}: {METHODS[made.method].label}"  # of another's checkpoint nobody knows
     kind = card.kind if card is not None else "tokens"
-    tags = ["discrete-flow-matching", "few-step", kind, *([made.method.replace("+", "-")] if made is not None else ())]
+    tags = ["discrete-flow-matching", kind, *([made.method.replace("+", "-")] if made is not None else ())]
     head = {"library_name": "pairflow", "tags": tags} | ({"license": license_name} if license_name else {})
     front = "\n".join(f"{name}: {json.dumps(value)}" for name, value in head.items())
     sizes = f"{state['length']} tokens, each one of {state['vocab_size']}"
     ending = {"molecules": "smi", "images": "png"}.get(kind, "npy")
     parts = [
         f"---\n{front}\n---",
-        f"# {data}: {method}",
-        f"A generative model of {kind} ({sizes}) that samples well in few steps, trained with PairFlow for "
-        f"{state['step']:,} steps on {data}.",
+        f"# {title}",
+        f"A discrete generative model of {kind} ({sizes}), trained for {state['step']:,} steps on {data}.",
         "## Samples of it",
         _USE.format(folder=folder, length=state["length"], ending=ending).rstrip(),
         *_score_part(scores),

@@ -196,6 +196,7 @@ def test_a_model_as_a_hub_takes_it(digits: Path, tmp_path: Path) -> None:
     front = yaml.safe_load(head)
     assert (front["library_name"], front["license"]) == ("pairflow", "cc-by-4.0")
     assert "images" in front["tags"]
+    assert text.startswith("\n# digits\n")  # nothing in a bare checkpoint says by which method it was trained
     assert "None is known where this was exported" in text
     (settings,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
     assert json.loads(settings)["dataset"] == {"name": "digits", "max_rows": 40, "split_seed": 0}
