@@ -81,7 +81,12 @@ def test_every_reference_leads_to_the_same_chain(pipeline_result: Document) -> N
         document = document_of(reference)
         assert document["starts"] == [start]
         links = {(each["from"], each["to"]) for each in document["links"]}
-        assert links == _around(_links(pipeline_result), start)
+        ours = _links(pipeline_result)
+        assert links >= _around(ours, start)
+        known = {end for link in ours for end in link}
+        later = links - ours  # other tests of this home compare the same model again; what it came from stays
+        assert not {target for _, target in later} & known, later
+        assert links - later == _around(ours, start)
         assert {node["id"] for node in document["nodes"]} == {end for link in links for end in link}
 
 

@@ -93,6 +93,7 @@ _OF_A_MODEL = {
     "pair": (*_DATA, "--coupling", "redi", "--model"),
     "distill": (*_DATA, "--method", "udlm+dcd", "--model"),
     "evaluate": (*_DATA, "--model"),
+    "export-model": (),
 }
 _OF_PAIRS = {
     "inspect": (),
@@ -106,7 +107,8 @@ _OF_PAIRS = {
 
 
 def _refused(command: str, arguments: tuple[str, ...], reference: str) -> PairFlowError:
-    done = CliRunner().invoke(app, [command, *arguments, reference])
+    after = ["folder"] if command == "export-model" else []
+    done = CliRunner().invoke(app, [command, *arguments, reference, *after])
     assert done.exit_code == 1
     assert isinstance(done.exception, PairFlowError), done.exception
     return done.exception
