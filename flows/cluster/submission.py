@@ -95,11 +95,13 @@ def follow(
     on_progress: Callable[[Progress], None],
     stopped: threading.Event | None = None,
     leave: Callable[[], None] = lambda: None,
+    sees_its_end: Callable[[], bool] = lambda: True,
 ) -> R:
     """Waits for a job, handing on what it says; its result.
 
     An exception in here (Ctrl-C, a cancelled flow run) stops the job before it goes on its way; so does setting
-    `stopped` from another thread. `leave` is called twice a second, and may raise.
+    `stopped` from another thread. `leave` is called twice a second, and may raise. A job that is stopped
+    is waited for if `sees_its_end()`.
 
     Raises:
         JobFailedError: the job failed, with its own error; it was stopped; or the cluster was lost.
@@ -135,7 +137,7 @@ def follow(
                 _hand_on(lines, on_log, on_progress, timeout=_POLL_S)
             _hand_on(lines, on_log, on_progress, timeout=2, until_closed=True)
     except BaseException:
-        stop(job.client, job.submission_id)
+        stop(job.client, job.submission_id, timeout_s=_STOP_TIMEOUT_S if sees_its_end() else 0)
         raise
     return _outcome(job, result_type)
 

@@ -1,5 +1,6 @@
 """What a flow run is called and found by in Prefect."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -38,6 +39,14 @@ def leave_if_suspended() -> None:
     """
     if (context := FlowRunContext.get()) is not None:
         context.flow_run_suspension_request.raise_if_requested()
+
+
+def is_being_cancelled() -> bool:
+    """Whether somebody cancels the run that this one is a part of: hooks.py then waits for what was told to stop."""
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # who cannot ask waits here
+        state = client.read_flow_run(UUID(str(flow_run.root_flow_run_id or flow_run.id))).state
+        return state is not None and state.is_cancelling()
+    return False
 
 
 def note_suspension() -> None:

@@ -19,7 +19,7 @@ from flows.home.token import SIGN_IN
 from flows.pages import artifacts
 from flows.requests import Request
 from flows.results import Found
-from flows.stages.flow_run import leave_if_suspended, note_suspension
+from flows.stages.flow_run import is_being_cancelled, leave_if_suspended, note_suspension
 from flows.stages.surroundings import here, job_context, shared_cluster
 from pairflow.spec import Spec
 
@@ -113,6 +113,7 @@ def run_job(
                 on_progress=on_progress,
                 stopped=here().stopped,
                 leave=leave_if_suspended,
+                sees_its_end=lambda: not is_being_cancelled(),
             )
         except BaseException:
             note_suspension()  # last: a heartbeat after it would be taken for one of a run at work
