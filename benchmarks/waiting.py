@@ -1,13 +1,17 @@
-"""What a person waits for at the service: `pairflow up`, a submission, cancel, suspend and resume, `down`.
+"""What a person waits for: the demo; and at the service `up`, a submission, cancel, suspend and resume, `down`.
 
     python -m benchmarks.waiting --base COMMIT
 
-From an empty home, on free ports, by the API that Prefect's pages speak to: first with the code of an earlier commit,
-then with this one's. Say what else the machine did meanwhile: on one with other work these are that work's figures.
+From empty homes, on free ports, by the API that Prefect's pages speak to: first with the code of an earlier commit,
+then with this one's, both in the environment of this one. Say what else the machine did meanwhile: on one with other
+work these are that work's figures.
 """
 
+import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,13 +22,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import ROOT, checked_out, write_results
+from benchmarks.machine import checked_out, write_results
 from tests.service.conftest import environment_of
 from tests.service.user import User
 
 _SUSPENDED_S = 100  # longer than the silence after which the service takes a run for dead
 _LONG = {"dataset": {"name": "nci"}, "coupling": {"num_steps": 60_000, "seed": 1}}
 _PIPELINE = {"dataset": {"name": "digits"}}
+_DEMO = ("pipeline", "--dataset", "digits", "--preset", "demo")  # as `make demo` says it
+# What tests set on their machine, and users do not.
+_OF_TESTS = (
+    "PREFECT_WORKER_QUERY_SECONDS",
+    "PAIRFLOW_THREADS_PER_JOB",
+    "PAIRFLOW_OBJECT_STORE_MB",
+    "RAY_OVERRIDE_RESOURCES",
+)
 
 
 class Waiting:
@@ -32,8 +44,12 @@ class Waiting:
 
     def __init__(self, home: Path, code: Path) -> None:
         environment = environment_of(home) | {"PYTHONPATH": str(code)}
-        del environment["PREFECT_WORKER_QUERY_SECONDS"]  # as users have it
+        for name in _OF_TESTS:
+            del environment[name]
         self.person, self.seconds = User(environment), dict[str, float]()
+        scripts = tomllib.loads((code / "pyproject.toml").read_text())["project"]["scripts"]
+        module, _, function = scripts["pairflow"].partition(":")
+        self._code, self._entry = code, f"from {module} import {function}; {function}()"
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -44,8 +60,9 @@ class Waiting:
 
     def say(self, what: str, *words: str) -> None:
         """A command."""
+        command = [sys.executable, "-c", self._entry, *words]
         with self.timed(what):
-            self.person.run(*words).check_returncode()
+            subprocess.run(command, cwd=self._code, env=self.person.environment, stdout=subprocess.DEVNULL, check=True)
 
     def begin(self, name: str, parameters: dict[str, Any], jobs: int) -> str:
         """A run that is at work, with so many Ray jobs at the same time."""
@@ -86,8 +103,11 @@ class Waiting:
         time.sleep(10)
 
 
-def _waited(home: Path, code: Path, *, suspends: bool) -> dict[str, float]:
-    found = Waiting(home, code)
+def _waited(homes: Path, code: Path, *, suspends: bool) -> dict[str, float]:
+    demo = Waiting(homes / "demo", code)
+    demo.say("demo, after installation", *_DEMO)
+    found = Waiting(homes / "service", code)
+    found.seconds |= demo.seconds
     try:
         found.say("up, empty home", "up", "--detach")
         found.cancel(found.begin("pair", _LONG, 1), "pair")
@@ -98,7 +118,7 @@ def _waited(home: Path, code: Path, *, suspends: bool) -> dict[str, float]:
         found.say("down", "down")
         found.say("up, used home", "up", "--detach")
     finally:
-        found.person.run("down")
+        found.say("down, idle", "down")
     return found.seconds
 
 
@@ -109,9 +129,10 @@ def main(
     with (
         tempfile.TemporaryDirectory(prefix="pairflow-waiting-", dir="/tmp") as folder,  # for Ray's sockets
         checked_out(base, Path(folder) / "base") as earlier,
+        checked_out("HEAD", Path(folder) / "here") as here,  # fresh too: nothing of it is compiled yet
     ):
-        before = _waited(Path(folder) / "h0", earlier, suspends=False)
-        now = _waited(Path(folder) / "h1", ROOT, suspends=True)
+        before = _waited(Path(folder) / "0", earlier, suspends=False)
+        now = _waited(Path(folder) / "1", here, suspends=True)
     table = Table("what", f"{base}, s", "here, s")
     for what, seconds in now.items():
         table.add_row(what, f"{before[what]:.1f}" if what in before else "–", f"{seconds:.1f}")
