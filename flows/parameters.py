@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 
 from flows import references
 from flows.recipes import forms
-from flows.recipes.changes import assigned, assignments, groups
+from flows.recipes.changes import assigned, assignments, groups, settable
 from flows.recipes.methods import METHODS, BaseName, MethodName, RefinedName
 from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, PresetName, RediSpec, Seed, Spec, parse
@@ -55,7 +55,7 @@ class FlowParameters(Spec):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """As Prefect's form shows it, which goes by `position`, and as its server checks what is sent."""
         schema = handler(core_schema)
-        forms.shape(handler.resolve_ref_schema(schema), handler)
+        forms.shape(handler.resolve_ref_schema(schema), handler, settable(cls))
         return schema
 
 

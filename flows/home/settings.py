@@ -181,6 +181,11 @@ class Settings(BaseSettings):
         return path is None or path.exists()
 
     @property
+    def retrained(self) -> tuple[str, ...]:
+        """The datasets that `pairflow up` is to retrain on schedule."""
+        return tuple(dict.fromkeys(filter(None, (each.strip() for each in self.retrain_datasets.split(",")))))
+
+    @property
     def mlflow_pages(self) -> str | None:
         """Beginning of the addresses of MLflow's pages; None where no server shows them."""
         url = self.mlflow_ui_url or self.tracking_uri

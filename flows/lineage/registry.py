@@ -47,8 +47,10 @@ class Registry(Versions):
             if (there := self.of_model(name, model_id)) is not None:
                 return there
             trial.sample_once(model_id, self._client.tracking_uri)
-            if self.model(name) is None:
+            if (model := self.model(name)) is None:
                 self._make(name, dataset)
+            elif tag.REGISTERED_AS not in model.tags:  # made by an earlier release
+                self._client.set_registered_model_tag(name, tag.REGISTERED_AS, name)
             made = self._client.create_model_version(
                 name,
                 logged.artifact_location,  # and not models:/…, which a store resolves by the process's own tracking URI
@@ -199,9 +201,10 @@ class Registry(Versions):
             self._client.set_logged_model_tags(model_id, {tag.MODEL_VERSIONS: json.dumps(linked)})
 
     def _make(self, name: str, dataset: str) -> None:
+        tags = {tag.DATASET: dataset, tag.REGISTERED_AS: name}
         text = f"Few-step generative models of {dataset}. The version in use is `models:/{name}@{CHAMPION}`."
         try:
-            self._client.create_registered_model(name, tags={tag.DATASET: dataset}, description=text)
+            self._client.create_registered_model(name, tags=tags, description=text)
         except MlflowException:
             if self.model(name) is None:  # else another process was quicker
                 raise

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run, ViewType
+from mlflow.entities import Experiment, LifecycleStage, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
@@ -14,15 +14,19 @@ from flows.lineage import tags as tag
 Artifacts = Callable[[str], str | None]
 """Where the files of an experiment go, by its name; None leaves it to the server."""
 
-_EXPERIMENT_TAGS = {tag.EXPERIMENT_KIND: "custom_model_development"}  # else the page opens as one on agents
 _PREFIX = tag.EXPERIMENT_PREFIX
 _PAGE = 500
 _logger = logging.getLogger("pairflow.lineage")
 
 
-def experiment_name(dataset: str) -> str:
-    """Of the experiment that holds a dataset's runs."""
-    return f"{_PREFIX}{dataset}"
+def find_experiment(client: MlflowClient, dataset: str) -> Experiment | None:
+    """The experiment that holds a dataset's runs, a deleted one too: by its name, or by the one that people gave it."""
+    found = client.get_experiment_by_name(f"{_PREFIX}{dataset}")
+    if found is None:
+        of_dataset = f"tags.`{tag.DATASET}` = '{dataset}'"
+        renamed = client.search_experiments(ViewType.ACTIVE_ONLY, 1, of_dataset, ["creation_time ASC"])
+        found = renamed[0] if renamed else None
+    return found
 
 
 def experiment_id_of(client: MlflowClient, dataset: str, artifacts: Artifacts) -> str:
@@ -36,20 +40,21 @@ def experiment_id_of(client: MlflowClient, dataset: str, artifacts: Artifacts) -
         dataset: its name.
         artifacts: where the files of a new experiment go.
     """
-    name = experiment_name(dataset)
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage == LifecycleStage.DELETED:
-            client.restore_experiment(found.experiment_id)
-            _logger.warning("somebody deleted the experiment %s in MLflow: restored, as its runs belong there", name)
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name, artifact_location=artifacts(name), tags=_EXPERIMENT_TAGS))
-    except MlflowException:
-        found = client.get_experiment_by_name(name)  # another process was quicker
-        if found is None:
-            raise
-        return str(found.experiment_id)
+    name, found = f"{_PREFIX}{dataset}", find_experiment(client, dataset)
+    if found is None:
+        tags = {tag.EXPERIMENT_KIND: "custom_model_development", tag.DATASET: dataset}  # else it opens as one on agents
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts(name), tags=tags))
+        except MlflowException:
+            found = find_experiment(client, dataset)  # another process was quicker
+            if found is None:
+                raise
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(found.experiment_id)
+        _logger.warning("somebody deleted the experiment %s in MLflow: restored, as its runs belong there", name)
+    if tag.DATASET not in found.tags:  # made by an earlier release: it shall be known when it is renamed
+        client.set_experiment_tag(found.experiment_id, tag.DATASET, dataset)
+    return str(found.experiment_id)
 
 
 def find_run(client: MlflowClient, experiment_id: str, stage: str, fingerprint: str) -> Run | None:
@@ -63,11 +68,18 @@ def find_run(client: MlflowClient, experiment_id: str, stage: str, fingerprint: 
     return runs[0] if runs else None
 
 
-def experiment_ids(client: MlflowClient, *, deleted: bool = False) -> dict[str, str]:
-    """Dataset -> id of its experiment, for all that are ours; those too that somebody has deleted, if wanted."""
+def experiment_ids(client: MlflowClient, *, deleted: bool = False) -> dict[str, list[str]]:
+    """Dataset -> ids of its experiments, for all that are ours; those too that somebody has deleted, if wanted.
+
+    Of a dataset there are several where people renamed one, and an earlier release made another.
+    """
     view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-    pages = _pages(lambda token: client.search_experiments(view, page_token=token))
-    return {each.name.removeprefix(_PREFIX): each.experiment_id for each in pages if each.name.startswith(_PREFIX)}
+    found: dict[str, list[str]] = {}
+    for each in _pages(lambda token: client.search_experiments(view, page_token=token)):
+        if tag.DATASET in each.tags or each.name.startswith(_PREFIX):
+            dataset = each.tags.get(tag.DATASET, each.name.removeprefix(_PREFIX))
+            found.setdefault(dataset, []).append(each.experiment_id)
+    return found
 
 
 def all_runs(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> Iterator[Run]:
@@ -88,7 +100,9 @@ def all_models(client: MlflowClient, experiments: Sequence[str], filter_string: 
 
 def all_registered(client: MlflowClient) -> Iterator[RegisteredModel]:
     """Every registered model that is ours, whatever dataset it is of."""
-    yield from _pages(lambda token: client.search_registered_models(f"name LIKE '{_PREFIX}%'", page_token=token))
+    for each in _pages(lambda token: client.search_registered_models(page_token=token)):
+        if tag.DATASET in each.tags or each.name.startswith(_PREFIX):
+            yield each
 
 
 def all_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:

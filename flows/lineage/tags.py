@@ -65,8 +65,11 @@ TRAINING_ROWS = "pairflow.training_rows"
 SCORE = "pairflow.score."  # and a metric: the headline with a number of sampling steps
 EXTENDS = "pairflow.extends"  # fingerprint of the pairs that its pairs extend; empty of whole ones
 
-# On a registered model.
+# On an experiment and on a registered model, which people can rename.
 DATASET = "pairflow.dataset"
+
+# On a registered model.
+REGISTERED_AS = "pairflow.registered_as"  # the name that we gave it
 ROLLBACK = "pairflow.rollback"  # while its aliases are being exchanged: the versions from and to
 
 # On an input of a run.

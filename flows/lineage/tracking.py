@@ -4,6 +4,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from flows.lineage.leftovers import Sent, send_leftovers
 from flows.lineage.machine_metrics import watching
 from flows.lineage.outbox import Operation, Outbox
 from flows.lineage.provenance import Input
-from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, experiment_name, find_run, model_ids_of
+from flows.lineage.search import all_runs, experiment_id_of, experiment_ids, find_experiment, find_run, model_ids_of
 from flows.lineage.stage_run import StageRun
 from flows.lineage.waiting import be_quick, first_line, insist, or_none, without_password
 from flows.lineage.writer import RunWriter, inputs_of
@@ -93,7 +94,7 @@ class Lineage:
     def finished_run(self, dataset: str, stage: str, fingerprint: str) -> FinishedRun | None:
         """The same for who waits for nothing and makes nothing (see `finished_runs`); None if MLflow does not say."""
         with contextlib.suppress(MlflowException):
-            experiment = self.client.get_experiment_by_name(experiment_name(dataset))
+            experiment = find_experiment(self.client, dataset)
             if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
                 run = find_run(self.client, experiment.experiment_id, stage, fingerprint)
                 if run is not None and run.info.status == "FINISHED":
@@ -137,7 +138,7 @@ class Lineage:
         """
 
         def ask() -> dict[str, str] | None:
-            experiments = list(experiment_ids(self.client, deleted=True).values())
+            experiments = list(chain.from_iterable(experiment_ids(self.client, deleted=True).values()))
             runs = all_runs(self.client, experiments, f"tags.`{tag.PAIRS_FINGERPRINT}` LIKE '%'")
             found = {run.data.tags[tag.PAIRS_FINGERPRINT]: str(run.info.run_id) for run in runs}
             return found if experiments else None

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.search import all_versions
 from flows.lineage.waiting import or_none, without_password
@@ -134,8 +135,20 @@ class Versions:
             return self.version(name, same[0]) if same else None
 
     def model(self, name: str) -> RegisteredModel | None:
-        """The registered model of that name, or None."""
-        return or_none(lambda: self._client.get_registered_model(checked(name)))
+        """The registered model of that name, or None.
+
+        Raises:
+            LineageError: somebody gave it another name: a second one would begin anew, without champion and scores.
+        """
+        found = or_none(lambda: self._client.get_registered_model(checked(name)))
+        if found is None:
+            begun_so = f"tags.`{tag.REGISTERED_AS}` = '{name}'"
+            for renamed in self._client.search_registered_models(begun_so, max_results=1):
+                raise LineageError(
+                    f"the registered model {name} is called {renamed.name!r} in MLflow at {self._where} now; rename it "
+                    f"back on its page there, or take its tag {tag.REGISTERED_AS} away to begin {name} anew"
+                )
+        return found
 
     def version(self, name: str, number: int) -> Version | None:
         """The version of that number, or None."""

@@ -1,5 +1,7 @@
 """How parameters look as a form of Prefect's, and what its server refuses before a run begins."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import GetJsonSchemaHandler
@@ -21,12 +23,13 @@ _FOLDED_WITHIN = {
 }
 
 
-def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
+def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler, settings: Sequence[str]) -> None:
     """Gives the fields of a flow's one parameter their `position`, every integer its bounds, and what fits together.
 
     Args:
         schema: its JSON schema; changed in place.
         handler: pydantic's, which knows what the schema refers to.
+        settings: what an override can name, as GROUP.FIELD.
     """
     properties = schema["properties"]
     for name in _NOT_TAKEN:
@@ -50,8 +53,7 @@ def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler) -> None:
     dataset["allOf"] = _own_data()
     if "name" in properties:
         properties["name"]["title"] = "Registered name"
-    if "preset" in properties:
-        schema["allOf"] = _presets_of_datasets()
+    schema["allOf"] = [_overrides(settings), *(_presets_of_datasets() if "preset" in properties else ())]
 
 
 def _fold(schema: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -67,6 +69,20 @@ def _fold(schema: dict[str, Any], names: tuple[str, ...]) -> None:
 
 def _unless_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"if": {"not": {"const": None}}, "then": schema}
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """A mistyped override is refused with the names that its group has; what it may be set to is the flow's to say."""
+    fields: dict[str, list[str]] = {}
+    for name in settings:
+        group, _, field = name.partition(".")
+        fields.setdefault(group, []).append(re.escape(field))
+    rules: list[dict[str, Any]] = [{"pattern": rf"^ *({'|'.join(fields)})\."}]
+    rules += [
+        {"if": {"pattern": rf"^ *{group}\."}, "then": {"pattern": rf"^ *{group}\.({'|'.join(names)}) *="}}
+        for group, names in fields.items()
+    ]
+    return {"properties": {"overrides": {"items": {"allOf": rules}}}}
 
 
 def _presets_of_datasets() -> list[dict[str, Any]]:

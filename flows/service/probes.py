@@ -42,20 +42,24 @@ class Prefect:
     """Prefect's scheduler and its marking of late runs."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = _Api(settings)
+        self._api, self._retrained = _Api(settings), settings.retrained
 
     def gone(self) -> str | None:
         """What `pairflow up` told Prefect is there as it was told: people can delete it on Prefect's pages."""
         entries = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
         wanted = {each["name"]: each["work_pool"]["work_queue_name"] for each in entries}
         # A deployment keeps the name of a queue that is gone, but not its pool.
-        at = ((each["name"], each["work_pool_name"], each["work_queue_name"]) for each in self._deployments())
+        deployments = self._deployments()
+        at = ((each["name"], each["work_pool_name"], each["work_queue_name"]) for each in deployments)
         found = {name: queue for name, pool, queue in at if pool == WORK_POOL}
         queues = {each["name"] for each in self._queues()}
         automations = self._api.ask("automations/filter", {"automations": {"name": {"any_": [AUTOMATION]}}})
         lacking = [] if self._pools() else [f"work pool {WORK_POOL}"]
         lacking += [f"queue {each}" for each in dict.fromkeys(wanted.values()) if each not in queues]
         lacking += [f"deployment {name}" for name, queue in wanted.items() if found.get(name) != queue]
+        slugs = [one["slug"] or "" for each in deployments for one in each["schedules"]]
+        scheduled = {slug.partition(":")[0].removeprefix("retrain ") for slug in slugs}
+        lacking += [f"schedule of retraining {each}" for each in self._retrained if each not in scheduled]
         lacking += [] if any(each["enabled"] for each in automations) else [f"automation '{AUTOMATION}'"]
         if not lacking:
             return None

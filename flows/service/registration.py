@@ -111,7 +111,7 @@ def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentSche
     Raises:
         SpecError: a dataset that there is not or that needs more than a name, or no cron expression.
     """
-    named = list(dict.fromkeys(filter(None, (each.strip() for each in settings.retrain_datasets.split(",")))))
+    named = settings.retrained
     unknown = [name for name in named if name not in get_args(DatasetName) or name in OWN_DATA]
     if unknown:
         why = "needs a path: add its schedule in Prefect's UI" if unknown[0] in OWN_DATA else "is no dataset"
@@ -132,7 +132,7 @@ def _schedules(entry: dict[str, Any], settings: Settings) -> list[DeploymentSche
             parameters={"parameters": {**defaults, "dataset": {"name": name}}},
             slug=_slug(name, written),
         )
-        for name in named or [defaults["dataset"]["name"]]
+        for name in named or (defaults["dataset"]["name"],)
     ]
 
 

@@ -12,12 +12,13 @@ from flows.evaluate import evaluate
 from flows.pair import pair
 from flows.parameters import PairParameters, TrainParameters
 from flows.pipeline import pipeline
-from flows.recipes.changes import decided, resolve, with_assignments
+from flows.recipes.changes import decided, resolve, settable, with_assignments
 from flows.retrain import retrain
 from flows.study import study
 from flows.train import train
 from pairflow.errors import SpecError
 from pairflow.presets import PRESETS, preset
+from pairflow.spec import parse
 
 TOKENS = {"name": "tokens", "path": "/a.npy"}
 
@@ -70,6 +71,35 @@ def test_refused_when_submitted(given: dict[str, Any], field: str, says: str) ->
 def test_what_fits_is_taken(given: dict[str, Any]) -> None:
     _submit(given)
     TrainParameters.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("training.num_step=50", r"does not match '\^ \*training\\\\.\(num_steps\|"),
+        ("training.num_steps", r"does not match '\^ \*training"),
+        ("trainin.num_steps=50", r"does not match '\^ \*\(dataset\|"),
+        ("", r"'' does not match"),
+    ],
+)
+def test_mistyped_overrides_are_refused_when_submitted(override: str, says: str) -> None:
+    with pytest.raises(ValidationError, match=says) as refused:
+        _submit({"overrides": ["model.num_layers=1", override]})
+    assert "field 'parameters.overrides" in str(refused.value)
+    with pytest.raises(SpecError):
+        parse(TrainParameters, {"overrides": [override]})
+
+
+@pytest.mark.parametrize("flow", [pair, train, distill, evaluate, pipeline, retrain, study], ids=lambda flow: flow.name)
+def test_every_setting_can_be_an_override(flow: Any) -> None:
+    schema: Any = parameter_schema(flow).model_dump(exclude_unset=True)
+    parameters: Any = next(iter(signature(flow.fn).parameters.values())).annotation
+    names = settable(parameters)
+    assert len(names) > 5
+    for name in names:
+        validate({"parameters": {"overrides": [f"{name}=3", f" {name} = 3"]}}, schema, raise_on_error=True)
+    with pytest.raises(ValidationError):
+        validate({"parameters": {"overrides": [f"{names[0]}s=3"]}}, schema, raise_on_error=True)
 
 
 def test_presets_as_they_are() -> None:

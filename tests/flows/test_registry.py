@@ -12,11 +12,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from flows.home.settings import Settings
+from flows.lineage import tags as tag
 from flows.lineage import trial as trials
 from flows.lineage.errors import LineageError
 from flows.lineage.registry import Registry
+from flows.lineage.search import all_registered
+from flows.lineage.tracing.starts import find
 from flows.lineage.tracking import Lineage
 from flows.lineage.versions import Version, Versions, name_of
+from flows.references import Other
 
 _WRITES = (
     "update_model_version",
@@ -235,6 +239,42 @@ def test_an_experiment_that_somebody_deleted_is_restored_with_its_runs(lineage: 
     assert lineage.experiment("nci") == experiment
     assert lineage.client.get_run(run).info.lifecycle_stage == "active"
     lineage.client.log_metric(run, "loss", 1.0)  # which MLflow refuses in one that is deleted
+
+
+def test_an_experiment_that_somebody_renamed_goes_on(lineage: Lineage) -> None:
+    """Its runs stay found, and so does what they refer to: `gc --unreferenced` would remove their pairs."""
+    experiment = lineage.experiment("digits")
+    tags = {tag.PAIRS_FINGERPRINT: "ab" * 32, tag.FINGERPRINT: "cd" * 32, tag.DATASET_DIGEST: "ef" * 32}
+    run = lineage.client.create_run(experiment, tags=tags | {tag.STAGE: "pair"}).info.run_id
+    lineage.client.set_terminated(run)
+    lineage.client.rename_experiment(experiment, "chosen by people")
+    assert lineage.experiment("digits") == experiment
+    assert lineage.finished("digits", "pair", "cd" * 32) == run
+    # Where both are there, as an earlier release left them, new runs go where the name says, and the old ones count.
+    second = lineage.client.create_experiment("pairflow-digits")
+    assert lineage.experiment("digits") == second
+    assert (lineage.runs_of_pairs() or {})["ab" * 32] == run
+    assert find(Other("digits"), lineage.client).digests == {"ef" * 32}
+
+
+def test_a_registered_model_that_somebody_renamed_is_named(lineage: Lineage, registry: Registry) -> None:
+    (first,) = _versions(lineage, registry, 1)
+    registry.promote(first, "the first")
+    lineage.client.rename_registered_model("pairflow-nci", "our-best")
+    says = r"pairflow-nci is called 'our-best' in MLflow at .* now; rename it back on its page"
+    for ask in (
+        lambda: registry.find("pairflow-nci", "champion"),
+        lambda: registry.at("pairflow-nci", "champion"),
+        lambda: _versions(lineage, registry, 1),
+    ):
+        with pytest.raises(LineageError, match=says):
+            ask()
+    assert [each.name for each in all_registered(lineage.client)] == ["our-best"]
+    lineage.client.rename_registered_model("our-best", "pairflow-nci")
+    assert registry.at("pairflow-nci", "champion").number == 1
+    lineage.client.rename_registered_model("pairflow-nci", "our-best")
+    lineage.client.delete_registered_model_tag("our-best", "pairflow.registered_as")
+    assert registry.find("pairflow-nci", "champion") is None
 
 
 def test_what_is_not_there_is_named(lineage: Lineage, registry: Registry) -> None:

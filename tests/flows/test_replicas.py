@@ -1,6 +1,8 @@
-"""Two workers of Ray Train train as one, also when one of them is killed on the way, and nobody else can reach them."""
+"""Two workers of Ray Train train as one, whatever stops them on the way, and nobody else can reach them."""
 
 import json
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file
 
 from flows.cluster.local import LocalCluster
 from flows.jobs import replicas
@@ -39,13 +43,8 @@ def _losses(home: Path, result: dict[str, Any]) -> dict[int, list[float]]:
     return losses
 
 
-def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subprocess.Popen[str]") -> None:
-    """Kills one of the training processes as soon as there is a checkpoint; before, looks where they listen."""
-    deadline = time.monotonic() + 150
-    while not list(checkpoints.glob("*/checkpoints/step-*/state.json")):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def _kill_a_worker(cluster: LocalCluster) -> None:
+    """Kills one of the training processes; before, looks where they listen."""
     workers = [each for each, line in command_lines(cluster) if "RayTrainWorker" in line]
     assert len(workers) == 2
     for each in workers:
@@ -54,6 +53,27 @@ def _kill_a_worker(cluster: LocalCluster, checkpoints: Path, running: "subproces
     assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
     workers[1].kill()
     workers[0].resume()
+
+
+def _begun(home: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "flows.command.app", *_COMMAND]
+    variables = environment | {"PAIRFLOW_HOME": str(home), "PAIRFLOW_TRAIN_WORKERS": "2"}
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _ended(running: "subprocess.Popen[str]") -> tuple[dict[str, Any], str]:
+    stdout, stderr = running.communicate(timeout=240)
+    assert running.returncode == 0, stderr
+    result: dict[str, Any] = json.loads(stdout.rstrip("\n").rpartition("\n")[2])
+    return result, stderr
+
+
+def _has_a_checkpoint(home: Path, running: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 150
+    while not list((home / "runs").glob("*/checkpoints/step-*/state.json")):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _alone(folder: Path) -> dict[int, float]:
@@ -76,22 +96,33 @@ def _alone(folder: Path) -> dict[int, float]:
     return losses
 
 
-def test_two_workers_train_as_one_although_one_is_killed(
+def test_two_workers_train_as_one_although_one_is_killed_or_all_are_interrupted(
     served_environment: dict[str, str], ray_cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    environment = served_environment | {"PAIRFLOW_HOME": str(tmp_path), "PAIRFLOW_TRAIN_WORKERS": "2"}
-    command = [sys.executable, "-m", "flows.command.app", *_COMMAND]
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _kill_a_worker(ray_cluster, tmp_path / "runs", running)
-    stdout, stderr = running.communicate(timeout=240)
-    assert running.returncode == 0, stderr
+    home = tmp_path / "killed"
+    running = _begun(home, served_environment)
+    _has_a_checkpoint(home, running)
+    _kill_a_worker(ray_cluster)
+    result, stderr = _ended(running)
     assert stderr.count("[FailurePolicy] RETRY") == 1, stderr  # Ray folds lines that are said twice within 5 s
-    result = json.loads(stdout.rstrip("\n").rpartition("\n")[2])
     assert result["num_steps"] == _NUM_STEPS
-    losses, expected = _losses(tmp_path, result), _alone(tmp_path / "alone")
+    losses, expected = _losses(home, result), _alone(tmp_path / "alone")
     assert sorted(losses) == sorted(expected) == list(range(1, _NUM_STEPS + 1))
     differences = [abs(loss - expected[step]) for step, logged in losses.items() for loss in logged]
     assert max(differences) < 1e-4
+
+    # Another one that Ctrl-C cuts off, at a step that is left to chance, and that the same command ends.
+    home = tmp_path / "cut"
+    running = _begun(home, served_environment)
+    _has_a_checkpoint(home, running)
+    time.sleep(random.uniform(0, 1))  # noqa: S311 - seeded by pytest-randomly
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode in (128 + signal.SIGINT, 0), stderr  # 0 where chance let it end before
+    again, _ = _ended(_begun(home, served_environment))
+    killed, cut = (load_file(Path(each["checkpoint"]) / "tensors.safetensors") for each in (result, again))
+    assert killed.keys() == cut.keys()
+    assert [name for name in killed if not torch.equal(killed[name], cut[name])] == []
 
 
 def test_more_workers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ pairflow.evaluation_run pairflow.extends pairflow.extends_dataset_digest pairflo
 pairflow.extends_url pairflow.fingerprint pairflow.git_dirty pairflow.headline pairflow.judged pairflow.machine.
 pairflow.machine.used pairflow.method pairflow.model pairflow.model_id pairflow.outcome pairflow.pairing_run
 pairflow.pairs_fingerprint pairflow.pairs_url pairflow.prefect_run_id pairflow.prefect_run_url pairflow.ray_job_url
-pairflow.ray_submission_id pairflow.recipe pairflow.registered_model pairflow.report pairflow.rollback
-pairflow.samples pairflow.score. pairflow.source pairflow.spec pairflow.stage pairflow.table
+pairflow.ray_submission_id pairflow.recipe pairflow.registered_as pairflow.registered_model pairflow.report
+pairflow.rollback pairflow.samples pairflow.score. pairflow.source pairflow.spec pairflow.stage pairflow.table
 pairflow.training_fingerprint pairflow.training_rows pairflow.training_run pairflow.training_seed pairflow.version
 """
 

@@ -91,3 +91,16 @@ def test_those_of_a_setting_and_of_before_fire_after_down_and_up(user: User) -> 
     weekly.end()
     (daily,) = Schedule.of_people(user, active=True)  # the one made over REST
     daily.is_scheduled()
+
+
+def test_one_of_a_setting_that_is_deleted_is_named_and_put_back(user: User) -> None:
+    with only_one(user.home / "locks", "retrain-nci", "the test"):
+        Schedule.of_setting(user, "nci").remove()
+        says = "somebody deleted or changed: schedule of retraining nci; `pairflow up` puts that right"
+        name = "prefect: registration"
+        user.wait_for(lambda: says in (user.work().get(name) or ""), timeout_s=120, or_say=user.work)
+        up = user.run("up")
+        assert up.returncode == 0, up.stderr
+        assert "schedule of retraining nci" in up.stderr
+        Schedule.of_setting(user, "nci").end()
+    user.wait_for(lambda: user.work().get(name, "nobody watches") is None, timeout_s=120, or_say=user.work)

@@ -1,6 +1,7 @@
 """All that MLflow holds of some datasets: their runs, logged models and registered versions, read in pages."""
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from mlflow import MlflowClient
@@ -37,7 +38,7 @@ class Records:
         Raises:
             MlflowException: MLflow does not answer.
         """
-        experiments = list(experiment_ids(self.client).values())
+        experiments = list(chain.from_iterable(experiment_ids(self.client).values()))
         while wanted := digests - self.digests:
             for digest in wanted:
                 self.digests.add(digest)

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -41,28 +42,29 @@ def find(reference: Reference, client: MlflowClient) -> Starts:
         LineageError: nothing, or several things.
         MlflowException: MLflow does not answer.
     """
-    experiments = experiment_ids(client)
+    by_dataset = experiment_ids(client)
+    experiments = list(chain.from_iterable(by_dataset.values()))
     match reference:
         case ModelId(id=model_id):
             return _model(model_id, f"model:{model_id}", client)
         case RegisteredModel(name=name, alias_or_number=alias_or_number):
             return _version(name, alias_or_number, client)
         case PairsUrl(url=url, fingerprint=fingerprint):
-            return _pairs(url, fingerprint, list(experiments.values()), client)
+            return _pairs(url, fingerprint, experiments, client)
         case Folder(path=folder):
-            return _checkpoint(folder, list(experiments.values()), client)
+            return _checkpoint(folder, experiments, client)
         case Digits(text=run_id, may_be_run=True) if (run := or_none(lambda: client.get_run(run_id))) is not None:
             return _run(run)
         case Digits(text=digits):
-            return _digits(digits, list(experiments.values()), client)
-        case Other(text=name) if name in experiments:
-            return _dataset(name, experiments[name], client)
+            return _digits(digits, experiments, client)
+        case Other(text=name) if name in by_dataset:
+            return _dataset(name, by_dataset[name], client)
         case Other(text=text):
             raise LineageError(f"nothing is known of {text!r}; expected {references.ANYTHING}")
 
 
-def _dataset(name: str, experiment_id: str, client: MlflowClient) -> Starts:
-    digests = {run.data.tags.get(tag.DATASET_DIGEST) for run in all_runs(client, [experiment_id], "")}
+def _dataset(name: str, experiments: list[str], client: MlflowClient) -> Starts:
+    digests = {run.data.tags.get(tag.DATASET_DIGEST) for run in all_runs(client, experiments, "")}
     known = frozenset(each for each in digests if each)
     if not known:
         raise LineageError(f"MLflow has no run yet that used the dataset {name!r}; `pairflow pair` makes one")
