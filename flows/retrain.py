@@ -78,6 +78,8 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
         # Where nothing serves yet, the model that was not good enough for it is the one to be better than.
         challenger = registry.find(name, CHALLENGER) if champion is None else None
         rival = champion or challenger
+        if rival is None:
+            registry.check_never_served(name)
         against = f"{name}@{CHAMPION if challenger is None else CHALLENGER}"
         request = SurveyRequest(
             dataset=parameters.dataset,

@@ -118,6 +118,19 @@ class Registry(Versions):
                 self._client.delete_registered_model_alias(name, CHALLENGER)
             return before
 
+    def check_never_served(self, name: str) -> None:
+        """Refuses to take a model for new of which a version served before: somebody took its alias away.
+
+        Raises:
+            LineageError: it is so, or MLflow does not answer.
+        """
+        if (previous := self.find(name, PREVIOUS)) is not None and self.find(name, CHAMPION) is None:
+            raise LineageError(
+                f"somebody took the alias '{CHAMPION}' of {name} away, which has '{PREVIOUS}' (version "
+                f"{previous.number}) still: say which one serves with `pairflow register {name}/N --as {CHAMPION}`, or "
+                f"take '{PREVIOUS}' away too on its page, to begin anew"
+            )
+
     def challenge(self, version: Version, reason: str) -> None:
         """Makes a version the challenger; `reason` becomes the text of its page.
 

@@ -277,6 +277,23 @@ def test_a_registered_model_that_somebody_renamed_is_named(lineage: Lineage, reg
     assert registry.find("pairflow-nci", "champion") is None
 
 
+def test_an_alias_that_somebody_took_away_is_named(lineage: Lineage, registry: Registry) -> None:
+    registry.check_never_served("pairflow-nci")
+    first, second = _versions(lineage, registry, 2)
+    registry.check_never_served("pairflow-nci")  # versions that were registered by hand serve nobody
+    registry.promote(first, "the first")
+    registry.promote(second, "better")
+    registry.check_never_served("pairflow-nci")
+    lineage.client.delete_registered_model_alias("pairflow-nci", "champion")
+    says = (
+        r"took the alias 'champion' of pairflow-nci away, which has 'previous' \(version 1\) .*register pairflow-nci/N"
+    )
+    with pytest.raises(LineageError, match=says):
+        registry.check_never_served("pairflow-nci")
+    lineage.client.delete_registered_model_alias("pairflow-nci", "previous")
+    registry.check_never_served("pairflow-nci")
+
+
 def test_what_is_not_there_is_named(lineage: Lineage, registry: Registry) -> None:
     first, second = _versions(lineage, registry, 2)
     registry.promote(first, "the first")
