@@ -36,8 +36,9 @@ _SMALL = [
     *("--set", "coupling.num_steps=5"),
 ]
 _BRIEF = ["--set", "evaluation.steps=[1]", "--set", "evaluation.num_samples=8", "--set", "evaluation.num_trials=2"]
-# Of a signal, as shells say it, or by our own handling of it; of an error; or well.
-_ENDS = {0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP, -signal.SIGKILL, -signal.SIGHUP}
+# Of an error; well; of a signal, as our handling says it; or by the signal itself, which came before that or after.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDS = {0, 1, 2, -signal.SIGKILL, *(128 + each for each in _SIGNALS), *(-each for each in _SIGNALS)}
 
 
 class Walk:
@@ -113,7 +114,7 @@ class Walk:
     def is_signalled(self, words: list[str]) -> None:
         child, said = self.start(words)
         time.sleep(self.random.uniform(0, 8))
-        number = self.random.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+        number = self.random.choice([*_SIGNALS, signal.SIGKILL])
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, number)
         assert self.end(child, said).code in _ENDS, said.read_text()[-3000:]
