@@ -1,4 +1,7 @@
-"""What people type and set: --set, and settings from the environment. A PairFlowError, or what was said."""
+"""What people type, send and set: command lines, --set, parameters over REST, settings from the environment.
+
+A PairFlowError or a usage error, or what was said.
+"""
 
 import contextlib
 import json
@@ -8,13 +11,26 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from flows.command.app import app
 from flows.home.environment import job_environment
 from flows.home.settings import Settings
-from flows.parameters import EvaluateParameters, RetrainParameters, StudyParameters, TrainParameters
+from flows.parameters import (
+    DistillParameters,
+    EvaluateParameters,
+    FlowParameters,
+    PairParameters,
+    PipelineParameters,
+    RetrainParameters,
+    StudyParameters,
+    TrainParameters,
+    validated,
+)
 from flows.recipes.changes import assignments, resolve, settable
 from flows.stages.command_line import command_line, read
-from pairflow.errors import PairFlowError
+from pairflow.errors import PairFlowError, SpecError
 
 from .damage import fuzzed
 
@@ -39,6 +55,67 @@ def test_set(parameters_type: type[TrainParameters], data: st.DataObject) -> Non
         parameters = read(parameters_type, {"dataset": "nci", "method": "udlm+dcd"}, changes)
         resolve(parameters)
         command_line("train", parameters)
+
+
+_BODY = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize(
+    "parameters_type",
+    [
+        PairParameters,
+        TrainParameters,
+        DistillParameters,
+        EvaluateParameters,
+        PipelineParameters,
+        StudyParameters,
+        RetrainParameters,
+    ],
+)
+@fuzzed
+@given(data=st.data())
+def test_parameters_over_rest(parameters_type: type[FlowParameters], data: st.DataObject) -> None:
+    """Whatever Prefect's server lets through is checked again within the flow."""
+    names = st.one_of(st.sampled_from([*parameters_type.model_fields]), st.text(max_size=8))
+    groups = {name.partition(".") for name in settable(parameters_type)}
+    within = st.dictionaries(st.sampled_from(sorted({field for _, _, field in groups})), _BODY, max_size=3)
+    body = data.draw(st.dictionaries(names, st.one_of(_BODY, within), max_size=4))
+    with contextlib.suppress(PairFlowError):
+        assert isinstance(validated(parameters_type, body), parameters_type)
+
+
+# What removes files, or starts servers that outlive it, is not for words at random.
+_COMMANDS = sorted({*vars(get_command(app))["commands"]} - {"gc", "up", "down", "logs"})
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+@fuzzed
+@given(data=st.data())
+def test_command_lines(
+    command: str, data: st.DataObject, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As far as the flow that it would run."""
+
+    def _not_now(*_: object, **__: object) -> None:
+        raise SpecError("not now")
+
+    for module in ("options", "pairs"):
+        monkeypatch.setattr(f"flows.command.{module}.run_flow", _not_now)
+    folder = tmp_path_factory.getbasetemp() / f"words-of-{command}"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    params = vars(get_command(app))["commands"][command].params
+    options = [option for each in params for option in each.opts if option.startswith("-")]
+    values = st.one_of(_WORDS, st.sampled_from(["nci", "digits", "udlm", "m-" + "0" * 32, "0" * 64, "x.npy", ""]))
+    word = st.one_of(st.sampled_from(options), values) if options else values
+    words = data.draw(st.lists(word, max_size=5))
+    done = CliRunner().invoke(app, [command, *words], env={"PAIRFLOW_HOME": str(folder / "home")})
+    assert done.exit_code in (0, 1, 2), (words, done.output)
+    assert done.exception is None or isinstance(done.exception, PairFlowError | SystemExit), (words, done.exception)
 
 
 _VARIABLES = (
