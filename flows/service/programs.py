@@ -90,7 +90,8 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, object]:
     at = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "ray": "RAY_ADDRESS"}
     ports = {name: urlsplit(environment.get(variable, "")).port for name, variable in at.items()}
     known: dict[str, object] = {f"{name}_port": port for name, port in ports.items() if port is not None}
-    return known | {"auth": environment.get("PAIRFLOW_AUTH") or "on"}
+    retrained = environment.get("PAIRFLOW_RETRAIN_DATASETS", "")
+    return known | {"auth": environment.get("PAIRFLOW_AUTH") or "on", "retrain_datasets": retrained}
 
 
 def shared_environment(settings: Settings) -> dict[str, str]:
