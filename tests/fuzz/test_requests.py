@@ -113,7 +113,9 @@ def test_command_lines(
     values = st.one_of(_WORDS, st.sampled_from(["nci", "digits", "udlm", "m-" + "0" * 32, "0" * 64, "x.npy", ""]))
     word = st.one_of(st.sampled_from(options), values) if options else values
     words = data.draw(st.lists(word, max_size=5))
-    done = CliRunner().invoke(app, [command, *words], env={"PAIRFLOW_HOME": str(folder / "home")})
+    # A command sets its process up, and this one is other tests' too.
+    with mock.patch.dict(os.environ, {"PAIRFLOW_HOME": str(folder / "home")}):
+        done = CliRunner().invoke(app, [command, *words])
     assert done.exit_code in (0, 1, 2), (words, done.output)
     assert done.exception is None or isinstance(done.exception, PairFlowError | SystemExit), (words, done.exception)
 
