@@ -89,12 +89,20 @@ def parse(text: str) -> Reference:
         return ModelId(match[1])
     if match := _PAIRS_URL.fullmatch(text):
         return PairsUrl(absolute_url(text.rstrip("/")), match[1])
-    path = os.path.expanduser(text)
-    if text and os.path.isdir(path):
-        return Folder(Path(path).absolute())
+    if text and (folder := _folder_at(text)) is not None:
+        return Folder(folder)
     if match := _REGISTERED.fullmatch(text):
         return RegisteredModel(match[1], match[2] or match[3])
     return Digits(text) if _DIGITS.fullmatch(text) else Other(text)
+
+
+def _folder_at(text: str) -> Path | None:
+    """The folder that a path leads to, absolute; None where it leads to none, or where a text can be no path."""
+    try:
+        path = os.path.expanduser(text)
+    except ValueError:  # a zero byte, or half of a surrogate pair, in a user's name
+        return None
+    return Path(path).absolute() if os.path.isdir(path) else None
 
 
 def absolute(text: str) -> str:

@@ -26,6 +26,8 @@ def user_path(path: str | os.PathLike[str], name: str = "the path") -> Path:
         expanded = Path(text).expanduser()
     except RuntimeError:
         raise SpecError(f"{name} {text}: this machine knows no such user's home; write the path out") from None
+    except ValueError as error:
+        raise SpecError(f"{name} {text!r} is no path: {error}; correct it") from None
     try:
         expanded.stat()
     except OSError as error:

@@ -93,6 +93,10 @@ def open_folder(url: str | os.PathLike[str]) -> Folder:
             f"the store's URL is {'empty' if not url.strip() else 'not a path (it holds a zero byte)'}; give a folder "
             "such as ~/.pairflow/store, or an fsspec URL such as s3://bucket/store"
         )
+    try:
+        os.fsencode(url)
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as from JSON
+        raise StoreError(f"the store's URL {url!r} is no path: {error}; correct it") from None
     if _SECRET_IN_URL.search(url):
         raise StoreError(
             "the store's URL carries a password, which would end up in logs; leave it out and give credentials "

@@ -76,7 +76,9 @@ class TestGrammar:
         plain = text.isascii() and not any(each.isspace() for each in text)
         assert kind in (Other, Folder) or (kind is PairsUrl and "pairs/" in text) or plain
 
-    @pytest.mark.parametrize("text", ["\0", "~nobody-of-this-name/x", "x" * 5000, "/".join(["x" * 300] * 20), "\ud800"])
+    @pytest.mark.parametrize(
+        "text", ["\0", "~\0", "~\ud800", "~nobody-of-this-name/x", "x" * 5000, "/".join(["x" * 300] * 20), "\ud800"]
+    )
     def test_what_can_be_no_path(self, text: str) -> None:
         assert references.parse(text) == Other(text)
         with pytest.raises(CheckpointError, match="no model"):

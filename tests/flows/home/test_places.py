@@ -115,7 +115,7 @@ def test_homes_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             Settings.read()
 
 
-@pytest.mark.parametrize("text", ["~nobodyhere/x", _LONG, f"{_LONG}/y", "a\0b", "\ud800"])
+@pytest.mark.parametrize("text", ["~nobodyhere/x", _LONG, f"{_LONG}/y", "a\0b", "\ud800", "~\0", "~\ud800"])
 def test_paths_that_python_refuses(text: str) -> None:
     for door in (user_path, absolute_path, absolute_url):
         with pytest.raises(SpecError) as refusal:
