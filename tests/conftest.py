@@ -1,6 +1,5 @@
 """What holds for all tests: their marks, which of them share a worker, and the order within a story."""
 
-import contextlib
 import functools
 import os
 import re
@@ -8,13 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-with contextlib.suppress(ImportError):  # a machine that is lent for tests/gpu may lack it
-    from hypothesis import settings
-
-    # The same examples in every run, so that what is green here is green there; with more, new ones are looked for.
-    settings.register_profile("pairflow", derandomize="PAIRFLOW_FUZZ_EXAMPLES" not in os.environ, deadline=None)
-    settings.load_profile("pairflow")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers side by side: the threads of one would wait for those of another. Read when torch is first imported.
