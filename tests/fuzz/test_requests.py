@@ -14,15 +14,13 @@ from hypothesis import strategies as st
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from flows import parameters
 from flows.command.app import app
 from flows.home.environment import job_environment
 from flows.home.settings import Settings
 from flows.parameters import (
-    DistillParameters,
     EvaluateParameters,
     FlowParameters,
-    PairParameters,
-    PipelineParameters,
     RetrainParameters,
     StudyParameters,
     TrainParameters,
@@ -64,18 +62,14 @@ _BODY = st.recursive(
 )
 
 
-@pytest.mark.parametrize(
-    "parameters_type",
-    [
-        PairParameters,
-        TrainParameters,
-        DistillParameters,
-        EvaluateParameters,
-        PipelineParameters,
-        StudyParameters,
-        RetrainParameters,
-    ],
-)
+_OF_FLOWS = [
+    each
+    for name, each in vars(parameters).items()
+    if name.endswith("Parameters") and each is not FlowParameters and issubclass(each, FlowParameters)
+]
+
+
+@pytest.mark.parametrize("parameters_type", _OF_FLOWS)
 @fuzzed
 @given(data=st.data())
 def test_parameters_over_rest(parameters_type: type[FlowParameters], data: st.DataObject) -> None:
