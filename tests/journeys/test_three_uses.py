@@ -53,6 +53,11 @@ class TestTrigger:
         form.submit()
         page.get_by_text("0 is less than the minimum of 1").first.wait_for()
         browser.photograph(page, pictures, "1-refused")
+        form = browser.Form(page, _address(newcomer, "pipeline"))
+        form.add("Overrides", "training.num_step=50")
+        form.submit()
+        page.get_by_text("'training.num_step=50' does not match").first.wait_for()
+        browser.photograph(page, pictures, "1-mistyped")
         assert newcomer.ask("flow_runs/count", {}) == 0
 
     def test_a_pipeline(self, newcomer: User, page: "Page", pictures: Path) -> None:
