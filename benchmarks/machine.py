@@ -21,13 +21,16 @@ def describe_machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parent,
+        ).stdout.strip()
+    except FileNotFoundError:  # a bare machine has no git
+        commit = ""
     return {
         "processor": model,
         "cores": os.cpu_count(),
@@ -35,7 +38,7 @@ def describe_machine() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "numba", "torch")},
-        "commit": commit.stdout.strip() or None,
+        "commit": commit or None,
     }
 
 

@@ -1,0 +1,629 @@
+"""The comparison of methods on one GPU and without servers: many trainings at once, their samples scored elsewhere.
+
+Three steps, the second on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic):
+
+    python benchmarks/gpu_study.py prepare FOLDER            the data of all studies, as arrays
+    python benchmarks/gpu_study.py train FOLDER --out OUT    trains and samples, for at most --seconds; goes on if told
+    python benchmarks/gpu_study.py score OUT                 measures the samples; writes results/gpu_study_*.json
+    python benchmarks/gpu_study.py tables                    prints what the results say, as in docs/results.md
+    python benchmarks/gpu_study.py weights OUT FOLDER        the kept models, as `pairflow export-model` takes them
+
+A model is one of `flows.recipes.methods`, by the preset's settings, with one objective, one seed and at most one
+variant: a change that is tried alone. It is drawn from by both ends, so that a coupling is never praised for what an
+objective or an end did.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from study_variants import VARIANTS
+
+from flows.recipes.methods import METHODS
+from pairflow import training
+from pairflow.checkpoint import LoadedModel, load_model
+from pairflow.checkpoint_files import latest
+from pairflow.coupling import couple
+from pairflow.distillation.redi import draw_pairs
+from pairflow.exported import export
+from pairflow.objectives import Denoising
+from pairflow.presets import Preset, preset
+from pairflow.sampling import sample
+from pairflow.spec import CouplingSpec, DatasetSpec, SamplingSpec, Spec
+
+ENDS = {
+    "greedy": SamplingSpec(sampler="ancestral", final_step="greedy"),
+    "argmax": SamplingSpec(sampler="euler", final_step="argmax"),
+}
+CALLS = (1, 2, 3, 5, 9, 17, 33)
+_VALIDATION_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        method: a name in METHODS; a refined one starts from the base's model of the same objective and seed.
+        objective: of the base's training.
+        seed: of the training.
+        variant: what is changed, by its name in `VARIANTS`.
+        kept: whether its weights come back.
+    """
+
+    method: str
+    objective: str = "elbo"
+    seed: int = 0
+    variant: str = ""
+    kept: bool = False
+
+    @property
+    def name(self) -> str:
+        return "_".join([self.method, self.objective, *([self.variant] if self.variant else []), f"s{self.seed}"])
+
+    @property
+    def base(self) -> "Entry":
+        return Entry(METHODS[self.method].base, self.objective, self.seed)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models of one dataset, by one preset with its changes."""
+
+    dataset: DatasetSpec
+    settings: Preset
+    entries: tuple[Entry, ...]
+    num_samples: int = 1024
+    calls: tuple[int, ...] = CALLS[:-1]
+
+
+def _changed(settings: Preset, **groups: Mapping[str, Any]) -> Preset:
+    changed = {name: getattr(settings, name).model_copy(update=dict(fields)) for name, fields in groups.items()}
+    return settings.model_copy(update=changed)
+
+
+def _bases(seeds: range, objectives: tuple[str, ...] = ("elbo", "mixed", "cross_entropy")) -> Iterator[Entry]:
+    for seed in seeds:
+        if "elbo" in objectives:
+            yield Entry("mdlm", "elbo", seed)
+        for objective in objectives:
+            for method in ("udlm", "pairflow", "assigned"):
+                yield Entry(method, objective, seed)
+
+
+def _refined(seeds: range, *methods: str, objective: str = "elbo") -> Iterator[Entry]:
+    yield from (Entry(method, objective, seed) for seed in seeds for method in methods)
+
+
+def _lengths(seeds: range, *num_steps: int) -> Iterator[Entry]:
+    """The same with other numbers of optimiser steps: when does a coupling pay?"""
+    for seed in seeds:
+        for steps in num_steps:
+            for method in ("udlm", "pairflow", "assigned"):
+                yield Entry(method, "cross_entropy", seed, f"steps-{steps}")
+
+
+def _tried(seeds: range, *variants: str) -> Iterator[Entry]:
+    yield from (Entry("assigned", "cross_entropy", seed, name) for seed in seeds for name in variants)
+
+
+_REFINED = ("udlm+dcd", "pairflow+dcd", "assigned+dcd", "udlm+redi", "pairflow+redi", "assigned+redi")
+_TIMES = ("times-u", "times-noise", "share-10", "share-30", "consistent", "near-noise")
+_DIGITS, _QM9 = preset("demo", "digits"), preset("laptop", "qm9")
+_PART = {"num_steps": 3000, "batch_size": 128}  # 50 passes of 7,600 rows
+_PART_TUNED = {"distillation": {"num_steps": 600, "update_teacher_every": 120, "batch_size": 128}}
+_LONG = {"num_steps": 6000, "batch_size": 1024}  # 49 passes of QM9
+
+STUDIES: dict[str, Study] = {
+    "digits": Study(
+        DatasetSpec(name="digits"),
+        _DIGITS,
+        (
+            *_bases(range(5)),
+            *_refined(range(5), *_REFINED),
+            *_refined(range(3), "assigned+dcd", "assigned+redi", objective="cross_entropy"),
+            *_lengths(range(2), 150, 500, 5000),
+            *_tried(range(3), *_TIMES, "replicas-8", "replicas-32"),
+            *(Entry("pairflow", "cross_entropy", seed, "replicas-8") for seed in range(3)),
+        ),
+    ),
+    "qm9_part": Study(
+        DatasetSpec(name="qm9", max_rows=8000),
+        _changed(_QM9, training=_PART, **_PART_TUNED),
+        (
+            *_bases(range(3)),
+            *_refined(range(3), "udlm+dcd", "pairflow+dcd", "assigned+dcd", "udlm+redi"),
+            *_lengths(range(1), 300, 1000, 10_000),
+            *_tried(range(3), *_TIMES, "replicas-1", "replicas-32"),
+        ),
+    ),
+    "qm9_laptop": Study(DatasetSpec(name="qm9"), _QM9, tuple(_bases(range(3), ("elbo", "cross_entropy"))), calls=CALLS),
+    "qm9_long": Study(
+        DatasetSpec(name="qm9"),
+        _changed(_QM9, training=_LONG),
+        (
+            Entry("assigned", "cross_entropy", kept=True),
+            Entry("pairflow", "cross_entropy"),
+            Entry("udlm", "cross_entropy"),
+            *(Entry(method, "elbo") for method in ("assigned", "pairflow", "udlm")),
+        ),
+        num_samples=10_000,
+    ),
+    "shipped": Study(
+        DatasetSpec(name="nci"),
+        _changed(preset("demo", "nci"), training={"num_steps": 3000}),
+        (Entry("assigned", "cross_entropy", kept=True),),
+    ),
+    "shipped_digits": Study(
+        DatasetSpec(name="digits"),
+        _DIGITS,
+        (Entry("assigned", "cross_entropy", variant="replicas-8", kept=True),),
+    ),
+}
+LANES = {
+    "light": ("digits", "qm9_part", "shipped", "shipped_digits", "qm9_laptop"),
+    "long": ("qm9_long",),
+}
+
+
+def _turn(job: "Job") -> int:
+    """Bases before what starts from them; what is tried alone comes last."""
+    if job.entry.variant:
+        return 4 if job.entry.variant.startswith("steps") else 5
+    if METHODS[job.entry.method].refinement is not None:
+        return 2
+    return 3 if job.study == "qm9_laptop" else 1
+
+
+def _key(spec: DatasetSpec) -> str:
+    return f"{spec.name}-{spec.max_rows or 'all'}"
+
+
+def prepare(folder: Path) -> None:
+    """Writes the training part and some held-out rows of every study's data."""
+    from pairflow import datasets
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for study in STUDIES.values():
+        path = folder / f"{_key(study.dataset)}.npz"
+        if path.exists():
+            continue
+        data = datasets.load(study.dataset)
+        train, test = data.part("train"), data.part("test")
+        facts = {"vocab_size": train.vocab_size, "image_shape": train.image_shape, "rows": len(train.tokens)}
+        np.savez_compressed(
+            path, train=_packed(train.tokens), test=_packed(test.tokens[:_VALIDATION_ROWS]), facts=json.dumps(facts)
+        )
+        print(path, facts)
+
+
+def _packed(tokens: np.ndarray) -> np.ndarray:
+    return tokens.astype(np.min_scalar_type(int(tokens.max())))
+
+
+@dataclass
+class Data:
+    """What a training needs of a dataset."""
+
+    train: np.ndarray
+    test: np.ndarray
+    vocab_size: int
+    image_shape: tuple[int, int, int] | None
+
+    @classmethod
+    def read(cls, folder: Path, spec: DatasetSpec) -> "Data":
+        with np.load(folder / f"{_key(spec)}.npz") as arrays:
+            facts = json.loads(str(arrays["facts"]))
+            shape = facts["image_shape"]
+            return cls(arrays["train"], arrays["test"], facts["vocab_size"], None if shape is None else tuple(shape))
+
+
+def couplings(study: Study) -> dict[str, CouplingSpec]:
+    """The couplings that a study's models are trained on, by their file's name."""
+    found: dict[str, CouplingSpec] = {}
+    for entry in study.entries:
+        group = METHODS[entry.base.method].pairs
+        if group is not None:
+            found[_pairs_name(entry, group)] = _coupling(study, entry, group)
+    return found
+
+
+def _replicas(entry: Entry) -> int | None:
+    match = re.fullmatch(r"replicas-(\d+)", entry.variant)
+    return int(match[1]) if match else None
+
+
+def _pairs_name(entry: Entry, group: str) -> str:
+    return group if _replicas(entry) is None else f"{group}-{_replicas(entry)}"
+
+
+def _coupling(study: Study, entry: Entry, group: str) -> CouplingSpec:
+    spec: CouplingSpec = getattr(study.settings, group)
+    return spec if _replicas(entry) is None else spec.model_copy(update={"sources_per_target": _replicas(entry)})
+
+
+def make_pairs(folder: Path, scratch: Path, names: tuple[str, ...]) -> None:
+    """Couples the data of studies, every coupling once."""
+    for name in names:
+        study = STUDIES[name]
+        data = Data.read(folder, study.dataset)
+        for label, spec in couplings(study).items():
+            path = pairs_path(scratch, study, label)
+            if path.exists():
+                continue
+            started = time.perf_counter()
+            ids = np.tile(np.arange(len(data.train)), spec.sources_per_target)
+            copies = np.repeat(np.arange(spec.sources_per_target), len(data.train))
+            source = couple(
+                data.train[ids], data.train, vocab_size=data.vocab_size, spec=spec, sample_ids=ids, replicas=copies
+            )
+            seconds = time.perf_counter() - started
+            path.parent.mkdir(parents=True, exist_ok=True)
+            facts = {
+                "seconds": seconds,
+                "mean_hamming": float((source != data.train[ids]).sum(1).mean()),
+                "sources_per_target": spec.sources_per_target,
+                "kind": spec.kind,
+            }
+            path.with_suffix(".json").write_text(json.dumps(facts))
+            partial = path.with_suffix(".part.npy")
+            np.save(partial, source)
+            partial.rename(path)
+            print(f"{name} {label}: {facts}", flush=True)
+
+
+def pairs_path(scratch: Path, study: Study, label: str) -> Path:
+    return scratch / "pairs" / f"{_key(study.dataset)}-{label}.npy"
+
+
+class _EnoughError(Exception):
+    """The time is over, or the base failed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to train, and where."""
+
+    study: str
+    entry: Entry
+    folder: Path
+    scratch: Path
+    out: Path
+    until: float
+
+
+def work(job: Job) -> str:
+    """Trains one model and draws from it; says how it went."""
+    if time.time() > job.until:
+        return ""
+    torch.set_num_threads(1)
+    torch._dynamo.reset()
+    where = f"{job.study}/{job.entry.name}"
+    if (job.out / where / "facts.json").exists():
+        return ""
+    try:
+        return f"{where}: {_train(job)}"
+    except _EnoughError:
+        return f"{where}: not finished"
+    except Exception:
+        return f"{where}: {traceback.format_exc()[-1500:]}"
+
+
+def _train(job: Job) -> str:
+    study, entry = STUDIES[job.study], job.entry
+    data = Data.read(job.folder, study.dataset)
+    method = METHODS[entry.method]
+    scratch = job.scratch / job.study
+    checkpoints = scratch / entry.name
+    settings = _seeded(study.settings, entry)
+    base = None if method.refinement is None else _latest(scratch / entry.base.name, job.until)
+    common: dict[str, Any] = {
+        "vocab_size": data.vocab_size,
+        "image_shape": data.image_shape,
+        "checkpoint_dir": checkpoints,
+        "validation": data.test,
+        "progress": False,
+    }
+    curve: list[dict[str, float | None]] = []
+    started = time.perf_counter()
+    source, target = None, data.train
+    pairing = 0.0
+    if method.refinement is None or base is None:
+        spec: Spec = method.training(settings.training)
+        if method.pairs is not None:
+            path = pairs_path(job.scratch, study, _pairs_name(entry, method.pairs))
+            source = np.load(path)
+            target = np.tile(data.train, (len(source) // len(data.train), 1))
+        kind = VARIANTS.get(entry.variant, Denoising)
+        with mock.patch.object(training, "Denoising", kind):
+            fitted = training.fit(
+                settings.model, spec, target, source, on_step=_watch(job, curve), **_cadence(spec), **common
+            )
+    else:
+        loaded = load_model(base, device="cpu")
+        fit = method.refinement.fit(settings, loaded, base)
+        if (own := method.refinement.own_pairs(settings)) is not None:
+            drawn = draw_pairs(loaded, own, batch_size=1024, progress=False)
+            source, target = drawn.source, drawn.target
+            pairing = time.perf_counter() - started
+        spec = method.refinement.training(settings)
+        fitted = fit(target=target, source=source, on_step=_watch(job, curve), **_cadence(spec), **common)
+    seconds = time.perf_counter() - started
+    model = load_model(fitted.checkpoint)
+    out = job.out / job.study / entry.name
+    out.mkdir(parents=True, exist_ok=True)
+    drawing = draw(model, study, out)
+    facts = {
+        "method": entry.method,
+        "objective": entry.objective,
+        "variant": entry.variant,
+        "seed": entry.seed,
+        "num_steps": fitted.steps,
+        "planned_steps": spec.num_steps,
+        "num_parameters": sum(weight.numel() for weight in model.model.parameters()),
+        "loss": fitted.loss,
+        "validation_nll": fitted.validation_nll,
+        "training_seconds": fitted.seconds,
+        "own_pairs_seconds": pairing,
+        "seconds_with_start": seconds,
+        "sampling_seconds": drawing,
+        "curve": curve[:: max(1, len(curve) // 50)],
+        "passes": fitted.steps * spec.batch_size / len(data.train),
+    }
+    if entry.kept:
+        export(fitted.checkpoint, out / "weights", page="")
+    (out / "facts.json").write_text(json.dumps(facts))
+    speed = (curve[-1]["tokens_per_second"] or 0) / spec.batch_size / model.length if curve else 0
+    return (
+        f"{fitted.seconds:.1f} s of {seconds:.1f}, {speed:.0f} steps/s at its end, sampling {drawing:.1f} s, "
+        f"nll {fitted.validation_nll}, mfu {curve[-1]['mfu']}"
+    )
+
+
+def _seeded(settings: Preset, entry: Entry) -> Preset:
+    groups = ("training", "distillation", "redi_training", "redi")
+    changed = _changed(settings, **{name: {"seed": entry.seed} for name in groups})
+    length = re.fullmatch(r"steps-(\d+)", entry.variant)
+    steps = {"num_steps": int(length[1])} if length else {}
+    return _changed(changed, training={"objective": entry.objective, **steps})
+
+
+def _cadence(spec: Any) -> dict[str, Any]:
+    return {"checkpoint_every": spec.num_steps, "log_every": max(1, min(200, spec.num_steps // 20))}
+
+
+def _watch(job: Job, curve: list[dict[str, float | None]]) -> Callable[[Any], None]:
+    def on_step(metrics: Any) -> None:
+        speed, used = metrics.tokens_per_second, metrics.flop_utilisation
+        curve.append({"step": metrics.step, "loss": metrics.loss, "tokens_per_second": speed, "mfu": used})
+        if time.time() > job.until:
+            raise _EnoughError
+
+    return on_step
+
+
+def _latest(folder: Path, until: float) -> Path:
+    """The base's model, which another worker may be training at this moment."""
+    while time.time() < until:
+        if (folder.parent / f"{folder.name}.failed").exists():
+            raise _EnoughError
+        if (folder.parent / f"{folder.name}.done").exists():
+            found = latest(folder)
+            if found is not None:
+                return found
+        time.sleep(1)
+    raise _EnoughError
+
+
+def draw(model: LoadedModel, study: Study, out: Path) -> float:
+    """Samples by both ends; returns seconds."""
+    started = time.perf_counter()
+    masked = model.process.name == "absorbing"
+    for end, spec in ENDS.items():
+        if masked and end == "argmax":
+            continue
+        drawn = {}
+        for calls in study.calls:
+            num_steps = calls - (spec.final_step == "greedy")
+            if num_steps < 1:
+                continue
+            samples = sample(
+                model.model,
+                model.process,
+                spec,
+                num_samples=study.num_samples,
+                num_steps=num_steps,
+                length=model.length,
+                batch_size=1024,
+                progress=False,
+            )
+            drawn[str(calls)] = samples.tokens
+        _save(out / f"{end}.z", drawn)
+    return time.perf_counter() - started
+
+
+def _save(path: Path, drawn: Mapping[str, np.ndarray]) -> None:
+    """Small, as what comes back from the machine is limited."""
+    head = json.dumps({"shape": next(iter(drawn.values())).shape, "calls": list(drawn)}).encode()
+    body = np.stack(list(drawn.values()))
+    binary = body.max() == 1
+    packed = np.packbits(body) if binary else body
+    path.write_bytes(head + b"\n" + zlib.compress(packed.tobytes(), 9))
+
+
+def load_samples(path: Path) -> dict[int, np.ndarray]:
+    """By network calls, samples [N, D]."""
+    head, body = path.read_bytes().split(b"\n", 1)
+    facts = json.loads(head)
+    shape = (len(facts["calls"]), *facts["shape"])
+    raw = np.frombuffer(zlib.decompress(body), np.uint8)
+    if raw.size != np.prod(shape):
+        raw = np.unpackbits(raw, count=int(np.prod(shape)))
+    return dict(zip(map(int, facts["calls"]), raw.reshape(shape), strict=True))
+
+
+def train(folder: Path, out: Path, scratch: Path, lanes: tuple[str, ...], workers: int, seconds: float) -> None:
+    """Trains the models of some lanes, in their order, until the time is over."""
+    until = time.time() + seconds
+    names = tuple(name for lane in lanes for name in LANES[lane])
+    make_pairs(folder, scratch, names)
+    jobs = [Job(name, entry, folder, scratch, out, until) for name in names for entry in STUDIES[name].entries]
+    jobs.sort(key=_turn)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"), "1")
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for said in pool.imap_unordered(_noted, jobs):
+            if said:
+                print(f"{until - time.time():6.0f} s left  {said}", flush=True)
+
+
+def _noted(job: Job) -> str:
+    said = work(job)
+    done = (job.out / job.study / job.entry.name / "facts.json").exists()
+    (job.scratch / job.study).mkdir(parents=True, exist_ok=True)
+    (job.scratch / job.study / f"{job.entry.name}.{'done' if done else 'failed'}").touch()
+    return said
+
+
+def weights(out: Path, folder: Path) -> None:
+    """Writes the models that are kept to folders that any command takes, each called by its data."""
+    from pairflow import datasets
+    from pairflow.data_card import DataCard
+
+    for name, study in STUDIES.items():
+        for entry in study.entries:
+            if not entry.kept:
+                continue
+            made = folder / study.dataset.name
+            shutil.copytree(out / name / entry.name / "weights", made)
+            settings = json.loads((made / "config.json").read_text())
+            (made / "config.json").write_text(json.dumps(settings | {"method": entry.method}, indent=1) + "\n")
+            train = datasets.load(study.dataset).part("train")
+            tokens = None if train.vocab is None else train.vocab.tokens
+            DataCard(dataset=study.dataset, digest=train.digest, kind=train.kind, vocab=tokens).write(made)
+            print(made)
+
+
+_MEASURED = (
+    *("num_valid", "num_unique", "num_novel", "num_valid_authors", "num_unique_authors", "num_novel_authors"),
+    *("frechet_classifier_features", "training_match_rate", "nearest_training_hamming", "unique_rate"),
+)
+
+
+def score(out: Path) -> None:
+    """Measures the samples of all models with the library's evaluators, and prints what they reach."""
+    from machine import write_results
+
+    from pairflow import datasets, metrics
+    from pairflow.metrics import extras
+
+    extras.chemnet_release = lambda: None  # minutes for each model
+    for name, study in STUDIES.items():
+        folders = sorted(path.parent for path in (out / name).glob("*/facts.json"))
+        if not folders:
+            continue
+        evaluator = metrics.evaluator(datasets.load(study.dataset), progress=False)
+        rows: list[dict[str, Any]] = []
+        for folder in folders:
+            facts = json.loads((folder / "facts.json").read_text())
+            kept = folder / "scores.json"
+            if not kept.exists():
+                kept.write_text(json.dumps({end: _measured(folder / f"{end}.z", evaluator) for end in ENDS}))
+            del facts["curve"]
+            rows.append(facts | {"scores": json.loads(kept.read_text())})
+        measured = {key: value for key, value in evaluator.facts.items() if key.endswith(_MEASURED)}
+        head = {"study": name, "dataset": study.dataset.model_dump(mode="json"), "facts": measured}
+        settings = study.settings.model_dump(mode="json", exclude={"evaluation"})
+        print(write_results(f"gpu_study_{name}", [head | {"settings": settings, "models": rows}]))
+
+
+def _measured(path: Path, evaluator: Any) -> dict[str, dict[str, float]]:
+    """By network calls, what the samples of an end reach."""
+    if not path.exists():  # masks have one end
+        return {}
+    scores = {}
+    for calls, samples in load_samples(path).items():
+        found = evaluator.measure(samples)
+        scores[str(calls)] = {name: float(f"{found[name]:.5g}") for name in _MEASURED if name in found}
+    return scores
+
+
+_COPIES = "training_match_rate"
+
+
+def tables() -> None:
+    """Prints, by study, mean ± deviation over the seeds of the headline by network calls, and copies at 2 and 17."""
+    from machine import RESULTS
+
+    for path in sorted(RESULTS.glob("gpu_study_*.json")):
+        (result,) = json.loads(path.read_text())["results"]
+        rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for model in result["models"]:
+            for end, scores in model["scores"].items():
+                if scores:
+                    key = (model["method"], model["objective"], model["variant"], end)
+                    rows.setdefault(key, []).append(scores)
+        calls = sorted({int(each) for scores in rows.values() for score in scores for each in score})
+        shown = [*map(str, calls)]
+        print(f"\n{path.stem}\n| method | objective | variant | end | seeds | {' | '.join(shown)} | copies |")
+        for key, seeds in sorted(rows.items(), key=lambda row: (row[0][2], row[0][1], row[0][3], row[0][0])):
+            first = seeds[0][max(seeds[0], key=int)]
+            name = "frechet_classifier_features" if "frechet_classifier_features" in first else "num_unique_authors"
+            cells = [_cell([seed[each][name] for seed in seeds if each in seed]) for each in shown]
+            copies = [np.mean([seed[each][_COPIES] for seed in seeds]) for each in ("2", "17") if each in seeds[0]]
+            told = ", ".join(f"{share:.1%}" for share in copies)
+            print(f"| {' | '.join(key)} | {len(seeds)} | {' | '.join(cells)} | {told} |")
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    digits = 2 if max(values) < 30 else 0
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("prepare").add_argument("folder", type=Path)
+    training_ = steps.add_parser("train")
+    training_.add_argument("folder", type=Path)
+    training_.add_argument("--out", type=Path, required=True)
+    training_.add_argument("--scratch", type=Path, required=True, help="pairs and checkpoints")
+    training_.add_argument("--lanes", default="light,long")
+    training_.add_argument("--workers", type=int, default=1)
+    training_.add_argument("--seconds", type=float, default=1e9)
+    steps.add_parser("tables")
+    steps.add_parser("score").add_argument("out", type=Path)
+    weights_ = steps.add_parser("weights")
+    weights_.add_argument("out", type=Path)
+    weights_.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    if options.step == "prepare":
+        prepare(options.folder)
+    elif options.step == "train":
+        lanes = tuple(options.lanes.split(","))
+        train(options.folder, options.out, options.scratch, lanes, options.workers, options.seconds)
+    elif options.step == "score":
+        score(options.out)
+    elif options.step == "tables":
+        tables()
+    else:
+        weights(options.out, options.folder)
+
+
+if __name__ == "__main__":
+    main()
