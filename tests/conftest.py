@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,24 @@ def pytest_configure() -> None:
     for path in {path for paths in _MARKS.values() for path in paths}:
         if not (_FOLDER / path).is_file():
             raise pytest.UsageError(f"tests/conftest.py gives marks to tests/{path}, which is not there")
+
+
+_first_failures: dict[Path, str] = {}
+"""File of a story -> its first test that failed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What fails in a story after something else has failed says so: it may only be what followed."""
+    report = yield
+    if report.failed and item.get_closest_marker("story"):
+        first = _first_failures.setdefault(item.path, item.name)
+        if first != item.name:
+            note = f"{first} failed before it in this story"
+            report.sections.append(("its story", note))
+            if crash := getattr(report.longrepr, "reprcrash", None):  # the line in the summary
+                crash.message = f"({note}) {crash.message}"
+    return report
 
 
 def _place(item: pytest.Item) -> tuple[int, list[int]]:

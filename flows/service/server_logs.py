@@ -43,7 +43,7 @@ class Known:
 KNOWN: tuple[Known, ...] = (
     Known(
         "ray",
-        r"Timed out waiting for node info",
+        r"Timed out waiting for node info|The current node timed out during startup",
         "on a busy machine a node takes longer than the 30 s that `ray start` waits; it is started again",
     ),
 )

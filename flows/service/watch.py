@@ -65,7 +65,11 @@ def forget(home: Path) -> None:
 
 
 class Check:
-    """A probe, and how long it may fail before that is said: what is busy or being started needs its time."""
+    """A probe, and how long it may fail before that is said: what is busy or being started needs its time.
+
+    One that fails is asked again within that time, however seldom it is asked otherwise: an answer that was late once
+    is not said, and what is well again is not called unwell until its next turn.
+    """
 
     def __init__(self, name: str, probe: Callable[[], str | None], *, patience_s: float, every_s: float = 0) -> None:
         self.name = name
@@ -79,15 +83,15 @@ class Check:
     def look(self, now: float) -> Finding:
         """Asks, if it is time to."""
         if now >= self._next:
-            self._next = now + self._every_s
             try:
                 self._reason = self._probe()
             except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 self._reason = f"no answer that can be used: {type(error).__name__}: {error}"
             if self._reason is None:
-                self._failing_since = None
-            elif self._failing_since is None:
-                self._failing_since = now
+                self._failing_since, self._next = None, now + self._every_s
+            else:
+                self._failing_since = now if self._failing_since is None else self._failing_since
+                self._next = now + min(self._every_s, self._patience_s / 2)
         said = self._failing_since is not None and now - self._failing_since >= self._patience_s
         return Finding(name=self.name, reason=self._reason if said else None)
 

@@ -61,7 +61,7 @@ class _Pairing:
     def retry(self) -> None:
         self.user.wait_for(lambda: not self.user.find_processes("", **{_RUN_VARIABLE: self.id}), timeout_s=60)
         self.user.set_state(self.id, "SCHEDULED", "AwaitingRetry")
-        self.user.wait_for_state(self.id, "Running", timeout_s=120)
+        self.user.wait_for_state(self.id, "Running", timeout_s=240)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
         "does not know job .* any more|has not answered about job .* what is finished is kept", killed.fails()
     )
     user.wait_for(lambda: not driver.is_running(), timeout_s=60)
-    user.wait_for(lambda: user.run("status").returncode == 0, timeout_s=120)
+    user.wait_until_well()
     assert user.jobs(killed.id) == {}  # of the head that is there now
     killed.retry()
     killed.wait_for_shards(1)

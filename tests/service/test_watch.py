@@ -34,6 +34,12 @@ _LOST = (
     "moved to the dead letter queue\n"
 )
 _MLFLOW = "2026/11/26 10:00:00 ERROR mlflow.server: (sqlite3.OperationalError) database is locked\n"
+_TOO_SLOW = (
+    "2026-11-27 01:57:24,312\tINFO node.py:438 -- Failed to get node info b'RPC error: Deadline Exceeded'\n"
+    "Traceback (most recent call last):\n"
+    '  File "ray/_private/node.py", line 441, in __init__\n'
+    "Exception: The current node timed out during startup. This could happen because some of the raylet failed to\n"
+)
 _FINE = """\
 INFO:     127.0.0.1:5 - "GET /api/ready HTTP/1.1" 200 OK
 10:31:00.123 | INFO    | prefect.server - the word ERROR in a message, after all
@@ -52,6 +58,7 @@ INFO:     127.0.0.1:5 - "GET /api/ready HTTP/1.1" 200 OK
         ("ray", "Traceback (most recent call last):\n  File 'x'\nOSError: no\n", True),
         ("ray", "2026-11-26 10:54:25,856\tERROR scripts.py:1 -- Ray runtime terminated\n", True),
         ("ray", "[2026-11-26 10:54:25,857 E 12 34] (gcs_server) x.cc:1: a node is dead\n", True),
+        ("ray", _TOO_SLOW, False),
         # What a run says is on its page.
         ("worker", "10:00:00.000 | ERROR   | Flow run 'odd-owl' - it failed\n" + _SCHEDULER, False),
         ("worker", "10:00:00.000 | ERROR   | prefect.worker.process.worker - cannot be reached\n", True),
@@ -144,6 +151,21 @@ class TestCheck:
         for now in (0, 10, 59, 60, 70):
             check.look(now)
         assert len(asked) == 2
+
+    def test_one_late_answer_is_not_said(self) -> None:
+        """Not even of what is asked seldom: it is asked again within its patience."""
+        answers: Iterator[str | None] = iter([None, "late", None])
+        check = Check("x: y", lambda: next(answers, None), patience_s=30, every_s=60)
+        assert [check.look(now).reason for now in range(0, 140, 10)] == [None] * 14
+
+    def test_what_is_well_again_is_soon_called_so(self) -> None:
+        """As Ray's head that was killed: it was away when it was asked, and long back at its next turn."""
+        said = []
+        check = Check("x: y", lambda: "away" if 55 < now < 100 else None, patience_s=30, every_s=60)
+        for now in range(0, 140, 10):
+            if check.look(now).reason is not None:
+                said.append(now)
+        assert said == [90]
 
     def test_a_server_that_is_away(self) -> None:
         def refused() -> None:

@@ -24,6 +24,10 @@ from flows.service import server_logs
 from flows.service.programs import PROGRAM_NAMES
 from flows.service.remains import processes_of
 
+_PATIENCE_S = 300.0
+"""No wait ends sooner, whatever it is told. What is waited for comes in seconds, but on two cores that the rest of the
+suite works on, a Ray head takes a minute or two to come back, and `pairflow status` ten seconds to answer."""
+
 
 class User:
     """Somebody with a home and free ports."""
@@ -140,6 +144,17 @@ class User:
         found = json.loads(self.run("status", "--json").stdout)["work"]
         return {each["name"]: each["reason"] for each in found}
 
+    def wait_until_well(self) -> None:
+        """Until `pairflow status` finds nothing wrong, even if Ray is too slow twice for the 30 s of `ray start`."""
+        self.wait_for(lambda: self.run("status").returncode == 0, timeout_s=400, or_say=self.how_it_is)
+
+    def how_it_is(self) -> str:
+        """What `pairflow status` says, and what was written last about the programs and by Ray, which dies most."""
+        told = [self.run("status").stdout]
+        for name in ("supervisor", "ray"):
+            told += [f"{name}.log ends with", *self.run("logs", name, "--lines", "40").stdout.splitlines()]
+        return "\n".join(told)
+
     def processes(self) -> list[psutil.Process]:
         """Everything under the supervisor of this home, itself included."""
         return processes_of(self.home)
@@ -175,9 +190,10 @@ class User:
     def wait_for(
         condition: Callable[[], object], *, timeout_s: float, or_say: Callable[[], object] = lambda: ""
     ) -> None:
-        deadline = time.monotonic() + timeout_s
+        patience_s = max(timeout_s, _PATIENCE_S)
+        deadline = time.monotonic() + patience_s
         while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout_s} s; {or_say()}"
+            assert time.monotonic() < deadline, f"not within {patience_s:.0f} s; {or_say()}"
             time.sleep(0.3)
 
 
