@@ -19,6 +19,7 @@ _REGISTERED = re.compile(r"(?:models:/)?([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z
 _PAIRS_URL = re.compile(r"(?:.*/)?pairs/([0-9a-f]{64})\.(?:zarr|parquet)/*", re.DOTALL)
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_PRETRAINED = re.compile(r"pretrained:([a-z0-9][a-z0-9-]{0,63})")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class RegisteredModel:
     what: ClassVar[str] = "a registered model"
     name: str
     alias_or_number: str
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model that comes with the package: `pretrained:NAME`."""
+
+    what: ClassVar[str] = "a model that comes with PairFlow"
+    name: str
 
 
 @dataclass(frozen=True)
@@ -80,13 +89,15 @@ class Other:
         return "/" in self.text or self.text.endswith((".zarr", ".parquet"))
 
 
-Reference: TypeAlias = ModelId | RegisteredModel | PairsUrl | Folder | Digits | Other
+Reference: TypeAlias = ModelId | RegisteredModel | Pretrained | PairsUrl | Folder | Digits | Other
 
 
 def parse(text: str) -> Reference:
     """What kind of reference a text is. A folder that is there comes before whatever else its name may look like."""
     if match := _MODEL_ID.fullmatch(text):
         return ModelId(match[1])
+    if match := _PRETRAINED.fullmatch(text):
+        return Pretrained(match[1])
     if match := _PAIRS_URL.fullmatch(text):
         return PairsUrl(absolute_url(text.rstrip("/")), match[1])
     if text and (folder := _folder_at(text)) is not None:
@@ -126,6 +137,7 @@ _OF_A_MODEL = (
     "an MLflow model id m-…",
     "the id of its training's MLflow run",
     "a registered model, pairflow-NAME@ALIAS or pairflow-NAME/NUMBER",
+    "one that comes with PairFlow, pretrained:NAME",
 )
 _OF_PAIRS = ("the URL of pairs", f"their fingerprint {_DIGITS_TOO}")
 MODEL = _one_of(*_OF_A_MODEL)

@@ -19,13 +19,14 @@ from pairflow.data_card import CARD
 from pairflow.errors import SpecError
 
 
-def export(checkpoint: Path, folder: Path, *, page: str) -> None:
+def export(checkpoint: Path, folder: Path, *, page: str, method: str | None = None) -> None:
     """Writes a model to a folder.
 
     Args:
         checkpoint: a step-N folder.
         folder: where to; it is there whole or not at all.
         page: text of the page, in markdown.
+        method: that made the model, where it is known; the settings then say it.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged.
@@ -40,8 +41,10 @@ def export(checkpoint: Path, folder: Path, *, page: str) -> None:
             raise SpecError(f"{folder}: something is there already; name a folder that is new or empty")
         partial.mkdir(parents=True)
         save_file(averaged, partial / EXPORTED_TENSORS, metadata={"format": "pt"})
-        document = {**state, "sha256": file_sha256(partial / EXPORTED_TENSORS), "exported_from": state["sha256"]}
+        sums = {"sha256": file_sha256(partial / EXPORTED_TENSORS), "exported_from": state["sha256"]}
+        document = {**state, **({} if method is None else {"method": method}), **sums}
         (partial / EXPORTED_STATE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        shutil.copymode(partial / EXPORTED_STATE, partial / EXPORTED_TENSORS)  # safetensors lets nobody else read it
         (partial / "README.md").write_text(page, encoding="utf-8")
         if card.is_file():
             shutil.copy(card, partial / CARD)

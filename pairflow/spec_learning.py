@@ -128,6 +128,17 @@ class SamplingSpec(Spec):
         "renoises with weight corrections / steps, at most 1.",
     )
 
+    @classmethod
+    def suited_to(cls, objective: ObjectiveName) -> "SamplingSpec":
+        """What a model that was trained by an objective is sampled with where nobody says otherwise (docs/results.md).
+
+        Cross-entropy teaches p_{1|t} itself: Euler's jumps and an argmax end ask for nothing else, and a greedy end
+        would divide it by odds of some thousands.
+        """
+        if objective == "cross_entropy":
+            return SamplingSpec(sampler="euler", final_step="argmax")
+        return SamplingSpec()
+
     @model_validator(mode="after")
     def _psi_has_corrections(self) -> Self:
         if (self.sampler == "psi") != (self.corrections is not None):

@@ -24,9 +24,8 @@ from pairflow.sampling import sample
 from pairflow.spec import SamplingSpec
 
 model = load_model("{folder}")
-drawn = sample(
-    model.model, model.process, SamplingSpec(), num_samples=16, num_steps=4, length=model.length, seed=0
-)
+how = SamplingSpec.suited_to(model.training.objective)
+drawn = sample(model.model, model.process, how, num_samples=16, num_steps=4, length=model.length, seed=0)
 ```
 
 `drawn.tokens` is [16, {length}]. Or, without a line of Python:
@@ -58,10 +57,11 @@ def export_to_folder(reference: str, folder: Path, *, license_name: str | None) 
     found = models.resolve(reference, settings)
     state, card = checkpoint_files.read_state(found.checkpoint), DataCard.read(found.checkpoint)
     made = kept_results.read(found.checkpoint.parent.parent / "result.json", TrainResult)
-    page = _page(folder.name, state, card, made, _scores(found.sha256, settings), license_name)
+    method = made.method if made is not None else state.get("method")  # of another's checkpoint nobody knows
+    page = _page(folder.name, state, card, method, made, _scores(found.sha256, settings), license_name)
     from pairflow.exported import export
 
-    export(found.checkpoint, folder, page=page)
+    export(found.checkpoint, folder, page=page, method=method)
     return folder
 
 
@@ -76,14 +76,15 @@ def _page(
     folder: str,
     state: Mapping[str, Any],
     card: DataCard | None,
+    method: str | None,
     made: TrainResult | None,
     scores: ModelScores | None,
     license_name: str | None,
 ) -> str:
     data = card.dataset.name if card is not None else "tokens"
-    title = data if made is None else f"{data}: {METHODS[made.method].label}"  # of another's checkpoint nobody knows
+    title = data if method not in METHODS else f"{data}: {METHODS[method].label}"
     kind = card.kind if card is not None else "tokens"
-    tags = ["discrete-flow-matching", kind, *([made.method.replace("+", "-")] if made is not None else ())]
+    tags = ["discrete-flow-matching", kind, *([method.replace("+", "-")] if method is not None else ())]
     head = {"library_name": "pairflow", "tags": tags} | ({"license": license_name} if license_name else {})
     front = "\n".join(f"{name}: {json.dumps(value)}" for name, value in head.items())
     sizes = f"{state['length']} tokens, each one of {state['vocab_size']}"

@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
     opt.flow_command(app, PipelineParameters)(pipeline)
     opt.flow_command(app, StudyParameters)(study)
     opt.flow_command(app, RetrainParameters)(retrain)
-    app.command()(opt.takes(SamplingSpec)(sample))
+    app.command()(opt.takes(SamplingSpec, left_open=("sampler", "final_step"))(sample))
     app.command()(export_model)
 
 
@@ -99,12 +99,11 @@ def sample(
     """Draw samples from a trained model into a file; needs no server."""
     from flows.command import sample as drawing
 
-    spec = parse(SamplingSpec, sampling)
-    if not steps and spec.final_step != "greedy":
-        raise SpecError(
-            f"--steps 0 is a greedy end alone, got --final-step {spec.final_step}; use greedy, or 1 step or more"
-        )
-    done = drawing.sample_to_file(model, out, spec, num_samples=num_samples, num_steps=steps, seed=seed)
+    chosen = {name: value for name, value in sampling.items() if value is not None}
+    parse(SamplingSpec, chosen)
+    if not steps and (end := chosen.get("final_step", "greedy")) != "greedy":
+        raise SpecError(f"--steps 0 is a greedy end alone, got --final-step {end}; use greedy, or 1 step or more")
+    done = drawing.sample_to_file(model, out, chosen, num_samples=num_samples, num_steps=steps, seed=seed)
     if json:
         print(done.model_dump_json())
     else:

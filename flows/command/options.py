@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import annotated_types
@@ -95,15 +96,19 @@ def flow_command(
     return register
 
 
-def takes(spec_type: type[Spec]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command that has `**fields` the fields of a spec as options."""
+def takes(spec_type: type[Spec], *, left_open: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command that has `**fields` the fields of a spec as options; those left open have no default."""
 
     def with_options(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command).parameters.values()
         shown = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.kind != each.VAR_KEYWORD]
-        of_spec = [
-            _parameter(option_of((name,), field), required=False) for name, field in spec_type.model_fields.items()
-        ]
+        of_spec = []
+        for name, field in spec_type.model_fields.items():
+            option = option_of((name,), field)
+            if name in left_open:
+                option = replace(option, help=f"{option.help} Default: what suits the model's objective.")
+            shown_option = _parameter(option, required=False)
+            of_spec.append(shown_option.replace(default=None) if name in left_open else shown_option)
         shown[-1:-1] = of_spec
 
         @functools.wraps(command)

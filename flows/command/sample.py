@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.home.environment import prepare_environment
 from flows.home.places import absolute_path
@@ -12,7 +12,7 @@ from flows.home.settings import Settings
 from flows.lineage import models
 from pairflow.data_card import DataCard
 from pairflow.errors import PairFlowError, SpecError
-from pairflow.spec import SamplingSpec, Spec
+from pairflow.spec import SamplingSpec, Spec, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,14 +33,14 @@ class SampleResult(Spec):
 
 
 def sample_to_file(
-    reference: str, out: Path, spec: SamplingSpec, *, num_samples: int, num_steps: int, seed: int
+    reference: str, out: Path, sampling: Mapping[str, Any], *, num_samples: int, num_steps: int, seed: int
 ) -> SampleResult:
     """Draws samples and writes them as the file's ending says; the file is there whole or not at all.
 
     Args:
         reference: of the model, see `flows.lineage.models.resolve`.
         out: the file.
-        spec: how samples are drawn.
+        sampling: fields of a `SamplingSpec` that somebody chose; the others suit what the model was trained for.
         num_samples: how many.
         num_steps: sampling steps.
         seed: of all draws.
@@ -59,6 +59,7 @@ def sample_to_file(
     from pairflow.sampling import sample
 
     loaded = load_model(found.checkpoint)
+    spec = parse(SamplingSpec, {**SamplingSpec.suited_to(loaded.training.objective).model_dump(), **sampling})
     card = DataCard.read(found.checkpoint)
     write = _writer(loaded, card, out)
     _use_threads(settings)

@@ -12,7 +12,7 @@ from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
 from flows.recipes.methods import METHODS, Method
-from flows.references import Folder, RegisteredModel
+from flows.references import Folder, Pretrained, RegisteredModel
 from flows.references import parse as parse_reference
 from flows.results import TrainResult
 from pairflow.checkpoint_files import read_state
@@ -166,9 +166,9 @@ def _method(tags: Mapping[str, str], state: Mapping[str, Any], model: FoundModel
     Raises:
         CheckpointError: its checkpoint does not say, and nothing else is known of it.
     """
-    if tag.METHOD in tags:
+    if (named := tags.get(tag.METHOD) or state.get("method")) is not None:  # an exported model's settings have it
         try:
-            return methods.find(tags[tag.METHOD])
+            return methods.find(str(named))
         except SpecError as error:
             raise CheckpointError(f"the model at {model.checkpoint}: {error}; another release made it") from None
     refinements = (each.refinement for each in METHODS.values() if each.refinement is not None)
@@ -202,6 +202,8 @@ def _short(reference: str, model: FoundModel) -> str:
             folder = model.checkpoint.parent
             run = folder.parent if folder.name == "checkpoints" else folder
             return f"{run.name[:_DIGITS]}/{model.checkpoint.name}"
+        case Pretrained():
+            return reference
         case RegisteredModel():
             return reference.removeprefix("models:/")
     return reference.removeprefix("models:/")[:_DIGITS]

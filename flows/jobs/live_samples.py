@@ -10,6 +10,7 @@ from flows.pages.figures import pictures
 from pairflow import checkpoint
 from pairflow.datasets import TokenDataset
 from pairflow.sampling import sample
+from pairflow.spec import SamplingSpec
 
 _logger = logging.getLogger("pairflow.job")
 _SAMPLES, _STEPS = 8, 4
@@ -68,6 +69,7 @@ class LiveSamples:
         drawn = sample(
             loaded.model,
             loaded.process,
+            SamplingSpec.suited_to(loaded.training.objective),
             num_samples=_SAMPLES,
             num_steps=_STEPS,
             length=loaded.length,

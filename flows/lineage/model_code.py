@@ -61,8 +61,9 @@ class Sampler(PythonModel):
         num_samples = _number(given, "n", 1, _MAX_SAMPLES)
         num_steps = _number(given, "steps", 1, MAX_STEPS)
         seed = _number(given, "seed", 0, _MAX_SEED)
-        spec = parse(SamplingSpec, {name: given[name] for name in ("final_step", "top_p") if name in given})
         loaded = self._loaded
+        asked = {name: given[name] for name in ("final_step", "top_p") if name in given}
+        spec = parse(SamplingSpec, {**SamplingSpec.suited_to(loaded.training.objective).model_dump(), **asked})
         drawn = sample(
             loaded.model,
             loaded.process,

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import references
+from flows import pretrained, references
 from flows.home import kept_results
 from flows.home.settings import Settings
-from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Reference, RegisteredModel
+from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Pretrained, Reference, RegisteredModel
 from flows.results import TrainResult
 from pairflow import checkpoint_files
 from pairflow.errors import CheckpointError
@@ -43,7 +43,8 @@ class FoundModel:
 
 
 def resolve(reference: str, settings: Settings) -> FoundModel:
-    """The model that a reference stands for: in a folder, of a training under PAIRFLOW_HOME/runs, or one of MLflow's.
+    """The model that a reference stands for: in a folder, of a training under PAIRFLOW_HOME/runs, one of MLflow's, or
+    one that comes with PairFlow.
 
     Raises:
         CheckpointError: there is none, or several, or it is not finished, or its state is damaged.
@@ -54,6 +55,8 @@ def resolve(reference: str, settings: Settings) -> FoundModel:
             return _logged(model_id, settings)
         case RegisteredModel() as registered:
             return _logged(_registered(registered, settings), settings)
+        case Pretrained(name=name):
+            return FoundModel.at(pretrained.folder(name))
         case Folder(path=folder):
             return _known(_checkpoint(folder))
         case Digits() as digits:
@@ -69,6 +72,8 @@ def for_job(reference: str) -> str:
         CheckpointError: it stands for no model, wherever it is read.
     """
     parsed = references.parse(reference)
+    if isinstance(parsed, Pretrained):
+        pretrained.folder(parsed.name)
     if isinstance(parsed, PairsUrl) or (isinstance(parsed, Other) and not parsed.may_be_path):
         raise _no_model(reference, parsed)
     return references.absolute(reference)

@@ -25,7 +25,7 @@ from flows.command.sample import sample_to_file
 from flows.home.settings import Settings
 from flows.lineage.registry import Registry
 from flows.lineage.tracking import Lineage
-from pairflow.spec import DatasetSpec, SamplingSpec
+from pairflow.spec import DatasetSpec
 
 from .model_files import trained
 
@@ -130,9 +130,8 @@ def drawn(logged: _Logged, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> C
 
     def draw(reference: str, ending: str) -> Path:
         out = tmp_path / f"out{ending}"
-        spec = SamplingSpec(final_step="ancestral", top_p=0.9)
         monkeypatch.setattr("os.environ", os.environ | home)
-        sample_to_file(reference, out, spec, num_samples=16, num_steps=3, seed=7)
+        sample_to_file(reference, out, {"final_step": "ancestral", "top_p": 0.9}, num_samples=16, num_steps=3, seed=7)
         return out
 
     return draw

@@ -18,7 +18,7 @@ from flows.lineage.errors import LineageError
 from flows.lineage.registry import Registry
 from flows.lineage.tracing import starts
 from flows.lineage.tracking import Lineage
-from flows.references import Digits, Folder, ModelId, Other, PairsUrl, RegisteredModel
+from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Pretrained, RegisteredModel
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetSpec
 
@@ -39,12 +39,14 @@ class TestGrammar:
             ("pairflow-qm9@champion", RegisteredModel("pairflow-qm9", "champion")),
             ("models:/pairflow-qm9@champion", RegisteredModel("pairflow-qm9", "champion")),
             ("pairflow-qm9/3", RegisteredModel("pairflow-qm9", "3")),
+            ("pretrained:qm9", Pretrained("qm9")),
             (_HASH, Digits(_HASH)),
             (_HASH[:6], Digits(_HASH[:6])),
             ("123456", Digits("123456")),
             (f"/store/pairs/{_HASH}.zarr", PairsUrl(f"/store/pairs/{_HASH}.zarr", _HASH)),
             (f"s3://a/b/pairs/{_HASH}.parquet/", PairsUrl(f"s3://a/b/pairs/{_HASH}.parquet", _HASH)),
             ("qm9", Other("qm9")),
+            *((text, Other(text)) for text in ("pretrained:", "pretrained:../x", "pretrained:A", "retrained:qm9")),
             ("/nosuch/folder", Other("/nosuch/folder")),
             ("", Other("")),
             # Too short, too long, in capitals, no hexadecimal digits, of another folder, not quite a model's.

@@ -39,7 +39,7 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _draw(reference: Path, out: Path) -> None:
-    sample_to_file(str(reference), out, SamplingSpec(top_p=0.9), num_samples=5, num_steps=3, seed=7)
+    sample_to_file(str(reference), out, {"top_p": 0.9}, num_samples=5, num_steps=3, seed=7)
 
 
 def _pixels(path: Path) -> np.ndarray:
