@@ -120,7 +120,9 @@ def _measure(server: str, ours: bool, folder: Path) -> dict[str, Any]:
     else:
         file = folder / "mlflow.db"
         url = patient_sqlite(file) if ours else f"sqlite:///{file}"
-        words = ("mlflow", "server", *at, "--workers", "1", "--backend-store-uri", url, "--no-serve-artifacts")
+        environment |= {"PAIRFLOW_HOME": str(folder), "PAIRFLOW_AUTH": "off"}
+        words = ("flows.service.mlflow" if ours else "mlflow", "server", *at, "--workers", "1")
+        words = (*words, "--backend-store-uri", url, "--no-serve-artifacts")
         words = (*words, "--default-artifact-root", (folder / "artifacts").as_uri())
         api, health, begin, one = "/api/2.0/mlflow", "/health", _mlflow_begins, _one_of_mlflow
     with (folder / "log").open("wb") as log:

@@ -18,6 +18,7 @@ from flows.home.places import sqlite_path
 from flows.home.settings import Settings
 from flows.lineage import tags as tag
 from flows.lineage.beginning import beginning
+from flows.lineage.database import make_whole
 from flows.lineage.errors import LineageError
 from flows.lineage.finished_runs import FinishedRun
 from flows.lineage.leftovers import Sent, send_leftovers
@@ -43,11 +44,11 @@ class Lineage:
         uri = settings.tracking_uri
         self._uri = without_password(uri)  # for messages
         be_quick()
-        if (database := sqlite_path(uri)) is not None:
-            database.parent.mkdir(parents=True, exist_ok=True)
         for noisy in ("alembic", "mlflow.store.db.utils"):  # a page of migrations in the first run's log
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.unsent = settings.home / "mlflow" / "unsent"
+        if (database := sqlite_path(uri)) is not None:
+            make_whole(database, settings.home / "mlflow" / "artifacts")
         try:
             self.client = MlflowClient(uri)  # for this room alone: whoever else asks has a method here
         except MlflowException as error:

@@ -5,6 +5,7 @@ own. Passwords never stand in a URL that is handed on, as command lines and logs
 take them from PGPASSWORD, or from the file ~/.pgpass (PGPASSFILE), and TLS from PGSSLMODE.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,9 @@ def remembered(home: Path) -> Database | None:
 
 def remember(home: Path, database: Database) -> None:
     """Lets the next `pairflow up` of this home use it again; the password is not kept."""
-    _memory(home).write_text(f"{database}\n", encoding="utf-8")
+    draft = _memory(home).with_suffix(".draft")
+    draft.write_text(f"{database}\n", encoding="utf-8")
+    os.replace(draft, _memory(home))  # an empty one would be refused by every command
 
 
 def refuse_another(home: Path, wanted: Database | None) -> None:

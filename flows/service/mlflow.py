@@ -1,4 +1,4 @@
-"""MLflow's server for who holds this home's token: `python -m flows.service.mlflow server …`.
+"""MLflow's server for who holds this home's token, on a whole database: `python -m flows.service.mlflow server …`.
 
 MLflow has an application of its own for this, basic-auth, and it is not used here. It hashes the password for every
 request: on two busy cores logging a metric took 560 ms instead of 27, and eight clients had 1 request a second instead
@@ -9,16 +9,24 @@ open. There is one user here, whose token is compared, and `Guard` stands before
 MLflow names its application to uvicorn on the command line, and takes the name of another only from an installed
 package. So it is put in its place where that command line is made; `up` asks the server without a token, and does not
 start where it is open all the same.
+
+A database in SQLite is made as commands make theirs, whole, since it is the same file. That is MLflow's own doing and
+of no use to anybody else, so this is where the service knows of `flows.lineage`.
 """
 
+import contextlib
 import runpy
+import sqlite3
 import sys
+from pathlib import Path
 from typing import Any
 
 from mlflow import server
 
+from flows.home.places import sqlite_path
 from flows.home.settings import Settings
 from flows.home.token import access_token, read_token
+from flows.lineage.database import make_whole
 from flows.service.guard import Guard
 
 _THEIRS = "mlflow.server.fastapi_app:app"
@@ -44,9 +52,21 @@ def guard_it() -> None:
     server._build_uvicorn_command = build_guarded
 
 
+def prepare(database: Path, settings: Settings) -> None:
+    """Makes a SQLite file ready for many runs at once: whole, and with a log that lets who reads wait for no writer."""
+    make_whole(database, settings.home / "mlflow" / "artifacts")
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")  # the file remembers it
+
+
 def main() -> None:
     """Becomes the command `mlflow`, with the arguments of this one."""
-    guard_it()
+    settings = Settings.read()
+    backend = sys.argv[sys.argv.index("--backend-store-uri") + 1]
+    if (database := sqlite_path(backend)) is not None:
+        prepare(database, settings)
+    if settings.auth == "on":
+        guard_it()
     sys.argv[0] = "mlflow"
     runpy.run_module("mlflow", run_name="__main__")
 

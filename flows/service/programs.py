@@ -4,10 +4,8 @@ Run as a program, `python -m flows.service.programs NAME` becomes the one of tha
 that way, so that every start, a restart after a crash too, asks for its free ports anew.
 """
 
-import contextlib
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,11 +134,10 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
     (folder / "artifacts").mkdir(parents=True, exist_ok=True)
     database = _database(settings)
     backend = database.mlflow_url if database else patient_sqlite(folder / "mlflow.db")
-    module = "flows.service.mlflow" if settings.auth == "on" else "mlflow"
     return Command(
         (
-            *("-m", module, "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
-            *("--backend-store-uri", backend),
+            *("-m", "flows.service.mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port)),
+            *("--workers", "1", "--backend-store-uri", backend),
             # Files by their own path, not through the server: what it keeps can be read when it does not run.
             *("--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri()),
         ),
@@ -149,13 +146,10 @@ def _mlflow(settings: Settings, runtime: Path) -> Command:
 
 
 def patient_sqlite(path: Path) -> str:
-    """URL of a SQLite file that many runs write to at once.
+    """URL of a SQLite file with which who writes waits his turn for up to a minute, as Prefect has it for its own.
 
-    With a write-ahead log nobody who reads waits for who writes, and who writes waits his turn for up to a minute, as
-    Prefect has it for its own; by default MLflow's writes fail after five seconds.
+    By default MLflow's writes fail after five seconds.
     """
-    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")  # the file remembers it
     return f"{sqlite_url(path)}?timeout=60"
 
 
