@@ -22,7 +22,9 @@ from flows.home.settings import Settings
 from flows.home.token import access_token, prefect_credential, prefect_password
 from pairflow.errors import JobFailedError
 
-_TOO_SLOW = ("address already in use", "database is locked", "timed out", "Timeout")
+# Of a start that may be made again: it was too slow, or another command of a new home makes the same tables meanwhile,
+# which ends one of the two with "duplicate column name" or the like, from within Alembic.
+_PASSES = ("address already in use", "database is locked", "timed out", "Timeout", "/alembic/")
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _hold(port: int, log: str, patience_s: float) -> int:
         code = hold(
             lambda: (words, os.environ | as_temporary),
             Path(log),
-            again=lambda said: any(each in said for each in _TOO_SLOW),
+            again=lambda said: any(each in said for each in _PASSES),
             patience_s=patience_s,
         )
     finally:

@@ -92,3 +92,21 @@ def test_where_prefect_may_be_told_otherwise(
     other(settings)
     assert temporary_prefect.begin(settings) is None
     assert started == []
+
+
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        ('File "/x/alembic/runtime/migration.py"\nOperationalError: duplicate column name: version', True),
+        ("sqlite3.OperationalError: database is locked", True),
+        ("ModuleNotFoundError: No module named 'prefect'", False),
+    ],
+)
+def test_which_failed_starts_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, again: bool
+) -> None:
+    """The first is how one of two ends that make the tables of a new home at once; started again it finds them made."""
+    asked: list[Callable[[str], bool]] = []
+    monkeypatch.setattr(temporary_prefect, "hold", lambda *_, again, **__: asked.append(again))
+    temporary_prefect._hold(1, str(tmp_path / "log"), 1.0)
+    assert asked[0](said) is again
