@@ -79,7 +79,7 @@ def _preset(
     num_steps, update_teacher_every = distillation
     return Preset(
         coupling=CouplingSpec(num_steps=20),
-        # Strings gain from several sources a row, images do not: docs/results.md.
+        # Strings gain from several sources a row whatever the loss; images do by cross-entropy alone: docs/results.md.
         assignment=CouplingSpec(kind="assignment", sources_per_target=8 if model.architecture == "dit" else 1),
         model=model,
         training=training,
