@@ -13,7 +13,7 @@ from flows.home.settings import Settings
 from flows.lineage import models
 from flows.parameters import FlowParameters
 from flows.recipes.changes import resolve
-from flows.references import Folder, Other
+from flows.references import Folder, Other, Pretrained
 
 
 def check(parameters: FlowParameters) -> None:
@@ -40,6 +40,6 @@ def check(parameters: FlowParameters) -> None:
     for reference in named:
         parsed = None if reference is None else references.parse(reference)
         # A cluster elsewhere may see a folder that is not here; what MLflow has is asked of it by the job.
-        if isinstance(parsed, Folder) or (isinstance(parsed, Other) and settings.ray_address is None):
+        if isinstance(parsed, Folder | Pretrained) or (isinstance(parsed, Other) and settings.ray_address is None):
             models.resolve(str(reference), settings)
     check_store(settings.store if parameters.store is None else absolute_url(parameters.store))

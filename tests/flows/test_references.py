@@ -144,6 +144,11 @@ def test_every_form_stands_for_the_model_and_for_its_node(known: _Known) -> None
         assert starts.find(references.parse(reference), known.lineage.client).nodes == (node,)
 
 
+def test_what_comes_along_was_made_elsewhere(known: _Known) -> None:
+    with pytest.raises(LineageError, match="pretrained:digits comes with PairFlow, .*README.md"):
+        starts.find(references.parse("pretrained:digits"), known.lineage.client)
+
+
 def test_a_run_that_made_no_model(known: _Known) -> None:
     client = known.lineage.client
     other = client.create_run(known.lineage.experiment("digits")).info.run_id

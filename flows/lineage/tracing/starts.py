@@ -10,13 +10,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import storage
-from flows import references
+from flows import pretrained, references
 from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.search import all_runs, experiment_ids, model_ids_of
 from flows.lineage.versions import Versions
 from flows.lineage.waiting import or_none
-from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Reference, RegisteredModel
+from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Pretrained, Reference, RegisteredModel
 from pairflow.errors import StoreError
 
 
@@ -57,6 +57,11 @@ def find(reference: Reference, client: MlflowClient) -> Starts:
             return _run(run)
         case Digits(text=digits):
             return _digits(digits, experiments, client)
+        case Pretrained(name=name):
+            raise LineageError(
+                f"pretrained:{name} comes with PairFlow, so no history of yours has what made it: its page says, "
+                f"{pretrained.folder(name) / 'README.md'}"
+            )
         case Other(text=name) if name in by_dataset:
             return _dataset(name, by_dataset[name], client)
         case Other(text=text):
