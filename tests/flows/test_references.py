@@ -145,7 +145,7 @@ def test_every_form_stands_for_the_model_and_for_its_node(known: _Known) -> None
 
 
 def test_what_comes_along_was_made_elsewhere(known: _Known) -> None:
-    with pytest.raises(LineageError, match="pretrained:digits comes with PairFlow, .*README.md"):
+    with pytest.raises(LineageError, match=r"pretrained:digits comes with PairFlow, .*README.md"):
         starts.find(references.parse("pretrained:digits"), known.lineage.client)
 
 
