@@ -77,7 +77,9 @@ class FromPreset(FlowParameters):
     """Settings of a preset; each model below takes changes to some of its groups."""
 
     preset: PresetName = Field(
-        "demo", description="Where what is not given below comes from: demo (minutes), laptop (longer) or paper."
+        "demo",
+        description="Where what is not given below comes from: demo (minutes), laptop (longer), paper, "
+        "or few-step (minutes; not the paper's loss and end, but what needs the fewest network calls).",
     )
 
 

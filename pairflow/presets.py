@@ -1,4 +1,7 @@
-"""Named settings: `demo` takes minutes, `laptop` longer, `paper` is the authors' (docs/method.md §3 and §5)."""
+"""Named settings: `demo` takes minutes, `laptop` longer, `paper` is the authors' (docs/method.md §3 and §5).
+
+All of these have the paper's loss and end, so that what they compare is the paper's. `few-step` has not.
+"""
 
 from typing import get_args
 
@@ -13,6 +16,7 @@ from pairflow.spec import (
     ModelSpec,
     PresetName,
     RediSpec,
+    SamplingSpec,
     Spec,
     TrainingSpec,
 )
@@ -230,4 +234,26 @@ def _brief(model: ModelSpec, training: TrainingSpec, steps: tuple[int, ...], **e
     )
 
 
-PRESETS: dict[str, dict[str, Preset]] = {"demo": _demo(), "laptop": _laptop(), "paper": _paper()}
+def _few_step() -> dict[str, Preset]:
+    """The demo's networks and budgets, with what came out ahead at every number of network calls (docs/results.md):
+    cross-entropy, Euler's steps, an argmax end, and eight matched sources a row."""
+    return {
+        name: each.model_copy(
+            update={
+                "assignment": each.assignment.model_copy(update={"sources_per_target": 8}),
+                "training": each.training.model_copy(update={"objective": "cross_entropy"}),
+                "evaluation": each.evaluation.model_copy(
+                    update=SamplingSpec.suited_to("cross_entropy").model_dump(include={"sampler", "final_step"})
+                ),
+            }
+        )
+        for name, each in _demo().items()
+    }
+
+
+PRESETS: dict[str, dict[str, Preset]] = {
+    "demo": _demo(),
+    "laptop": _laptop(),
+    "paper": _paper(),
+    "few-step": _few_step(),
+}

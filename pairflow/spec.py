@@ -26,7 +26,7 @@ from pairflow.spec_learning import (
 DatasetName = Literal["digits", "nci", "patches", "qm9", "zinc-250k", "mnist-binary", "cifar-10", "tokens", "smiles"]
 OWN_DATA: tuple[DatasetName, ...] = ("tokens", "smiles")
 """What lies where the user says, and has rows added to it."""
-PresetName = Literal["demo", "laptop", "paper"]
+PresetName = Literal["demo", "laptop", "paper", "few-step"]
 EngineName = Literal["auto", "cpu", "cuda", "dense"]
 """Of a coupling engine; auto is the fastest exact one of a machine."""
 PairsFormat = Literal["zarr", "parquet"]

@@ -19,6 +19,7 @@ _WHAT = {
     "demo": "minutes on two cores: small networks, few steps",
     "laptop": "hours on a few cores: trained until a comparison shows",
     "paper": "the authors' settings: GPUs and days",
+    "few-step": "as long as demo: the loss, sources and end that need the fewest network calls",
 }
 
 

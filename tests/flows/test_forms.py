@@ -31,8 +31,8 @@ def _submit(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "field", "says"),
     [
-        ({"dataset": {"name": "nci"}, "preset": "laptop"}, "preset", "'laptop' is not one of ['demo']"),
-        ({"preset": "paper"}, "preset", "'paper' is not one of ['demo', 'laptop']"),
+        ({"dataset": {"name": "nci"}, "preset": "laptop"}, "preset", "'laptop' is not one of ['demo', 'few-step']"),
+        ({"preset": "paper"}, "preset", "'paper' is not one of ['demo', 'laptop', 'few-step']"),
         ({"dataset": {"name": "tokens"}}, "dataset", "'path' is a required property"),
         ({"dataset": {"name": "smiles", "path": None}}, "dataset.path", "None is not of type 'string'"),
         ({"dataset": TOKENS}, "dataset", "'vocab_size' is a required property"),

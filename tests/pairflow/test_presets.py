@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pairflow.errors import SpecError
-from pairflow.presets import SIZES, Preset, preset
+from pairflow.presets import PRESETS, SIZES, Preset, preset
 from pairflow.spec import DatasetName, ModelSpec, PresetName
 
 PAPER = ("qm9", "zinc-250k", "mnist-binary", "cifar-10")
@@ -78,7 +78,7 @@ def test_paper_distils_as_the_authors_do(dataset, num_steps, update_teacher_ever
 @pytest.mark.parametrize("name", get_args(PresetName))
 def test_every_preset_distils_in_whole_rounds(name):
     for dataset in get_args(DatasetName):
-        if name != "demo" and dataset not in {"laptop": ("digits", "qm9")}.get(name, PAPER):
+        if name not in ("demo", "few-step") and dataset not in {"laptop": ("digits", "qm9")}.get(name, PAPER):
             continue
         dcd = preset(name, dataset).distillation
         assert dcd.num_steps % dcd.update_teacher_every == 0
@@ -96,7 +96,7 @@ def test_what_is_missing_is_named():
         SpecError, match=r"'paper' has no settings for dataset 'digits'; .* qm9, zinc-250k, mnist-binary"
     ):
         preset("paper", "digits")
-    with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, laptop, paper"):
+    with pytest.raises(SpecError, match="preset: got 'huge', expected one of demo, laptop, paper, few-step"):
         preset("huge", "qm9")  # type: ignore[arg-type]
 
 
@@ -106,3 +106,22 @@ def test_a_preset_is_frozen_and_refuses_unknown_fields():
         demo.training = demo.training  # type: ignore[misc]
     with pytest.raises(ValidationError, match="batch"):
         Preset.model_validate({**demo.model_dump(), "batch": 1})
+
+
+def test_few_step_is_the_demo_but_for_loss_sources_and_end():
+    """So that two runs of one dataset differ by these alone."""
+    for dataset, settings in PRESETS["few-step"].items():
+        assert (settings.training.objective, settings.assignment.sources_per_target) == ("cross_entropy", 8)
+        assert (settings.evaluation.sampler, settings.evaluation.final_step) == ("euler", "argmax")
+        assert Preset.model_validate(settings.model_dump()) == settings  # made of copies, which nobody checked
+        same = settings.model_copy(
+            update={
+                name: getattr(settings, name).model_copy(update=fields)
+                for name, fields in (
+                    ("assignment", {"sources_per_target": preset("demo", dataset).assignment.sources_per_target}),
+                    ("training", {"objective": "elbo"}),
+                    ("evaluation", {"sampler": "ancestral", "final_step": "greedy"}),
+                )
+            }
+        )
+        assert same == preset("demo", dataset)
