@@ -91,6 +91,7 @@ class Cadence:
                 raise SpecError(f"{name}: got {value}, expected at least 1")
 
 
+@torch.enable_grad()  # a Ctrl-C on the way into or out of torch.no_grad(), as in a notebook, leaves it off for ever
 def run(
     learner: Learner,
     objective: Objective,

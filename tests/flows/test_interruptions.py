@@ -5,7 +5,7 @@ import gc
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,13 @@ def _interrupted(train: _Training, folder: Path, after_s: float) -> bool:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
         gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _gradients_are_on_afterwards() -> Iterator[None]:
+    """A training does not mind that an interruption left them off; other tests of this process would."""
+    with torch.enable_grad():
+        yield
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -82,7 +82,8 @@ def _run(
     name = words[0]
     reference = known.get("train" if name in _OF_A_MODEL else "pair", "")
     given = [
-        {"REF": reference}.get(each, str(out / each) if each.endswith((".smi", "my-model")) else each) for each in words
+        {"REF": reference}.get(each, str(out / each) if each.endswith((".smi", ".png", "my-model")) else each)
+        for each in words
     ]
     done = cli(*given, *tiny.get(name, ()), **newcomer)
     assert done.code == 0, done.stderr

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pairflow.errors import SpecError
-from pairflow.presets import PRESETS, SIZES, Preset, preset
+from pairflow.presets import SIZES, Preset, preset
 from pairflow.spec import DatasetName, ModelSpec, PresetName
 
 PAPER = ("qm9", "zinc-250k", "mnist-binary", "cifar-10")
@@ -110,7 +110,8 @@ def test_a_preset_is_frozen_and_refuses_unknown_fields():
 
 def test_few_step_is_the_demo_but_for_loss_sources_and_end():
     """So that two runs of one dataset differ by these alone."""
-    for dataset, settings in PRESETS["few-step"].items():
+    for dataset in get_args(DatasetName):
+        settings = preset("few-step", dataset)
         assert (settings.training.objective, settings.assignment.sources_per_target) == ("cross_entropy", 8)
         assert (settings.evaluation.sampler, settings.evaluation.final_step) == ("euler", "argmax")
         assert Preset.model_validate(settings.model_dump()) == settings  # made of copies, which nobody checked

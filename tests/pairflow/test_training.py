@@ -54,6 +54,14 @@ def test_an_interrupted_run_ends_bit_identical_to_an_undisturbed_one(tmp_path, f
     assert (resumed.loss, resumed.validation_nll) == (finished[1].loss, finished[1].validation_nll)
 
 
+def test_gradients_are_there_whatever_an_earlier_interruption_left(tmp_path, finished):
+    """Ctrl-C between the lines of torch.no_grad() leaves gradients off for the whole process."""
+    with torch.no_grad():
+        trained = train(tmp_path, validation=TARGET[:7])
+        assert not torch.is_grad_enabled()
+    assert (trained.loss, trained.validation_nll) == (finished[1].loss, finished[1].validation_nll)
+
+
 def test_the_callers_random_state_is_left_alone(tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
