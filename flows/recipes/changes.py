@@ -28,7 +28,7 @@ class Changes(Spec):
         """A whole spec is a change of everything, but for what the method decides."""
         if not isinstance(given, Spec):
             return given
-        return {name: value for name, value in given.model_dump(mode="json").items() if name in cls.model_fields}
+        return {name: value for name, value in in_full(given).items() if name in cls.model_fields}
 
     @property
     def given(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from flows.recipes import methods
 from flows.recipes.changes import resolve, settable, spec_of, with_assignments
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
-from pairflow.spec import CouplingSpec, RediSpec, Spec, parse
+from pairflow.spec import CouplingSpec, RediSpec, Spec, in_full, parse
 
 P = TypeVar("P", bound=FlowParameters)
 DATA, OPERATIONS = "Data", "Where and how"
@@ -233,8 +233,10 @@ def _settings(parameters: FlowParameters) -> Iterator[tuple[str, Any]]:
     of_preset: Any = parameters
     if "preset" not in type(parameters).model_fields:
         return
-    before = preset(of_preset.preset, parameters.dataset.name).model_dump(mode="json")
-    after = resolve(of_preset).model_dump(mode="json")
+    before = in_full(
+        preset(of_preset.preset, parameters.dataset.name)
+    )  # a default of a field is no preset's everywhere
+    after = in_full(resolve(of_preset))
     for name in settable(type(parameters)):
         if name.startswith("dataset."):
             continue

@@ -28,7 +28,7 @@ from flows.recipes.changes import Changes, resolve, spec_of, with_assignments
 from flows.stages.command_line import command_line
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
-from pairflow.spec import Spec
+from pairflow.spec import Spec, TrainingSpec
 
 _SNAPSHOT = Path(__file__).with_name("help.txt")
 _FLOWS: dict[str, type[FlowParameters]] = {
@@ -165,6 +165,13 @@ class TestThereAndBack:
             said = CliRunner().invoke(app.app, words)
         assert len(got) == 1, (line, said.output, said.exception)
         assert _meaning(got[0]) == meant, line
+
+    def test_a_field_s_default_that_is_not_the_preset_s(self) -> None:
+        """`elbo` is left out of a spec's JSON, for fingerprints of before; that is no request for nothing."""
+        for training in ({"objective": "elbo"}, TrainingSpec()):
+            asked = StudyParameters.model_validate({"preset": "few-step", "training": training})
+            assert resolve(asked).training.objective == "elbo"
+            assert 'training.objective="elbo"' in str(command_line("study", asked))
 
     def test_a_setting_within_a_setting(self) -> None:
         asked = with_assignments(StudyParameters(), {"redi.sampling.top_p": 0.5})
