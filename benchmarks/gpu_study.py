@@ -1,16 +1,11 @@
 """The comparison of methods on one GPU and without servers: many trainings at once, their samples scored elsewhere.
 
-Three steps, the second on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic):
+    python benchmarks/gpu_study.py prepare FOLDER         writes the data of all studies, as arrays
+    python benchmarks/gpu_study.py train FOLDER --out OUT --scratch SCRATCH
+                                                          trains and samples, for at most --seconds; goes on if told
 
-    python benchmarks/gpu_study.py prepare FOLDER            the data of all studies, as arrays
-    python benchmarks/gpu_study.py train FOLDER --out OUT    trains and samples, for at most --seconds; goes on if told
-    python benchmarks/gpu_study.py score OUT                 measures the samples; writes results/gpu_study_*.json
-    python benchmarks/gpu_study.py tables                    prints what the results say, as in docs/results.md
-    python benchmarks/gpu_study.py weights OUT FOLDER        the kept models, as `pairflow export-model` takes them
-
-A model is one of `flows.recipes.methods`, by the preset's settings, with one objective, one seed and at most one
-variant: a change that is tried alone. It is drawn from by both ends, so that a coupling is never praised for what an
-objective or an end did.
+The second runs on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic). Which models there are
+says `gpu_study_plan.py`; what is left in OUT is measured by `gpu_study_scores.py`.
 """
 
 import argparse
@@ -18,11 +13,10 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from gpu_study_plan import ENDS, LANES, STUDIES, Entry, Study, changed
 from study_variants import VARIANTS
 
 from flows.recipes.methods import METHODS
@@ -40,143 +35,11 @@ from pairflow.coupling import couple
 from pairflow.distillation.redi import draw_pairs
 from pairflow.exported import export
 from pairflow.objectives import Denoising
-from pairflow.presets import Preset, preset
+from pairflow.presets import Preset
 from pairflow.sampling import sample
-from pairflow.spec import CouplingSpec, DatasetSpec, SamplingSpec, Spec
+from pairflow.spec import CouplingSpec, DatasetSpec, Spec
 
-ENDS = {
-    "greedy": SamplingSpec(sampler="ancestral", final_step="greedy"),
-    "argmax": SamplingSpec(sampler="euler", final_step="argmax"),
-}
-CALLS = (1, 2, 3, 5, 9, 17, 33)
 _VALIDATION_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model.
-
-    Attributes:
-        method: a name in METHODS; a refined one starts from the base's model of the same objective and seed.
-        objective: of the base's training.
-        seed: of the training.
-        variant: what is changed, by its name in `VARIANTS`.
-        kept: whether its weights come back.
-    """
-
-    method: str
-    objective: str = "elbo"
-    seed: int = 0
-    variant: str = ""
-    kept: bool = False
-
-    @property
-    def name(self) -> str:
-        return "_".join([self.method, self.objective, *([self.variant] if self.variant else []), f"s{self.seed}"])
-
-    @property
-    def base(self) -> "Entry":
-        return Entry(METHODS[self.method].base, self.objective, self.seed)
-
-
-@dataclass(frozen=True)
-class Study:
-    """Models of one dataset, by one preset with its changes."""
-
-    dataset: DatasetSpec
-    settings: Preset
-    entries: tuple[Entry, ...]
-    num_samples: int = 1024
-    calls: tuple[int, ...] = CALLS[:-1]
-
-
-def _changed(settings: Preset, **groups: Mapping[str, Any]) -> Preset:
-    changed = {name: getattr(settings, name).model_copy(update=dict(fields)) for name, fields in groups.items()}
-    return settings.model_copy(update=changed)
-
-
-def _bases(seeds: range, objectives: tuple[str, ...] = ("elbo", "mixed", "cross_entropy")) -> Iterator[Entry]:
-    for seed in seeds:
-        if "elbo" in objectives:
-            yield Entry("mdlm", "elbo", seed)
-        for objective in objectives:
-            for method in ("udlm", "pairflow", "assigned"):
-                yield Entry(method, objective, seed)
-
-
-def _refined(seeds: range, *methods: str, objective: str = "elbo") -> Iterator[Entry]:
-    yield from (Entry(method, objective, seed) for seed in seeds for method in methods)
-
-
-def _lengths(seeds: range, *num_steps: int) -> Iterator[Entry]:
-    """The same with other numbers of optimiser steps: when does a coupling pay?"""
-    for seed in seeds:
-        for steps in num_steps:
-            for method in ("udlm", "pairflow", "assigned"):
-                yield Entry(method, "cross_entropy", seed, f"steps-{steps}")
-
-
-def _tried(seeds: range, *variants: str) -> Iterator[Entry]:
-    yield from (Entry("assigned", "cross_entropy", seed, name) for seed in seeds for name in variants)
-
-
-_REFINED = ("udlm+dcd", "pairflow+dcd", "assigned+dcd", "udlm+redi", "pairflow+redi", "assigned+redi")
-_TIMES = ("times-u", "times-noise", "share-10", "share-30", "consistent", "near-noise")
-_DIGITS, _QM9 = preset("demo", "digits"), preset("laptop", "qm9")
-_PART = {"num_steps": 3000, "batch_size": 128}  # 50 passes of 7,600 rows
-_PART_TUNED = {"distillation": {"num_steps": 600, "update_teacher_every": 120, "batch_size": 128}}
-_LONG = {"num_steps": 6000, "batch_size": 1024}  # 49 passes of QM9
-
-STUDIES: dict[str, Study] = {
-    "digits": Study(
-        DatasetSpec(name="digits"),
-        _DIGITS,
-        (
-            *_bases(range(5)),
-            *_refined(range(5), *_REFINED),
-            *_refined(range(3), "assigned+dcd", "assigned+redi", objective="cross_entropy"),
-            *_lengths(range(2), 150, 500, 5000),
-            *_tried(range(3), *_TIMES, "replicas-8", "replicas-32"),
-            *(Entry("pairflow", "cross_entropy", seed, "replicas-8") for seed in range(3)),
-        ),
-    ),
-    "qm9_part": Study(
-        DatasetSpec(name="qm9", max_rows=8000),
-        _changed(_QM9, training=_PART, **_PART_TUNED),
-        (
-            *_bases(range(3)),
-            *_refined(range(3), "udlm+dcd", "pairflow+dcd", "assigned+dcd", "udlm+redi"),
-            *_lengths(range(1), 300, 1000, 10_000),
-            *_tried(range(3), *_TIMES, "replicas-1", "replicas-32"),
-        ),
-    ),
-    "qm9_laptop": Study(DatasetSpec(name="qm9"), _QM9, tuple(_bases(range(3), ("elbo", "cross_entropy"))), calls=CALLS),
-    "qm9_long": Study(
-        DatasetSpec(name="qm9"),
-        _changed(_QM9, training=_LONG),
-        (
-            Entry("assigned", "cross_entropy", kept=True),
-            Entry("pairflow", "cross_entropy"),
-            Entry("udlm", "cross_entropy"),
-            *(Entry(method, "elbo") for method in ("assigned", "pairflow", "udlm")),
-        ),
-        num_samples=10_000,
-    ),
-    "shipped": Study(
-        DatasetSpec(name="nci"),
-        _changed(preset("demo", "nci"), training={"num_steps": 3000}),
-        (Entry("assigned", "cross_entropy", kept=True),),
-    ),
-    "shipped_digits": Study(
-        DatasetSpec(name="digits"),
-        _DIGITS,
-        (Entry("assigned", "cross_entropy", variant="replicas-8", kept=True),),
-    ),
-}
-LANES = {
-    "light": ("digits", "qm9_part", "shipped", "shipped_digits", "qm9_laptop"),
-    "long": ("qm9_long",),
-}
 
 
 def _turn(job: "Job") -> int:
@@ -371,8 +234,8 @@ def _train(job: Job) -> str:
         "objective": entry.objective,
         "variant": entry.variant,
         "seed": entry.seed,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "num_steps": fitted.steps,
-        "planned_steps": spec.num_steps,
         "num_parameters": sum(weight.numel() for weight in model.model.parameters()),
         "loss": fitted.loss,
         "validation_nll": fitted.validation_nll,
@@ -395,10 +258,10 @@ def _train(job: Job) -> str:
 
 def _seeded(settings: Preset, entry: Entry) -> Preset:
     groups = ("training", "distillation", "redi_training", "redi")
-    changed = _changed(settings, **{name: {"seed": entry.seed} for name in groups})
+    seeded = changed(settings, **{name: {"seed": entry.seed} for name in groups})
     length = re.fullmatch(r"steps-(\d+)", entry.variant)
     steps = {"num_steps": int(length[1])} if length else {}
-    return _changed(changed, training={"objective": entry.objective, **steps})
+    return changed(seeded, training={"objective": entry.objective, **steps})
 
 
 def _cadence(spec: Any) -> dict[str, Any]:
@@ -464,17 +327,6 @@ def _save(path: Path, drawn: Mapping[str, np.ndarray]) -> None:
     path.write_bytes(head + b"\n" + zlib.compress(packed.tobytes(), 9))
 
 
-def load_samples(path: Path) -> dict[int, np.ndarray]:
-    """By network calls, samples [N, D]."""
-    head, body = path.read_bytes().split(b"\n", 1)
-    facts = json.loads(head)
-    shape = (len(facts["calls"]), *facts["shape"])
-    raw = np.frombuffer(zlib.decompress(body), np.uint8)
-    if raw.size != np.prod(shape):
-        raw = np.unpackbits(raw, count=int(np.prod(shape)))
-    return dict(zip(map(int, facts["calls"]), raw.reshape(shape), strict=True))
-
-
 def train(folder: Path, out: Path, scratch: Path, lanes: tuple[str, ...], workers: int, seconds: float) -> None:
     """Trains the models of some lanes, in their order, until the time is over."""
     until = time.time() + seconds
@@ -497,104 +349,6 @@ def _noted(job: Job) -> str:
     return said
 
 
-def weights(out: Path, folder: Path) -> None:
-    """Writes the models that are kept to folders that any command takes, each called by its data."""
-    from pairflow import datasets
-    from pairflow.data_card import DataCard
-
-    for name, study in STUDIES.items():
-        for entry in study.entries:
-            if not entry.kept:
-                continue
-            made = folder / study.dataset.name
-            shutil.copytree(out / name / entry.name / "weights", made)
-            settings = json.loads((made / "config.json").read_text())
-            (made / "config.json").write_text(json.dumps(settings | {"method": entry.method}, indent=1) + "\n")
-            train = datasets.load(study.dataset).part("train")
-            tokens = None if train.vocab is None else train.vocab.tokens
-            DataCard(dataset=study.dataset, digest=train.digest, kind=train.kind, vocab=tokens).write(made)
-            print(made)
-
-
-_MEASURED = (
-    *("num_valid", "num_unique", "num_novel", "num_valid_authors", "num_unique_authors", "num_novel_authors"),
-    *("frechet_classifier_features", "training_match_rate", "nearest_training_hamming", "unique_rate"),
-)
-
-
-def score(out: Path) -> None:
-    """Measures the samples of all models with the library's evaluators, and prints what they reach."""
-    from machine import write_results
-
-    from pairflow import datasets, metrics
-    from pairflow.metrics import extras
-
-    extras.chemnet_release = lambda: None  # minutes for each model
-    for name, study in STUDIES.items():
-        folders = sorted(path.parent for path in (out / name).glob("*/facts.json"))
-        if not folders:
-            continue
-        evaluator = metrics.evaluator(datasets.load(study.dataset), progress=False)
-        rows: list[dict[str, Any]] = []
-        for folder in folders:
-            facts = json.loads((folder / "facts.json").read_text())
-            kept = folder / "scores.json"
-            if not kept.exists():
-                kept.write_text(json.dumps({end: _measured(folder / f"{end}.z", evaluator) for end in ENDS}))
-            del facts["curve"]
-            rows.append(facts | {"scores": json.loads(kept.read_text())})
-        measured = {key: value for key, value in evaluator.facts.items() if key.endswith(_MEASURED)}
-        head = {"study": name, "dataset": study.dataset.model_dump(mode="json"), "facts": measured}
-        settings = study.settings.model_dump(mode="json", exclude={"evaluation"})
-        print(write_results(f"gpu_study_{name}", [head | {"settings": settings, "models": rows}]))
-
-
-def _measured(path: Path, evaluator: Any) -> dict[str, dict[str, float]]:
-    """By network calls, what the samples of an end reach."""
-    if not path.exists():  # masks have one end
-        return {}
-    scores = {}
-    for calls, samples in load_samples(path).items():
-        found = evaluator.measure(samples)
-        scores[str(calls)] = {name: float(f"{found[name]:.5g}") for name in _MEASURED if name in found}
-    return scores
-
-
-_COPIES = "training_match_rate"
-
-
-def tables() -> None:
-    """Prints, by study, mean ± deviation over the seeds of the headline by network calls, and copies at 2 and 17."""
-    from machine import RESULTS
-
-    for path in sorted(RESULTS.glob("gpu_study_*.json")):
-        (result,) = json.loads(path.read_text())["results"]
-        rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for model in result["models"]:
-            for end, scores in model["scores"].items():
-                if scores:
-                    key = (model["method"], model["objective"], model["variant"], end)
-                    rows.setdefault(key, []).append(scores)
-        calls = sorted({int(each) for scores in rows.values() for score in scores for each in score})
-        shown = [*map(str, calls)]
-        print(f"\n{path.stem}\n| method | objective | variant | end | seeds | {' | '.join(shown)} | copies |")
-        for key, seeds in sorted(rows.items(), key=lambda row: (row[0][2], row[0][1], row[0][3], row[0][0])):
-            first = seeds[0][max(seeds[0], key=int)]
-            name = "frechet_classifier_features" if "frechet_classifier_features" in first else "num_unique_authors"
-            cells = [_cell([seed[each][name] for seed in seeds if each in seed]) for each in shown]
-            copies = [np.mean([seed[each][_COPIES] for seed in seeds]) for each in ("2", "17") if each in seeds[0]]
-            told = ", ".join(f"{share:.1%}" for share in copies)
-            print(f"| {' | '.join(key)} | {len(seeds)} | {' | '.join(cells)} | {told} |")
-
-
-def _cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    digits = 2 if max(values) < 30 else 0
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
@@ -606,23 +360,12 @@ def main() -> None:
     training_.add_argument("--lanes", default="light,long")
     training_.add_argument("--workers", type=int, default=1)
     training_.add_argument("--seconds", type=float, default=1e9)
-    steps.add_parser("tables")
-    steps.add_parser("score").add_argument("out", type=Path)
-    weights_ = steps.add_parser("weights")
-    weights_.add_argument("out", type=Path)
-    weights_.add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.step == "prepare":
         prepare(options.folder)
-    elif options.step == "train":
+    else:
         lanes = tuple(options.lanes.split(","))
         train(options.folder, options.out, options.scratch, lanes, options.workers, options.seconds)
-    elif options.step == "score":
-        score(options.out)
-    elif options.step == "tables":
-        tables()
-    else:
-        weights(options.out, options.folder)
 
 
 if __name__ == "__main__":

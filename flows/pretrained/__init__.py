@@ -1,4 +1,4 @@
-"""Weights to try at once, in folders as `pairflow export-model` writes them; benchmarks/gpu_study.py says how.
+"""Weights to try at once, in folders as `pairflow export-model` writes them; benchmarks/gpu_study_scores.py says how.
 
 May import the library's errors alone.
 """
