@@ -9,6 +9,7 @@ says `gpu_study_plan.py`; what is left in OUT is measured by `gpu_study_scores.p
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -16,19 +17,20 @@ import re
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import marginal_source
 import numpy as np
 import torch
 from gpu_study_plan import ENDS, LANES, STUDIES, Entry, Study, changed
 from study_variants import VARIANTS
 
-from flows.recipes.methods import METHODS
-from pairflow import training
+from flows.recipes.methods import DEFAULT_PAIRS, METHODS
+from pairflow import processes, training
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.checkpoint_files import latest
 from pairflow.coupling import couple
@@ -98,19 +100,25 @@ def couplings(study: Study) -> dict[str, CouplingSpec]:
     """The couplings that a study's models are trained on, by their file's name."""
     found: dict[str, CouplingSpec] = {}
     for entry in study.entries:
-        group = METHODS[entry.base.method].pairs
+        group = _group(entry)
         if group is not None:
             found[_pairs_name(entry, group)] = _coupling(study, entry, group)
     return found
 
 
+def _group(entry: Entry) -> str | None:
+    """The group of settings by which a model's stored pairs are made, its own or its base's."""
+    return DEFAULT_PAIRS if entry.paired and entry.base.method == "udlm" else METHODS[entry.base.method].pairs
+
+
 def _replicas(entry: Entry) -> int | None:
-    match = re.fullmatch(r"replicas-(\d+)", entry.variant)
+    match = re.search(r"replicas-(\d+)$", entry.variant)
     return int(match[1]) if match else None
 
 
 def _pairs_name(entry: Entry, group: str) -> str:
-    return group if _replicas(entry) is None else f"{group}-{_replicas(entry)}"
+    name = f"{group}-marginal" if entry.marginal else group
+    return name if _replicas(entry) is None else f"{name}-{_replicas(entry)}"
 
 
 def _coupling(study: Study, entry: Entry, group: str) -> CouplingSpec:
@@ -130,9 +138,12 @@ def make_pairs(folder: Path, scratch: Path, names: tuple[str, ...]) -> None:
             started = time.perf_counter()
             ids = np.tile(np.arange(len(data.train)), spec.sources_per_target)
             copies = np.repeat(np.arange(spec.sources_per_target), len(data.train))
-            source = couple(
-                data.train[ids], data.train, vocab_size=data.vocab_size, spec=spec, sample_ids=ids, replicas=copies
-            )
+            if "-marginal" in label:
+                source = marginal_source.assigned(data.train, data.vocab_size, spec.sources_per_target, spec.seed)
+            else:
+                source = couple(
+                    data.train[ids], data.train, vocab_size=data.vocab_size, spec=spec, sample_ids=ids, replicas=copies
+                )
             seconds = time.perf_counter() - started
             path.parent.mkdir(parents=True, exist_ok=True)
             facts = {
@@ -178,11 +189,24 @@ def work(job: Job) -> str:
     if (job.out / where / "facts.json").exists():
         return ""
     try:
-        return f"{where}: {_train(job)}"
+        with _noise(job):
+            return f"{where}: {_train(job)}"
     except _EnoughError:
         return f"{where}: not finished"
     except Exception:
         return f"{where}: {traceback.format_exc()[-1500:]}"
+
+
+@contextlib.contextmanager
+def _noise(job: Job) -> Iterator[None]:
+    """Noise from the data's marginals, for the models that try it; checkpoints call it uniform, and stay here."""
+    if not job.entry.marginal:
+        yield
+        return
+    data = Data.read(job.folder, STUDIES[job.study].dataset)
+    noise = marginal_source.of(data.train, data.vocab_size)
+    with mock.patch.dict(processes.PROCESSES, {"uniform": noise}):
+        yield
 
 
 def _train(job: Job) -> str:
@@ -207,9 +231,7 @@ def _train(job: Job) -> str:
     if method.refinement is None or base is None:
         spec: Spec = method.training(settings.training)
         if method.pairs is not None:
-            path = pairs_path(job.scratch, study, _pairs_name(entry, method.pairs))
-            source = np.load(path)
-            target = np.tile(data.train, (len(source) // len(data.train), 1))
+            source, target = _stored(job, data)
         kind = VARIANTS.get(entry.variant, Denoising)
         with mock.patch.object(training, "Denoising", kind):
             fitted = training.fit(
@@ -222,6 +244,8 @@ def _train(job: Job) -> str:
             drawn = draw_pairs(loaded, own, batch_size=1024, progress=False)
             source, target = drawn.source, drawn.target
             pairing = time.perf_counter() - started
+        elif entry.paired:
+            source, target = _stored(job, data)
         spec = method.refinement.training(settings)
         fitted = fit(target=target, source=source, on_step=_watch(job, curve), **_cadence(spec), **common)
     seconds = time.perf_counter() - started
@@ -256,12 +280,21 @@ def _train(job: Job) -> str:
     )
 
 
+def _stored(job: Job, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Sources and targets of the pairs that were made for a model."""
+    group = _group(job.entry)
+    assert group is not None
+    source = np.load(pairs_path(job.scratch, STUDIES[job.study], _pairs_name(job.entry, group)))
+    return source, np.tile(data.train, (len(source) // len(data.train), 1))
+
+
 def _seeded(settings: Preset, entry: Entry) -> Preset:
     groups = ("training", "distillation", "redi_training", "redi")
     seeded = changed(settings, **{name: {"seed": entry.seed} for name in groups})
     length = re.fullmatch(r"steps-(\d+)", entry.variant)
     steps = {"num_steps": int(length[1])} if length else {}
-    return changed(seeded, training={"objective": entry.objective, **steps})
+    states = {"states": "paired"} if entry.paired else {}
+    return changed(seeded, training={"objective": entry.objective, **steps}, distillation=states)
 
 
 def _cadence(spec: Any) -> dict[str, Any]:

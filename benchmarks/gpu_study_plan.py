@@ -43,6 +43,16 @@ class Entry:
         return "_".join([self.method, self.objective, *([self.variant] if self.variant else []), f"s{self.seed}"])
 
     @property
+    def marginal(self) -> bool:
+        """Whether its source is from the data's marginals."""
+        return self.variant.startswith("marginal")
+
+    @property
+    def paired(self) -> bool:
+        """Whether it is distilled on states of stored pairs instead of Gaussian ones."""
+        return self.variant == "paired"
+
+    @property
     def base(self) -> "Entry":
         return Entry(METHODS[self.method].base, self.objective, self.seed)
 
@@ -86,6 +96,19 @@ def _lengths(seeds: range, *num_steps: int) -> Iterator[Entry]:
 
 def _tried(seeds: range, *variants: str) -> Iterator[Entry]:
     yield from (Entry("assigned", "cross_entropy", seed, name) for seed in seeds for name in variants)
+
+
+def _rest(seeds: range, *marginal: str) -> Iterator[Entry]:
+    """DCD on states of pairs beside the usual ones, and a source from the marginals, each from every base."""
+    for seed in seeds:
+        for base in ("udlm", "pairflow", "assigned"):
+            yield Entry(base, "elbo", seed)
+            yield Entry(f"{base}+dcd", "elbo", seed)
+            yield Entry(f"{base}+dcd", "elbo", seed, "paired")
+        for objective in ("cross_entropy", "elbo"):
+            yield Entry("udlm", objective, seed, "marginal")
+            for variant in marginal:
+                yield Entry("assigned", objective, seed, variant)
 
 
 _REFINED = ("udlm+dcd", "pairflow+dcd", "assigned+dcd", "udlm+redi", "pairflow+redi", "assigned+redi")
@@ -141,7 +164,16 @@ STUDIES: dict[str, Study] = {
         (Entry("assigned", "cross_entropy", variant="replicas-8", kept=True),),
     ),
 }
+STUDIES |= {
+    "digits_rest": Study(
+        DatasetSpec(name="digits"), _DIGITS, tuple(_rest(range(3), "marginal", "marginal-replicas-8"))
+    ),
+    "qm9_rest": Study(
+        DatasetSpec(name="qm9", max_rows=8000), STUDIES["qm9_part"].settings, tuple(_rest(range(3), "marginal"))
+    ),
+}
 LANES = {
+    "rest": ("digits_rest", "qm9_rest"),
     "light": ("digits", "qm9_part", "shipped", "shipped_digits", "qm9_laptop"),
     "long": ("qm9_long",),
 }
