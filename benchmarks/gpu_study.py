@@ -363,7 +363,7 @@ def _save(path: Path, drawn: Mapping[str, np.ndarray]) -> None:
 def train(folder: Path, out: Path, scratch: Path, lanes: tuple[str, ...], workers: int, seconds: float) -> None:
     """Trains the models of some lanes, in their order, until the time is over."""
     until = time.time() + seconds
-    names = tuple(name for lane in lanes for name in LANES[lane])
+    names = tuple(name for lane in lanes for name in LANES.get(lane, (lane,)))
     make_pairs(folder, scratch, names)
     jobs = [Job(name, entry, folder, scratch, out, until) for name in names for entry in STUDIES[name].entries]
     jobs.sort(key=_turn)
@@ -390,7 +390,7 @@ def main() -> None:
     training_.add_argument("folder", type=Path)
     training_.add_argument("--out", type=Path, required=True)
     training_.add_argument("--scratch", type=Path, required=True, help="pairs and checkpoints")
-    training_.add_argument("--lanes", default="light,long")
+    training_.add_argument("--lanes", default="light,long", help="lanes of the plan, or studies")
     training_.add_argument("--workers", type=int, default=1)
     training_.add_argument("--seconds", type=float, default=1e9)
     options = parser.parse_args()

@@ -173,7 +173,6 @@ STUDIES |= {
     ),
 }
 LANES = {
-    "rest": ("digits_rest", "qm9_rest"),
     "light": ("digits", "qm9_part", "shipped", "shipped_digits", "qm9_laptop"),
     "long": ("qm9_long",),
 }
