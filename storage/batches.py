@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pairflow.errors import SpecError
+from storage.content import Rows
 from storage.reader import PairColumn, Pairs
-from storage.shuffle import BatchPlan, Rows, Shuffle
+from storage.shuffle import BatchPlan, Shuffle
 
 _STATE_VERSION = 1
 _WINDOW_BYTES = 256 * 1024 * 1024
@@ -205,9 +206,9 @@ class PairReader:
         places = np.argsort(shards, kind="stable")
         present, firsts = np.unique(shards[places], return_index=True)
         for index, here in zip(present.tolist(), np.split(places, firsts[1:]), strict=False):
-            shard = self.pairs.shard(index, tuple(tokens))
+            found = self.pairs.take(index, rows[here] - index * shard_size, tuple(tokens))
             for name, array in tokens.items():
-                array[here] = shard[name].take(rows[here] - index * shard_size, axis=0)
+                array[here] = found[name]
         return rows, tokens["source"], tokens["target"]
 
     def _columns(self) -> tuple[tuple[str, PairColumn], ...]:

@@ -16,6 +16,9 @@ COLUMNS = ("sample_id", "target", "source")
 Columns = dict[str, npt.NDArray[Any]]
 """sample_id [n] int64, target and source [n, D] of the header's dtype, C order, native bytes."""
 
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows, [n]."""
+
 
 def column_dtype(header: PairsHeader, column: str) -> np.dtype[Any]:
     """Type of a column, in native byte order."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pairflow.errors import ShardCorruptError
 from storage import parquet_shards, zarr_shards
-from storage.content import COLUMNS, Columns, column_dtype, column_shape, content_sha256
+from storage.content import COLUMNS, Columns, Rows, column_dtype, column_shape, content_sha256
 from storage.filesystem import Folder
 from storage.manifest import PairsFormat, PairsHeader, ShardPlan, ShardRecord, StoredObject
 
@@ -28,6 +28,9 @@ class Layout(Protocol):
         self, header: PairsHeader, shard: ShardPlan, name: str, data: bytes, into: Columns | None = None
     ) -> Columns:
         """The columns that an object holds; those that are in `into` are written there."""
+
+    def take(self, header: PairsHeader, shard: ShardPlan, name: str, data: bytes, rows: Rows) -> Columns:
+        """Some rows of the columns that an object holds, by their numbers within the shard."""
 
 
 LAYOUTS: dict[PairsFormat, Layout] = {"zarr": zarr_shards, "parquet": parquet_shards}
@@ -56,30 +59,46 @@ def fault_of(described: StoredObject, data: bytes | None) -> str | None:
 
 
 def decode_checked(
-    header: PairsHeader, record: ShardRecord, name: str, data: bytes, into: Columns | None = None
+    header: PairsHeader,
+    record: ShardRecord,
+    name: str,
+    data: bytes,
+    into: Columns | None = None,
+    rows: Rows | None = None,
 ) -> Columns:
     """The columns of an object whose bytes may be anything; those that are in `into` are written there.
+
+    With `rows`, those rows of the shard alone.
 
     Raises:
         ValueError: it cannot be decoded, or holds other shapes, types or another coupling's data; says which.
     """
     layout, shard = layout_of(header), ShardPlan(record.index, record.start, record.stop)
     try:
-        columns = layout.decode(header, shard, name, data, into)
+        if rows is None:
+            columns = layout.decode(header, shard, name, data, into)
+        else:
+            columns = layout.take(header, shard, name, data, rows)
     except ValueError:
         raise
     except Exception as error:  # damaged bytes make zarr, numcodecs and pyarrow raise all kinds
         raise ValueError(f"cannot be decoded: {type(error).__name__}: {error}") from error
     for column in layout.objects(header, shard.index)[name]:
         array = columns[column]
-        expected = column_shape(header, column, shard.num_rows), column_dtype(header, column)
+        num_rows = shard.num_rows if rows is None else len(rows)
+        expected = column_shape(header, column, num_rows), column_dtype(header, column)
         if (array.shape, array.dtype) != expected:
             raise ValueError(f"wrong shape: {column} is {array.shape} {array.dtype}, expected {expected}")
     return columns
 
 
 def read_object(
-    folder: Folder, header: PairsHeader, record: ShardRecord, described: StoredObject, into: Columns | None = None
+    folder: Folder,
+    header: PairsHeader,
+    record: ShardRecord,
+    described: StoredObject,
+    into: Columns | None = None,
+    rows: Rows | None = None,
 ) -> Columns:
     """The columns of one object of a shard, its bytes checked against the record; see `decode_checked`.
 
@@ -90,7 +109,7 @@ def read_object(
     fault = fault_of(described, data)
     if fault is None and data is not None:
         try:
-            return decode_checked(header, record, described.name, data, into)
+            return decode_checked(header, record, described.name, data, into, rows)
         except ValueError as error:
             fault = str(error)
     raise ShardCorruptError(f"shard {record.index} is damaged: {folder.path(described.name)}: {fault}; {REMEDY}")

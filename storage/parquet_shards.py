@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pairflow.spec import canonical_json
-from storage.content import COLUMNS, Columns, column_dtype
+from storage.content import COLUMNS, Columns, Rows, column_dtype
 from storage.manifest import PairsHeader, ShardPlan
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes, into: 
             np.copyto(out, found, casting="unsafe")  # the file holds these types in 32 bits
             columns[column] = out
     return columns
+
+
+def take(header: PairsHeader, shard: ShardPlan, name: str, data: bytes, rows: Rows) -> Columns:
+    """Like `decode`, some rows of the shard alone: a part of Parquet is decoded whole."""
+    return {column: array.take(rows, axis=0) for column, array in decode(header, shard, name, data).items()}
 
 
 def _schema(header: PairsHeader) -> "pa.Schema":

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pairflow.errors import ShardCorruptError, SpecError, StoreError
-from storage.content import COLUMNS, Columns, column_dtype, column_shape
+from storage.content import COLUMNS, Columns, Rows, column_dtype, column_shape
 from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import Folder, open_folder
 from storage.layout import REMEDY, fault_of, layout_of, read_object
@@ -77,6 +77,11 @@ class Pairs:
     def __len__(self) -> int:
         return self.manifest.num_rows
 
+    @property
+    def shard_size(self) -> int:
+        """Rows a shard: pair i is in shard i // shard_size."""
+        return self.manifest.shard_size
+
     def read(self, columns: tuple[str, ...] = COLUMNS) -> Columns:
         """Whole columns, every file read once, by as many threads as there are cores.
 
@@ -106,6 +111,26 @@ class Pairs:
         """
         _check_columns(columns)
         return self._objects.read(self._objects.header.shard(index).index, columns)
+
+    def take(self, index: int, rows: Rows, columns: tuple[str, ...] = COLUMNS) -> Columns:
+        """Some rows of one shard, read now and not kept: for those who know what they need of it.
+
+        Its files are read and checked whole; of Zarr's, only the chunks that hold these rows are decompressed.
+
+        Args:
+            index: of the shard.
+            rows: [n] numbers within the shard, from 0, in any order.
+            columns: which.
+
+        Raises:
+            SpecError: there is no such shard, row or column.
+            ShardCorruptError: a file is not what was written; names its path and shard.
+        """
+        _check_columns(columns)
+        plan = self._objects.header.shard(index)
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < plan.num_rows:
+            raise SpecError(f"shard {index} has rows 0 to {plan.num_rows - 1}, got {rows.min()} to {rows.max()}")
+        return self._objects.read(index, columns, rows=rows)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.target.shape))
@@ -245,18 +270,20 @@ class _ObjectCache:
                 self._num_bytes -= _num_bytes(self._decoded.popitem(last=False)[1])
         return columns[name]
 
-    def read(self, index: int, names: tuple[str, ...], into: Columns | None = None) -> Columns:
+    def read(
+        self, index: int, names: tuple[str, ...], into: Columns | None = None, rows: Rows | None = None
+    ) -> Columns:
         """Some columns of one shard, from the store and not kept; those that are in `into` are written there."""
         columns: Columns = {}
         for object_name, held in self._layout.objects(self.header, index).items():
             if set(held) & set(names):
-                columns |= self._read(index, object_name, into)
+                columns |= self._read(index, object_name, into, rows)
         return {name: columns[name] for name in names}
 
-    def _read(self, index: int, object_name: str, into: Columns | None = None) -> Columns:
+    def _read(self, index: int, object_name: str, into: Columns | None = None, rows: Rows | None = None) -> Columns:
         record = self._shards[index]
         described = next(each for each in record.objects if each.name == object_name)
-        return read_object(self.folder, self.header, record, described, into)
+        return read_object(self.folder, self.header, record, described, into, rows)
 
 
 def _check_columns(names: tuple[str, ...]) -> None:

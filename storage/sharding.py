@@ -6,6 +6,7 @@ chunk its offset and its size as little-endian 64-bit integers, then the CRC-32C
 2^64 - 1 for a chunk that lies beyond the last row.
 """
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -61,23 +62,56 @@ def decode_object(data: bytes, out: npt.NDArray[Any], shard_rows: int, chunk_row
         RuntimeError: a chunk cannot be decompressed.
     """
     index = _index(data, shard_rows // chunk_rows)
-    codec, view = _zstd(), memoryview(data)
-    dtype = out.dtype.newbyteorder("<")
     chunk_bytes = chunk_rows * out[:1].nbytes if len(out) else 0
-    in_place = dtype == out.dtype and out.flags.c_contiguous
+    in_place = out.dtype.newbyteorder("<") == out.dtype and out.flags.c_contiguous
     for number, start in enumerate(range(0, len(out), chunk_rows)):
-        offset, size = int(index[number, 0]), int(index[number, 1])
-        if offset + size > len(data):
-            raise ValueError(f"chunk {number} lies beyond the end of the object, or is not there")
-        frame, block = view[offset : offset + size], out[start : start + chunk_rows]
+        frame, block = _frame(data, index, number), out[start : start + chunk_rows]
         if in_place and block.nbytes == chunk_bytes == _content_bytes(frame):
-            codec.decode(frame, out=block)
-            continue
-        chunk = codec.decode(frame)
-        if len(chunk) != chunk_bytes:
-            raise ValueError(f"wrong shape: chunk {number} holds {len(chunk):,} bytes, expected {chunk_bytes:,}")
-        values = np.frombuffer(chunk, dtype)[: block.size]
-        block[...] = values.reshape(block.shape)
+            _zstd().decode(frame, out=block)
+        else:
+            block[...] = _chunk(frame, number, chunk_rows, out)[: len(block)]
+
+
+def decode_rows(
+    data: bytes, rows: npt.NDArray[np.int64], out: npt.NDArray[Any], shard_rows: int, chunk_rows: int
+) -> None:
+    """Fills in some rows of one shard; chunks that hold none of them are not decompressed.
+
+    Args:
+        data: the object, which may hold anything.
+        rows: [n] which rows of the shard, in any order.
+        out: [n, ...] as `decode_object`.
+        shard_rows: rows of a full shard.
+        chunk_rows: rows of an inner chunk.
+
+    Raises:
+        ValueError: it is not such an object, or of other shapes.
+        RuntimeError: a chunk cannot be decompressed.
+    """
+    index = _index(data, shard_rows // chunk_rows)
+    chunks = rows // chunk_rows
+    order = np.argsort(chunks, kind="stable")
+    numbers, firsts = np.unique(chunks[order], return_index=True)
+    for number, places in zip(numbers.tolist(), np.split(order, firsts[1:]), strict=False):
+        chunk = _chunk(_frame(data, index, number), number, chunk_rows, out)
+        out[places] = chunk.take(rows[places] - number * chunk_rows, axis=0)
+
+
+def _frame(data: bytes, index: npt.NDArray[np.uint64], number: int) -> memoryview:
+    """The bytes of one chunk, compressed."""
+    offset, size = int(index[number, 0]), int(index[number, 1])
+    if offset + size > len(data):
+        raise ValueError(f"chunk {number} lies beyond the end of the object, or is not there")
+    return memoryview(data)[offset : offset + size]
+
+
+def _chunk(frame: memoryview, number: int, chunk_rows: int, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The rows of one chunk, [chunk_rows, ...] of the shape and type that the rows of `like` have."""
+    shape = (chunk_rows, *like.shape[1:])
+    chunk = _zstd().decode(frame)
+    if len(chunk) != (expected := math.prod(shape) * like.dtype.itemsize):
+        raise ValueError(f"wrong shape: chunk {number} holds {len(chunk):,} bytes, expected {expected:,}")
+    return np.frombuffer(chunk, like.dtype.newbyteorder("<")).reshape(shape)
 
 
 def _content_bytes(frame: memoryview) -> int | None:

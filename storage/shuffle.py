@@ -12,9 +12,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from storage.content import Rows
 from storage.manifest import plan_shards
-
-Rows = npt.NDArray[np.int64]
 
 _SHARDS, _ROWS = 0, 1  # what a stream of random numbers is for
 

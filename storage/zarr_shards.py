@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from storage.content import COLUMNS, Columns, column_dtype, column_shape
+from storage.content import COLUMNS, Columns, Rows, column_dtype, column_shape
 from storage.manifest import PairsHeader, ShardPlan
-from storage.sharding import ZSTD_LEVEL, decode_object, encode_object
+from storage.sharding import ZSTD_LEVEL, decode_object, decode_rows, encode_object
 
 _CHUNK_ROWS = 1024
 _CHUNK_BYTES = 256 * 1024
@@ -58,6 +58,14 @@ def decode(header: PairsHeader, shard: ShardPlan, name: str, data: bytes, into: 
     if out is None:
         out = np.empty(column_shape(header, column, shard.num_rows), column_dtype(header, column))
     decode_object(data, out, *_rows(header, column))
+    return {column: out}
+
+
+def take(header: PairsHeader, shard: ShardPlan, name: str, data: bytes, rows: Rows) -> Columns:
+    """Like `decode`, some rows of the shard alone; only the chunks that hold them are decompressed."""
+    (column,) = objects(header, shard.index)[name]
+    out = np.empty(column_shape(header, column, len(rows)), column_dtype(header, column))
+    decode_rows(data, rows, out, *_rows(header, column))
     return {column: out}
 
 
