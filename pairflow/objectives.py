@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from pairflow.batches import Batches, stratified_times
+from pairflow.batches import Epochs, stratified_times
 from pairflow.processes import Process
 from pairflow.schedule import kappa
 from pairflow.spec import ObjectiveName
@@ -68,7 +68,7 @@ class Denoising(Objective):
     """
 
     def __init__(
-        self, batches: Batches, process: Process, time_epsilon: float, objective: ObjectiveName = "elbo"
+        self, batches: Epochs, process: Process, time_epsilon: float, objective: ObjectiveName = "elbo"
     ) -> None:
         self.batches, self.process, self.time_epsilon = batches, process, time_epsilon
         self.objective = objective

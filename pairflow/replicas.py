@@ -1,5 +1,6 @@
 """Several processes that train one model together: each computes its share of every batch (torch.distributed)."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pairflow.errors import SpecError
+from pairflow.errors import PairFlowError, SpecError
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,20 @@ class Replica:
             distributed.all_reduce(values)
             values /= self.world_size
         return values
+
+    def from_first(self, make: Callable[[], str]) -> str:
+        """What the first process makes, in each; what it raises of ours, all raise."""
+        made: list[str | PairFlowError] = [""]
+        if self.rank == 0:
+            try:
+                made = [make()]
+            except PairFlowError as error:
+                made = [error]
+        if self.world_size > 1:
+            distributed.broadcast_object_list(made, src=0)
+        if isinstance(made[0], PairFlowError):
+            raise made[0]
+        return made[0]
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pairflow import models, processes
-from pairflow.batches import Batches, Stream, check_tokens, data_digest, stream_seed
+from pairflow.batches import Stream, check_tokens, stream_seed
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.devices import resolve_device
 from pairflow.errors import SpecError
@@ -20,14 +20,16 @@ from pairflow.learner import Learner
 from pairflow.loop import Cadence, FitResult, StepMetrics, run
 from pairflow.objectives import Denoising
 from pairflow.replicas import Replica
+from pairflow.row_source import RowSource, check_shape
 from pairflow.spec import ModelSpec, OptimizerSpec, TrainingSpec, parse
+from pairflow.training_data import Placing, TrainingData
 from pairflow.validation import Validator
 
 
 def fit(
     model_spec: ModelSpec,
     training_spec: TrainingSpec,
-    target: np.ndarray,
+    target: np.ndarray | RowSource,
     source: np.ndarray | None = None,
     *,
     vocab_size: int,
@@ -42,6 +44,7 @@ def fit(
     spike_factor: float | None = 10.0,
     compiled: bool | None = None,
     replica: Replica | None = None,
+    placing: Placing | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> FitResult:
@@ -54,7 +57,7 @@ def fit(
     Args:
         model_spec: the denoiser.
         training_spec: process, coupling, optimiser and seed.
-        target: data x_1, integers [M, D].
+        target: data x_1, integers [M, D]; or what reads them, and the sources of pairs, such as `storage.open_pairs`.
         source: for the paired coupling each row's stored x_0, integers [M, D]; not for the independent one.
         vocab_size: K.
         image_shape: (C, H, W) for images.
@@ -72,6 +75,8 @@ def fit(
         compiled: run the network through torch.compile; by default on CUDA only: the minute that compilation takes
             does not pay for what a CPU trains.
         replica: this process's place among several that train together, `Replica.current()`; alone by default.
+        placing: where the data lie meanwhile, on the device or read as they are needed; as free memory allows by
+            default. Never changes the result.
         device: 'auto', 'cpu', 'cuda', ….
         progress: show a progress bar.
 
@@ -84,16 +89,17 @@ def fit(
     cadence = Cadence(checkpoint_every, log_every, validate_every)
     cadence.check()
     check_data(training_spec, target, source, validation, vocab_size, paired=training_spec.coupling == "paired")
-    place = resolve_device(device)
+    place, replica = resolve_device(device), Replica() if replica is None else replica
+    data = TrainingData.of(target, source, vocab_size, placing, place, replica)
     process = processes.build(training_spec.process, vocab_size, training_spec.predicts)
-    first = None if initial is None else _load_initial(initial, model_spec, process, target.shape[1], image_shape)
+    first = None if initial is None else _load_initial(initial, model_spec, process, data.length, image_shape)
     identity = {
         "model": model_spec.model_dump(mode="json"),
         "training": training_spec.model_dump(mode="json"),
         "vocab_size": vocab_size,
-        "length": target.shape[1],
+        "length": data.length,
         "image_shape": None if image_shape is None else list(image_shape),
-        "data_sha256": data_digest(target, source),
+        "data_sha256": data.digest,
         "initial_sha256": None if first is None else first.state["sha256"],
     }
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
@@ -110,19 +116,19 @@ def fit(
         )
         if first is not None:
             learner.take_weights(first.model)
-        batches = Batches(target, source, batch_size=training_spec.batch_size, seed=training_spec.seed, device=place)
-        objective = Denoising(batches, process, training_spec.time_epsilon, training_spec.objective)
-        learner.resume(Path(checkpoint_dir), objective)
-        return run(
-            learner,
-            objective,
-            Path(checkpoint_dir),
-            cadence=cadence,
-            validator=None if validation is None else Validator(validation, training_spec, place),
-            on_step=on_step,
-            title=f"train, {training_spec.coupling}",
-            progress=progress,
-        )
+        with data.epochs(training_spec, place, replica) as batches:
+            objective = Denoising(batches, process, training_spec.time_epsilon, training_spec.objective)
+            learner.resume(Path(checkpoint_dir), objective)
+            return run(
+                learner,
+                objective,
+                Path(checkpoint_dir),
+                cadence=cadence,
+                validator=None if validation is None else Validator(validation, training_spec, place),
+                on_step=on_step,
+                title=f"train, {training_spec.coupling}",
+                progress=progress,
+            )
 
 
 def _load_initial(
@@ -161,33 +167,44 @@ def _load_initial(
 
 def check_data(
     spec: OptimizerSpec,
-    target: np.ndarray,
+    target: np.ndarray | RowSource,
     source: np.ndarray | None,
     validation: np.ndarray | None,
     vocab_size: int,
     *,
     paired: bool,
-) -> None:
-    """Arrays must fit the vocabulary, each other and the coupling.
+) -> int:
+    """Arrays must fit the vocabulary, each other and the coupling; of what is stored, shapes and types are looked at.
+
+    Returns:
+        D.
 
     Raises:
         SpecError: what does not fit.
     """
-    check_tokens("target", target, vocab_size=vocab_size)
+    if isinstance(target, RowSource):
+        check_shape(target)
+        if source is not None:
+            raise SpecError("source: got an array, but target is a store's rows, which have their own; leave it out")
+        length, has_source = target.target.shape[1], target.source is not None
+    else:
+        check_tokens("target", target, vocab_size=vocab_size)
+        length, has_source = target.shape[1], source is not None
     if spec.lr_schedule == "cosine" and spec.min_learning_rate > spec.learning_rate:
         raise SpecError(
             f"min_learning_rate: got {spec.min_learning_rate}, expected at most the peak of {spec.learning_rate}"
         )
-    if paired:
-        if source is None:
-            raise SpecError("source: got none, but coupling 'paired' needs each row's source; pair the data first")
-        check_tokens("source", source, vocab_size=vocab_size, length=target.shape[1])
+    if paired and not has_source:
+        raise SpecError("source: got none, but coupling 'paired' needs each row's source; pair the data first")
+    if has_source and not paired:
+        raise SpecError("source: got an array, but coupling 'independent' draws its own; leave it out")
+    if isinstance(target, np.ndarray) and source is not None:
+        check_tokens("source", source, vocab_size=vocab_size, length=length)
         if len(source) != len(target):
             raise SpecError(f"source: got {len(source)} rows, expected {len(target)} as in target")
-    elif source is not None:
-        raise SpecError("source: got an array, but coupling 'independent' draws its own; leave it out")
     if validation is not None:
-        check_tokens("validation", validation, vocab_size=vocab_size, length=target.shape[1])
+        check_tokens("validation", validation, vocab_size=vocab_size, length=length)
+    return length
 
 
 __all__ = ["FitResult", "StepMetrics", "check_data", "fit"]

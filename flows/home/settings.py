@@ -96,6 +96,17 @@ class Settings(BaseSettings):
         description="Processes that train one model together, with one CPU each and the GPUs of a job; they must see "
         "PAIRFLOW_HOME. The model differs by rounding alone.",
     )
+    training_data: Literal["auto", "resident", "streamed"] = Field(
+        "auto",
+        description="Where the rows of a training lie: resident, on its device; streamed, read from the store as they "
+        "are needed; auto, the former where they take up to half of the free memory. Never changes the model.",
+    )
+    training_data_mb: int | None = Field(
+        None,
+        ge=1,
+        description="Rows that a streamed training, or each of its workers, holds, in MiB; default a quarter of the "
+        "free memory. The more, the fewer times an epoch reads the store.",
+    )
     mlflow_patience: float = Field(
         600, ge=0, description="Seconds that the end of a stage waits for an MLflow that does not answer."
     )

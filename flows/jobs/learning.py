@@ -30,6 +30,7 @@ from pairflow.data_card import DataCard
 from pairflow.models import count_parameters
 from pairflow.spec import OptimizerSpec, Spec
 from pairflow.training import FitResult, StepMetrics
+from pairflow.training_data import Placing
 from storage import Pairs
 
 _logger = logging.getLogger("pairflow.job")
@@ -229,7 +230,7 @@ def _tags(work: Learning) -> dict[str, str]:
 def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings, shown: LiveSamples) -> FitResult:
     """Trains with live curves in MLflow and progress on the job's output."""
     num_steps, data = work.spec.num_steps, work.data
-    pairs = None if work.pairs is None else work.pairs.read(("source", "target"))
+    bound = settings.training_data_mb
 
     def on_step(metrics: StepMetrics) -> None:
         bar.reach(metrics.step)
@@ -249,8 +250,8 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings, show
         shown.reach(metrics.step)
 
     keywords: dict[str, Any] = {
-        "target": data.train.tokens if pairs is None else pairs["target"],
-        "source": None if pairs is None else pairs["source"],
+        "target": data.train.tokens if work.pairs is None else work.pairs,  # opened, and read by who trains
+        "placing": Placing(settings.training_data, None if bound is None else bound << 20),
         "vocab_size": data.train.vocab_size,
         "image_shape": data.train.image_shape,
         "checkpoint_dir": folder,

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from pairflow.batches import Batches, Stream, stratified_times, stream_seed
+from pairflow.batches import Epochs, Stream, stratified_times, stream_seed
 from pairflow.devices import autocast
 from pairflow.distillation.operator import GaussianOperator
 from pairflow.objectives import Network, Objective
@@ -50,7 +50,7 @@ class Consistency(Objective):
     def __init__(
         self,
         spec: DistillationSpec,
-        batches: Batches,
+        batches: Epochs,
         teacher: nn.Module,
         vocab_size: int,
         device: torch.device,

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pairflow.batches import Batches, data_digest
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.devices import resolve_device
 from pairflow.distillation.consistency import Consistency
@@ -20,15 +19,17 @@ from pairflow.learner import Learner
 from pairflow.loop import Cadence, FitResult, StepMetrics, run
 from pairflow.models import ImageShape
 from pairflow.replicas import Replica
+from pairflow.row_source import RowSource
 from pairflow.spec import DistillationSpec, parse
 from pairflow.training import check_data
+from pairflow.training_data import Placing, TrainingData
 from pairflow.validation import Validator
 
 
 def distill(
     spec: DistillationSpec,
     teacher: str | Path,
-    target: np.ndarray,
+    target: np.ndarray | RowSource,
     source: np.ndarray | None = None,
     *,
     vocab_size: int,
@@ -42,6 +43,7 @@ def distill(
     spike_factor: float | None = 10.0,
     compiled: bool | None = None,
     replica: Replica | None = None,
+    placing: Placing | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> FitResult:
@@ -54,7 +56,7 @@ def distill(
     Args:
         spec: rounds, gap, noise and optimiser.
         teacher: a checkpoint of the model that is distilled, of the uniform process.
-        target: data x_1, integers [M, D], such as the teacher was trained on.
+        target: data x_1, integers [M, D], such as the teacher was trained on; or what reads them, and sources of pairs.
         source: for `spec.states` 'paired' each row's stored x_0, integers [M, D]; not for 'gaussian'.
         vocab_size: K of the data; the teacher's must be the same.
         image_shape: (C, H, W) for images.
@@ -67,19 +69,20 @@ def distill(
     spec = parse(DistillationSpec, spec.model_dump())  # a copy with updates was never checked
     cadence = Cadence(checkpoint_every, log_every, validate_every)
     cadence.check()
-    check_data(spec, target, source, validation, vocab_size, paired=spec.states == "paired")
+    length = check_data(spec, target, source, validation, vocab_size, paired=spec.states == "paired")
     loaded = load_model(teacher, device="cpu")
-    check_teacher(loaded, vocab_size, target.shape[1], image_shape)
-    place = resolve_device(device)
+    check_teacher(loaded, vocab_size, length, image_shape)
+    place, replica = resolve_device(device), Replica() if replica is None else replica
+    data = TrainingData.of(target, source, vocab_size, placing, place, replica)
     use_compile = place.type == "cuda" if compiled is None else compiled
     identity = {
         "model": loaded.model_spec.model_dump(mode="json"),
         "training": loaded.training.model_dump(mode="json"),
         "distillation": spec.model_dump(mode="json"),
         "vocab_size": vocab_size,
-        "length": target.shape[1],
+        "length": data.length,
         "image_shape": None if image_shape is None else list(image_shape),
-        "data_sha256": data_digest(target, source),
+        "data_sha256": data.digest,
         "teacher_sha256": loaded.state["sha256"],
     }
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
@@ -94,19 +97,19 @@ def distill(
             replica=replica,
         )
         learner.take_weights(loaded.model)
-        batches = Batches(target, source, batch_size=spec.batch_size, seed=spec.seed, device=place)
-        objective = Consistency(spec, batches, loaded.model, vocab_size, place, compiled=use_compile)
-        learner.resume(Path(checkpoint_dir), objective)
-        return run(
-            learner,
-            objective,
-            Path(checkpoint_dir),
-            cadence=cadence,
-            validator=None if validation is None else Validator(validation, loaded.training, place),
-            on_step=on_step,
-            title=f"distil, {spec.states} states",
-            progress=progress,
-        )
+        with data.epochs(spec, place, replica) as batches:
+            objective = Consistency(spec, batches, loaded.model, vocab_size, place, compiled=use_compile)
+            learner.resume(Path(checkpoint_dir), objective)
+            return run(
+                learner,
+                objective,
+                Path(checkpoint_dir),
+                cadence=cadence,
+                validator=None if validation is None else Validator(validation, loaded.training, place),
+                on_step=on_step,
+                title=f"distil, {spec.states} states",
+                progress=progress,
+            )
 
 
 def check_teacher(loaded: LoadedModel, vocab_size: int, length: int, image_shape: ImageShape | None) -> None:

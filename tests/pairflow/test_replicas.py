@@ -20,7 +20,7 @@ WORKER = Path(__file__).parent / "replica_worker.py"
 
 @pytest.mark.slow
 def test_two_processes_train_and_distil_as_one(tmp_path):
-    """The same losses and weights up to rounding, also when both were interrupted on the way."""
+    """The same losses and weights up to rounding, also when both were interrupted, and went on with streamed rows."""
     command = [sys.executable, "-W", "error", str(WORKER), str(tmp_path)]
     workers = [subprocess.Popen([*command, str(rank), "2"], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     expected = curve(f"{tmp_path}/alone")

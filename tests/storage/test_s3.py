@@ -14,9 +14,13 @@ from typing import Any
 import boto3
 import numpy as np
 import pytest
+import torch
 
 import storage
+from pairflow.batches import Batches
 from pairflow.errors import ShardCorruptError, StoreError
+from pairflow.replicas import Replica
+from pairflow.streaming import StreamedBatches
 from storage.filesystem import open_folder
 
 from . import s3_server
@@ -84,6 +88,18 @@ def test_the_same_objects_as_the_files_of_a_disk(format, bucket, tmp_path, snaps
     seen = np.concatenate([batch.target for batch in storage.PairReader(pairs, batch_size=9, resident_bytes=0)])
     assert sorted(map(bytes, seen)) == sorted(map(bytes, target))
     assert storage.verify_pairs(url, progress=False).ok
+
+
+def test_a_training_streams_from_a_bucket(format, bucket):
+    header = formula.header(format, 7)
+    pairs = storage.open_pairs(formula.write(bucket, header))
+    source, target, _ = formula.rows(header)
+    options: dict[str, Any] = {"batch_size": 8, "seed": 1, "device": torch.device("cpu")}
+    resident = Batches(target, source, **options)
+    with StreamedBatches(pairs, num_steps=12, memory_bytes=3000, replica=Replica(), **options) as batches:
+        for step in range(12):
+            got, expected = batches.batch(step), resident.batch(step)
+            assert all(torch.equal(got[k], expected[k]) for k in range(2))  # type: ignore[arg-type]
 
 
 def test_resume_makes_only_what_is_missing(format, bucket, tmp_path, snapshot, objects):
