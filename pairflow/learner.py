@@ -155,10 +155,18 @@ class Learner:
         """Writes a checkpoint of everything that the next step depends on; call `drain` first.
 
         With replicas the first one writes, and the others wait for it.
+
+        Raises:
+            CheckpointError: it cannot be written; every replica raises it, so that none waits for one that has ended.
         """
+        fault: CheckpointError | None = None
         if self.replica.rank == 0:
-            self._write(directory, objective)
-        self.replica.wait()
+            try:
+                self._write(directory, objective)
+            except CheckpointError as error:
+                fault = error
+        if not self.replica.all_well(fault is None):
+            raise fault or CheckpointError("the first replica could not write its checkpoint, and says why")
 
     def _write(self, directory: Path, objective: Objective) -> None:
         tensors: dict[str, torch.Tensor] = {}

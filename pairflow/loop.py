@@ -51,7 +51,7 @@ class FitResult:
     """What a finished training left.
 
     Attributes:
-        checkpoint: folder of the last checkpoint.
+        checkpoint: folder of the last checkpoint; of a replica that sees none, where its own would be.
         loss: running mean of the training loss, nats per token.
         validation_nll: bound on the held-out negative log-likelihood, nats per token; None without validation rows.
         steps: optimiser steps.
@@ -125,9 +125,9 @@ def run(
             if saves:
                 learner.save(directory, objective)
     folder = checkpoint.latest(directory)
-    if folder is None:
+    if folder is None and learner.replica.rank == 0:
         raise CheckpointError(f"the checkpoints in {directory} were removed while training")
-    return FitResult(folder, learner.loss, learner.validation_nll, learner.step, learner.seconds)
+    return FitResult(folder or directory, learner.loss, learner.validation_nll, learner.step, learner.seconds)
 
 
 class _Reporter:

@@ -17,7 +17,7 @@ class Replica:
 
     Every process draws the same whole batch and takes its own rows of it, so n processes train on the rows, times and
     noise that one would: the loss differs by rounding, and by dropout, which each draws for its rows. The first process
-    writes the checkpoints; all must see the folder.
+    writes the checkpoints; all must begin with the same ones in their folders, be that one folder or several.
 
     Attributes:
         rank: from 0.
@@ -79,7 +79,15 @@ class Replica:
             raise made[0]
         return made[0]
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.world_size > 1:
-            distributed.barrier()
+    def all_well(self, well: bool) -> bool:
+        """Whether all processes say so, once all are here."""
+        if self.world_size == 1:
+            return well
+        faults = torch.tensor(0.0 if well else 1.0, device=_device())
+        distributed.all_reduce(faults)
+        return faults.item() == 0
+
+
+def _device() -> str:
+    """Where what is exchanged must lie: NCCL knows GPUs alone."""
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"

@@ -1,4 +1,7 @@
-"""A training and a distillation as one of several processes: `python replica_worker.py FOLDER RANK WORLD_SIZE`."""
+"""A training and a distillation as one of several processes: `python replica_worker.py FOLDER RANK WORLD_SIZE`.
+
+With `apart` behind it, trainings whose checkpoints each process looks for in a folder of its own.
+"""
 
 import json
 import sys
@@ -9,7 +12,7 @@ import torch
 from torch import distributed
 
 from pairflow.distillation.dcd import distill
-from pairflow.errors import StoreError
+from pairflow.errors import CheckpointError, StoreError
 from pairflow.replicas import Replica
 from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec
 from pairflow.training import fit
@@ -50,11 +53,26 @@ def _refuse() -> str:
     raise StoreError("damaged")
 
 
+def apart(folder: str, rank: str) -> str:
+    """Trains with a folder of this process's own; where the training ended, or why it did not."""
+    options: dict[str, Any] = {"vocab_size": 5, "checkpoint_every": 5, "device": "cpu", "progress": False}
+    spec = TrainingSpec(warmup_steps=3, **SIZES)
+    try:
+        done = fit(MODEL, spec, TARGET, SOURCE, checkpoint_dir=f"{folder}/{rank}", replica=Replica.current(), **options)
+    except CheckpointError as error:
+        return str(error)
+    return str(done.checkpoint)
+
+
 if __name__ == "__main__":
-    _, folder, rank, world_size = sys.argv
+    _, folder, rank, world_size, *how = sys.argv
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=meeting, rank=int(rank), world_size=int(world_size))
+    if how == ["apart"]:
+        print(json.dumps([apart(f"{folder}/well", rank), apart(f"{folder}/full", rank)]))
+        distributed.destroy_process_group()
+        sys.exit()
     whole, cut = curve(f"{folder}/whole"), curve(f"{folder}/cut", stop=8)
     surveyed = Replica.current().from_first(lambda: f"by {Replica.current().rank}")
     place, streamed = Replica.current(), Placing("streamed", memory_bytes=500)

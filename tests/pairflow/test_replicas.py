@@ -42,6 +42,23 @@ def test_two_processes_train_and_distil_as_one(tmp_path):
                 assert torch.equal(shared[name], resumed[name])
 
 
+@pytest.mark.slow
+def test_processes_that_do_not_see_each_others_folder(tmp_path):
+    """The first writes, the other needs nothing of it; and where it cannot write, neither waits for the other."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "0").write_text("a file where its folder should be")
+    command = [sys.executable, "-W", "error", str(WORKER), str(tmp_path)]
+    workers = [
+        subprocess.Popen([*command, str(rank), "2", "apart"], stdout=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    first, second = (json.loads(worker.communicate(timeout=300)[0]) for worker in workers)
+    assert first[0] == str(tmp_path / "well" / "0" / "step-00000012")
+    assert second[0] == str(tmp_path / "well" / "1")
+    assert not (tmp_path / "well" / "1").exists()
+    assert f"cannot write checkpoint {tmp_path / 'full' / '0'}" in first[1]
+    assert "the first replica could not write its checkpoint" in second[1]
+
+
 def test_alone_without_a_process_group_and_uneven_batches_are_named():
     assert Replica.current() == Replica(0, 1)
     rows = torch.arange(8)
