@@ -17,6 +17,9 @@ from flows.home.places import absolute_url
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})")
 _REGISTERED = re.compile(r"(?:models:/)?([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z0-9._-]+)|/([0-9]{1,9}))")
 _PAIRS_URL = re.compile(r"(?:.*/)?pairs/([0-9a-f]{64})\.(?:zarr|parquet)/*", re.DOTALL)
+_CHECKPOINT_URL = re.compile(
+    r"((?!file:|local:)[^/]+://.+/runs/([0-9a-f]{64}))(?:/checkpoints(?:/step-(\d{8,18}))?)?/*", re.DOTALL
+)
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _PRETRAINED = re.compile(r"pretrained:([a-z0-9][a-z0-9-]{0,63})")
@@ -57,6 +60,16 @@ class PairsUrl:
 
 
 @dataclass(frozen=True)
+class CheckpointUrl:
+    """A training, or one of its checkpoints, where a store that is no disk has them: `STORE/runs/<fingerprint>/…`."""
+
+    what: ClassVar[str] = "the URL of a checkpoint"
+    run_url: str
+    fingerprint: str
+    step: int | None
+
+
+@dataclass(frozen=True)
 class Folder:
     """Any other folder that is there, such as a checkpoint's."""
 
@@ -89,7 +102,7 @@ class Other:
         return "/" in self.text or self.text.endswith((".zarr", ".parquet"))
 
 
-Reference: TypeAlias = ModelId | RegisteredModel | Pretrained | PairsUrl | Folder | Digits | Other
+Reference: TypeAlias = ModelId | RegisteredModel | Pretrained | PairsUrl | CheckpointUrl | Folder | Digits | Other
 
 
 def parse(text: str) -> Reference:
@@ -100,6 +113,8 @@ def parse(text: str) -> Reference:
         return Pretrained(match[1])
     if match := _PAIRS_URL.fullmatch(text):
         return PairsUrl(absolute_url(text.rstrip("/")), match[1])
+    if match := _CHECKPOINT_URL.fullmatch(text):
+        return CheckpointUrl(match[1], match[2], None if match[3] is None else int(match[3]))
     if text and (folder := _folder_at(text)) is not None:
         return Folder(folder)
     if match := _REGISTERED.fullmatch(text):

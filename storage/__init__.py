@@ -24,9 +24,10 @@ docs/format.md describes every file. Nothing here reads pickles or keeps credent
 from storage.batches import PairBatch, PairReader
 from storage.commit import commit_pairs
 from storage.export import export_pairs
-from storage.filesystem import Folder, open_folder
+from storage.filesystem import Folder, join, open_folder
 from storage.garbage import Garbage, find_garbage, remove
 from storage.inventory import Inventory, StoredCoupling, StoredJob, take_inventory
+from storage.listing import list_files, list_names
 from storage.manifest import (
     FORMAT_VERSION,
     Manifest,
@@ -83,6 +84,9 @@ __all__ = [
     "find_manifest",
     "find_pairs",
     "has_manifest",
+    "join",
+    "list_files",
+    "list_names",
     "missing_shards",
     "open_folder",
     "open_pairs",

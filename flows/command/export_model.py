@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import storage
 from flows.home import kept_results
 from flows.home.environment import prepare_environment
+from flows.home.kept_results import KeptFolder
 from flows.home.places import absolute_path
 from flows.home.settings import Settings
 from flows.lineage import models
@@ -66,9 +68,12 @@ def export_to_folder(reference: str, folder: Path, *, license_name: str | None) 
 
 
 def _scores(sha256: str, settings: Settings) -> ModelScores | None:
-    """The last scores that this home has of these weights."""
-    paths = sorted(settings.evaluations_dir.glob("*/scores.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    read = (kept_results.read(path, ModelScores) for path in paths)
+    """The last scores that are kept of these weights."""
+    kept = KeptFolder.at(settings.evaluations_dir, settings)
+    files = storage.list_files(kept.place())
+    names = [PurePosixPath(each) for each in files if each.endswith("/scores.json")]
+    names.sort(key=lambda each: files[str(each)].modified, reverse=True)
+    read = (kept.below(str(each.parent)).read(each.name, ModelScores) for each in names)
     return next((each for each in read if each is not None and each.checkpoint_sha256 == sha256), None)
 
 

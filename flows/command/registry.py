@@ -45,7 +45,7 @@ def register(
     if found.mlflow_model_id is None or card is None:
         lacks = "an id in MLflow" if card is not None else "a data.json, which says what its tokens mean"
         raise CheckpointError(
-            f"{found.checkpoint} has not {lacks}, so it cannot be registered; name a model that `pairflow train` or "
+            f"{found.place} has not {lacks}, so it cannot be registered; name a model that `pairflow train` or "
             "`distill` has logged and finished"
         )
     registry = _registry(settings)

@@ -86,7 +86,7 @@ def sample_to_file(
         num_samples=num_samples,
         num_steps=num_steps,
         network_calls=drawn.network_calls,
-        checkpoint=str(found.checkpoint),
+        checkpoint=found.place,
     )
 
 

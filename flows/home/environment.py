@@ -35,8 +35,12 @@ _NOT_FOR_JOBS = {
 
 
 def job_environment(settings: Settings) -> dict[str, str]:
-    """Environment variables with which a job's process reads these same settings."""
-    given = {name: getattr(settings, name) for name in type(settings).model_fields if name not in _NOT_FOR_JOBS}
+    """Environment variables with which a job's process reads these same settings.
+
+    Where flow and jobs share no disk, a job has the home of the node that it runs on.
+    """
+    unfit = _NOT_FOR_JOBS | (set() if settings.store_is_local or settings.jobs_run_here else {"home"})
+    given = {name: getattr(settings, name) for name in type(settings).model_fields if name not in unfit}
     return {
         **{variable(name): str(value) for name, value in given.items() if value is not None},
         "PAIRFLOW_STORE": settings.store,

@@ -93,8 +93,8 @@ class Settings(BaseSettings):
     train_workers: int = Field(
         1,
         ge=1,
-        description="Processes that train one model together, with one CPU each and the GPUs of a job; they must see "
-        "PAIRFLOW_HOME. The model differs by rounding alone.",
+        description="Processes that train one model together, with one CPU each and the GPUs of a job; with a store "
+        "on a disk they must see PAIRFLOW_HOME. The model differs by rounding alone.",
     )
     training_data: Literal["auto", "resident", "streamed"] = Field(
         "auto",
@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     def store(self) -> str:
         """fsspec URL (or absolute path) of the pair store."""
         return self.store_url or str(self.home / "store")
+
+    @property
+    def store_is_local(self) -> bool:
+        """Whether the store is a folder of a disk, and not of S3 or the like."""
+        return "://" not in self.store
 
     @property
     def tracking_uri(self) -> str:

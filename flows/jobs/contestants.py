@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from flows.home import kept_results
@@ -12,7 +11,7 @@ from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
 from flows.recipes.methods import METHODS, Method
-from flows.references import Folder, Pretrained, RegisteredModel
+from flows.references import CheckpointUrl, Folder, Pretrained, RegisteredModel
 from flows.references import parse as parse_reference
 from flows.results import TrainResult
 from pairflow.checkpoint_files import read_state
@@ -32,7 +31,8 @@ class Contestant:
         reference: how it was named; None if a method and the settings name it.
         method: that made it.
         training_seed: of its training.
-        sha256: of its checkpoint's tensors.
+        checkpoint: where it is kept, a path or a URL.
+        sha256: of its tensors.
         origin: tags of what it was made from, as far as it is known.
     """
 
@@ -40,7 +40,7 @@ class Contestant:
     reference: str | None
     method: str
     training_seed: int
-    checkpoint: Path
+    checkpoint: str
     sha256: str
     mlflow_model_id: str | None
     training_fingerprint: str | None
@@ -54,7 +54,7 @@ class Contestant:
             reference=None,
             method=trained.method,
             training_seed=trained.training_seed,
-            checkpoint=Path(trained.checkpoint),
+            checkpoint=trained.checkpoint,
             sha256=trained.checkpoint_sha256,
             mlflow_model_id=trained.mlflow_model_id,
             training_fingerprint=trained.fingerprint,
@@ -116,13 +116,13 @@ def check_fits(reference: str, model: FoundModel, state: Mapping[str, Any], data
     for name, got, expected in same:
         if got != expected:
             raise SpecError(
-                f"the model '{reference}' ({model.checkpoint}) cannot be measured on {train.name}: its {name} is "
+                f"the model '{reference}' ({model.place}) cannot be measured on {train.name}: its {name} is "
                 f"{got}, that of the data is {expected}; choose data like those it was trained on, or another model"
             )
     vocab = train.tokens
     if card is not None and card.vocab != vocab:
         raise SpecError(
-            f"the model '{reference}' ({model.checkpoint}) cannot be measured on {train.name}: both have "
+            f"the model '{reference}' ({model.place}) cannot be measured on {train.name}: both have "
             f"{train.vocab_size} tokens, but not the same ones ({_first_difference(card.vocab, vocab)}); choose data "
             "of the vocabulary that it was trained on, or another model"
         )
@@ -151,7 +151,7 @@ def _described(
             reference=None,
             method=method.name,
             training_seed=int(tags.get(tag.TRAINING_SEED) or _seed(state)),
-            checkpoint=model.checkpoint,
+            checkpoint=model.place,
             sha256=model.sha256,
             mlflow_model_id=model.mlflow_model_id,
             training_fingerprint=tags.get(tag.FINGERPRINT),
@@ -170,18 +170,18 @@ def _method(tags: Mapping[str, str], state: Mapping[str, Any], model: FoundModel
         try:
             return methods.find(str(named))
         except SpecError as error:
-            raise CheckpointError(f"the model at {model.checkpoint}: {error}; another release made it") from None
+            raise CheckpointError(f"the model at {model.place}: {error}; another release made it") from None
     refinements = (each.refinement for each in METHODS.values() if each.refinement is not None)
     made_by = next((each for each in refinements if each.made(state)), None)
     if made_by is None and state.get("initial_sha256") is not None:
         raise CheckpointError(
-            f"the model at {model.checkpoint} was trained further from another one, and its checkpoint does not say by "
+            f"the model at {model.place} was trained further from another one, and its checkpoint does not say by "
             "which method that was made; name it by its training's fingerprint or its MLflow model id"
         )
     try:
         training = parse(TrainingSpec, state.get("training"))
     except SpecError as error:
-        raise CheckpointError(f"checkpoint {model.checkpoint}: its state describes no training: {error}") from None
+        raise CheckpointError(f"checkpoint {model.place}: its state describes no training: {error}") from None
     plain = next(
         each
         for each in METHODS.values()
@@ -198,7 +198,7 @@ def _seed(state: Mapping[str, Any]) -> int:
 def _short(reference: str, model: FoundModel) -> str:
     """A reference as a label can bear it."""
     match parse_reference(reference):
-        case Folder():
+        case Folder() | CheckpointUrl():
             folder = model.checkpoint.parent
             run = folder.parent if folder.name == "checkpoints" else folder
             return f"{run.name[:_DIGITS]}/{model.checkpoint.name}"

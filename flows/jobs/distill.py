@@ -1,18 +1,25 @@
 """The distill job: `python -m flows.jobs.distill` on the Ray cluster."""
 
+import functools
 import sys
+from typing import Any
 
 from flows.cluster.protocol import JobContext, main
 from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.learning import Learning, learn
+from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
 from flows.recipes.methods import Method
+from flows.recipes.refinements import Refinement
 from flows.requests import DistillRequest
 from flows.results import TrainResult
 from pairflow.checkpoint import LoadedModel, load_model
+from pairflow.checkpoint_files import is_checkpoint
 from pairflow.distillation.dcd import check_teacher
 from pairflow.errors import SpecError
+from pairflow.presets import Preset
+from pairflow.training import FitResult
 
 
 def run(request: DistillRequest, context: JobContext) -> TrainResult:
@@ -43,15 +50,31 @@ def run(request: DistillRequest, context: JobContext) -> TrainResult:
     work = Learning(
         stage="distill",
         method=method,
-        fingerprint=inputs.distillation_fingerprint(spec, data.facts.train, base, pairs_fingerprint),
+        fingerprint=inputs.distillation_fingerprint(spec, data.facts.train, base.sha256, pairs_fingerprint),
         data=data,
         spec=spec,
         specs={"dataset": request.dataset, "model": loaded.model_spec, **refinement.specs(preset)},
         pairs=pairs,
         base=base,
-        fit=refinement.fit(preset, loaded, base.checkpoint),
+        fit=functools.partial(_refine, refinement, preset, loaded, base, request.base_model or base.place),
     )
     return learn(work, settings, context)
+
+
+def _refine(
+    refinement: Refinement,
+    preset: Preset,
+    loaded: LoadedModel,
+    base: FoundModel,
+    reference: str,
+    *arguments: Any,
+    **keywords: Any,
+) -> FitResult:
+    """Trains a model further, also on a machine that has not the one which is started from on its disk yet."""
+    folder = base.checkpoint
+    if not is_checkpoint(folder) or FoundModel.at(folder).sha256 != base.sha256:
+        folder = resolve(reference, Settings.read()).checkpoint
+    return refinement.fit(preset, loaded, folder)(*arguments, **keywords)
 
 
 def _check_method(loaded: LoadedModel, method: Method) -> None:

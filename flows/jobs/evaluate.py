@@ -4,10 +4,10 @@ import logging
 import sys
 import time
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePath
 
 from flows.cluster.protocol import JobContext, ProgressLines, main
-from flows.home import kept_results
+from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
 from flows.jobs import evaluations, inputs, presentation
 from flows.jobs.contestants import Contestant
@@ -16,6 +16,7 @@ from flows.jobs.machine import use_threads
 from flows.jobs.scoring import score
 from flows.lineage import score_table
 from flows.lineage import tags as tag
+from flows.lineage.models import on_this_disk
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
 from flows.pages.figures import pair_quality
@@ -101,9 +102,9 @@ class _Evaluation:
     def scores(self, contestant: Contestant) -> tuple[ModelScores, bool]:
         """The scores of a model, and whether they were there already."""
         known_as = evaluations.known_as(contestant, self.request, self.data.facts, self.settings)
-        folder = self._folder(known_as)
+        folder = evaluations.scores_folder(known_as, self.settings)
         name, model_id = self.request.dataset.name, contestant.mlflow_model_id
-        found = kept_results.read(folder / "scores.json", ModelScores)
+        found = folder.read("scores.json", ModelScores)
         if found is not None and self.lineage.finished(name, "evaluate", known_as) is not None:
             return evaluations.as_asked(found, contestant), True
         specs: dict[str, Spec] = {"dataset": self.request.dataset, "evaluation": self.preset.evaluation}
@@ -138,35 +139,35 @@ class _Evaluation:
                 # The step of a curve in MLflow is the number of sampling steps.
                 stage.log(figures, step=step.num_steps, model_id=model_id, data=data)
         score_table.note(self.lineage, scores, contestant.origin.get(tag.TRAINING_RUN))
-        kept_results.write(folder / "scores.json", scores)
+        folder.write("scores.json", scores)
         return scores, False
 
     def report(self, result: EvaluateResult) -> None:
         """Draws the comparison, logs it with the runs that it compares, and writes the table last."""
+        folder = evaluations.report_folder(result.fingerprint, self.settings)
         presentation.present(
             result,
+            folder.here,
             self.data,
             self.preset,
             self.settings,
             self.context,
         )
+        shown = [PurePath(each).name for each in evaluations.shown(result)]
+        folder.keep(*shown)
         for each in result.models:
-            self.attach(result, each.mlflow_run_id)
-        kept_results.write(Path(result.table), result)
+            for name in shown:
+                self.lineage.attach(each.mlflow_run_id, folder.here / name)
+        folder.write(PurePath(result.table).name, result)
 
-    def attach(self, result: EvaluateResult, run_id: str) -> None:
-        """Logs the page and its pictures with an MLflow run."""
-        for path in evaluations.shown(result):
-            self.lineage.attach(run_id, Path(path))
-
-    def _score(self, contestant: Contestant, known_as: str, folder: Path, stage: StageRun) -> ModelScores:
+    def _score(self, contestant: Contestant, known_as: str, folder: KeptFolder, stage: StageRun) -> ModelScores:
         spec = self.preset.evaluation
         evaluator = self.evaluator
         per_sample = sum(network_calls(num_steps, spec.final_step) for num_steps in spec.steps)
         total = per_sample * spec.num_samples * spec.num_trials
         description = f"evaluate {self.data.spec.name} {contestant.label}"
         with ProgressLines(desc=description, total=total, unit="network calls") as bar:
-            loaded = load_model(contestant.checkpoint)
+            loaded = load_model(on_this_disk(contestant.checkpoint, self.settings))
             scored = score(loaded, evaluator, spec, kept=_SAMPLES_KEPT, on_calls=bar.update)
         presentation.keep(scored, folder)
         pairs = (
@@ -192,9 +193,6 @@ class _Evaluation:
             mlflow_run_id=stage.run_id,
             mlflow_model_id=contestant.mlflow_model_id,
         )
-
-    def _folder(self, known_as: str) -> Path:
-        return self.settings.evaluations_dir / known_as
 
 
 if __name__ == "__main__":

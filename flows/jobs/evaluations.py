@@ -1,10 +1,10 @@
 """What an evaluation is of and what it comes to, whether its scores are made or found."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
-from flows.home import kept_results
+from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
 from flows.jobs import contestants, finished
 from flows.jobs.contestants import Contestant
@@ -70,13 +70,23 @@ def _look(request: EvaluateRequest, data: DataFacts, settings: Settings) -> tupl
     scores, experiment_id = [], ""
     for each in contestants_of(request, models, data, settings, logged_tags):
         name = known_as(each, request, data, settings)
-        found = kept_results.read(settings.evaluations_dir / name / "scores.json", ModelScores)
+        found = scores_folder(name, settings).read("scores.json", ModelScores)
         if found is None or (run := finished_run(settings, request.dataset.name, "evaluate", name)) is None:
             return None
         scores.append(as_asked(found, each))
         experiment_id = run.experiment_id
     result = put_together(request, models, scores, settings, experiment_id=experiment_id, found=True, seconds=0.0)
     return (result, sentence(result)) if result.skipped else None
+
+
+def scores_folder(known_as: str, settings: Settings) -> KeptFolder:
+    """Where the scores of a model lie, and what pictures of it are drawn from."""
+    return KeptFolder.at(settings.evaluations_dir / known_as, settings)
+
+
+def report_folder(fingerprint: str, settings: Settings) -> KeptFolder:
+    """Where a comparison lies."""
+    return KeptFolder.at(settings.reports_dir / fingerprint, settings)
 
 
 def as_asked(scores: ModelScores, contestant: Contestant) -> ModelScores:
@@ -123,25 +133,25 @@ def put_together(
         request.settings.evaluation,
         **{f"{each.label}, seed {each.training_seed}": each.evaluation_fingerprint for each in scores},
     )
-    folder = settings.reports_dir / name
+    folder = report_folder(name, settings)
     result = EvaluateResult(
         fingerprint=name,
         models=tuple(scores),
         methods=over_seeds(scores),
         costs=tuple(_cost(name, of_method) for name, of_method in models.items()),
-        table=str(folder / "table.json"),
-        figure=str(folder / "comparison.png"),
-        grid=str(folder / "samples.png"),
-        trajectories=str(folder / "trajectories.png"),
-        report=str(folder / "report.html"),
+        table=folder.place("table.json"),
+        figure=folder.place("comparison.png"),
+        grid=folder.place("samples.png"),
+        trajectories=folder.place("trajectories.png"),
+        report=folder.place("report.html"),
         report_address=report.address(
-            settings.mlflow_pages, experiment_id, scores[0].mlflow_run_id, folder / "report.html"
+            settings.mlflow_pages, experiment_id, scores[0].mlflow_run_id, folder.place("report.html")
         ),
         mlflow_experiment_id=experiment_id,
         skipped=False,
         seconds=seconds,
     )
-    whole = found and all(Path(each).is_file() for each in (result.table, *shown(result)))
+    whole = found and all(folder.has(PurePath(each).name) for each in (result.table, *shown(result)))
     return result.model_copy(update={"skipped": whole})
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import storage
-from flows.home import kept_results
+from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
 from flows.jobs import inputs, known_data
 from flows.jobs.known_data import DataFacts
@@ -98,7 +98,9 @@ def _known_as(request: PairRequest, data: DataFacts, settings: Settings) -> str 
     if request.base_model is None:
         return None
     base = models.resolve(request.base_model, settings)
-    return inputs.redi_fingerprint(spec, data.train, base) if checkpoint_files.is_whole(base.checkpoint) else None
+    return (
+        inputs.redi_fingerprint(spec, data.train, base.sha256) if checkpoint_files.is_whole(base.checkpoint) else None
+    )
 
 
 def _trained(request: TrainRequest, data: DataFacts, settings: Settings) -> tuple[TrainResult, str] | None:
@@ -120,11 +122,11 @@ def _refined(request: DistillRequest, data: DataFacts, settings: Settings) -> tu
     stored = inputs.refinement_pairs(method, request, base, data, settings)
     pairs = None if stored is None else stored.manifest.fingerprint
     spec = method.refinement.training(request.settings)
-    return _model("distill", inputs.distillation_fingerprint(spec, data.train, base, pairs), request, settings)
+    return _model("distill", inputs.distillation_fingerprint(spec, data.train, base.sha256, pairs), request, settings)
 
 
 def _model(stage: str, known_as: str, request: TrainRequest, settings: Settings) -> tuple[TrainResult, str] | None:
-    found = kept_results.read(settings.runs_dir / known_as / "result.json", TrainResult)
+    found = KeptFolder.at(settings.runs_dir / known_as, settings).read("result.json", TrainResult)
     # The same weights may have another method's name, which may not be given to them: that is for the job to say.
     if found is None or found.method != request.method:
         return None
@@ -176,7 +178,7 @@ def base_of(request: DistillRequest, method: Method, data: DataFacts, settings: 
     if request.base_model is not None:
         return models.resolve(request.base_model, settings)
     (base,) = trained(METHODS[method.base], request, data, settings)
-    return FoundModel.of(base)
+    return FoundModel.of(base, settings)
 
 
 def trained(
@@ -195,7 +197,7 @@ def trained(
     base = _read(METHODS[method.base], "train", known_as, data, settings)
     if method.refinement is None:
         return (base,)
-    start = FoundModel.of(base)
+    start = base.checkpoint_sha256
     if (group := method.refined_on(preset)) is not None:
         pairs = inputs.find_pairs(request, group, data, settings).manifest.fingerprint
     elif (own := method.refinement.own_pairs(preset)) is not None:
@@ -207,11 +209,11 @@ def trained(
 
 
 def _read(method: Method, command: str, known_as: str, data: DataFacts, settings: Settings) -> TrainResult:
-    folder = settings.runs_dir / known_as
-    found = kept_results.read(folder / "result.json", TrainResult)
+    folder = KeptFolder.at(settings.runs_dir / known_as, settings)
+    found = folder.read("result.json", TrainResult)
     if found is None:
         raise CheckpointError(
-            f"no finished {method.label} model of {data.spec.name} with these settings: {folder} is not there; make it "
-            f"with `pairflow {command} --dataset {data.spec.name} --method {method.name}`"
+            f"no finished {method.label} model of {data.spec.name} with these settings: {folder.place()} is not there; "
+            f"make it with `pairflow {command} --dataset {data.spec.name} --method {method.name}`"
         )
     return found

@@ -132,9 +132,9 @@ def refinement_pairs(
         return find_pairs(request, group, data, settings)
     if method.refinement is None or (spec := method.refinement.own_pairs(request.settings)) is None:
         return None
-    options = f"--coupling redi --model {base.checkpoint} --num-pairs {spec.num_pairs} --num-steps {spec.num_steps}"
+    options = f"--coupling redi --model {base.place} --num-pairs {spec.num_pairs} --num-steps {spec.num_steps}"
     remedy = f"make them with `pairflow pair`, the same data and {options} --seed {spec.seed}"
-    return _in_store(redi_fingerprint(spec, data.train, base), data, settings, remedy)
+    return _in_store(redi_fingerprint(spec, data.train, base.sha256), data, settings, remedy)
 
 
 def _in_store(wanted: str, data: DataFacts, settings: Settings, remedy: str) -> storage.Pairs:
@@ -161,9 +161,9 @@ def _check_data(pairs: storage.Pairs, data: DataFacts) -> None:
             )
 
 
-def redi_fingerprint(spec: RediSpec, train: PartFacts, base: FoundModel) -> str:
+def redi_fingerprint(spec: RediSpec, train: PartFacts, base_sha256: str) -> str:
     """Fingerprint of the pairs that a model makes itself."""
-    return fingerprint(spec, dataset=train.digest, model=base.sha256, engine=REDI_ENGINE)
+    return fingerprint(spec, dataset=train.digest, model=base_sha256, engine=REDI_ENGINE)
 
 
 def training_fingerprint(preset: Preset, method: Method, train: PartFacts, pairs: str | None) -> str:
@@ -174,9 +174,9 @@ def training_fingerprint(preset: Preset, method: Method, train: PartFacts, pairs
     return fingerprint(method.training(preset.training), **inputs)
 
 
-def distillation_fingerprint(spec: OptimizerSpec, train: PartFacts, base: FoundModel, pairs: str | None) -> str:
+def distillation_fingerprint(spec: OptimizerSpec, train: PartFacts, base_sha256: str, pairs: str | None) -> str:
     """Fingerprint of what DCD (on pairs, if it takes any) or ReDi's training makes of a model."""
-    inputs = {"dataset": train.digest, "base": base.sha256}
+    inputs = {"dataset": train.digest, "base": base_sha256}
     if pairs is not None:
         inputs["pairs"] = pairs
     return fingerprint(spec, **inputs)

@@ -1,5 +1,6 @@
 """What the jobs that train and distil have in common: find a finished model, or make one, visibly and traceably."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.cluster.protocol import JobContext, ProgressLines
-from flows.home import kept_results
+from flows.home.kept_results import KeptFolder
 from flows.home.locks import in_turn
 from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.live_samples import LiveSamples
 from flows.jobs.machine import in_use, use_threads
-from flows.jobs.replicas import fit_together
+from flows.jobs.replicas import checkpoints_of, connect, fit_together
+from flows.jobs.turns import turn
 from flows.lineage import page_text
 from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel
@@ -81,7 +83,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
         SpecError: base, pairs and data do not fit each other.
     """
     started = time.perf_counter()
-    folder = settings.runs_dir / work.fingerprint
+    folder = KeptFolder.at(settings.runs_dir / work.fingerprint, settings)
     lineage = Lineage(settings)
 
     def wait_for(other: str) -> None:
@@ -89,8 +91,12 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
 
     # Two at once would write the same checkpoints, and log the model twice. A file, as they may run on two clusters.
     name = f"{work.stage}-{work.fingerprint}"
-    with in_turn(settings.home / "locks", name, context.submission_id or "another job", wait_for):
-        found = kept_results.read(folder / "result.json", TrainResult)
+    with contextlib.ExitStack() as turns:
+        turns.enter_context(in_turn(settings.home / "locks", name, context.submission_id or "another job", wait_for))
+        if folder.url is not None:  # nor may two of one cluster whose homes are others
+            connect()
+            turns.enter_context(turn(f"{work.stage} {folder.url}", context.submission_id))
+        found = folder.read("result.json", TrainResult)
         if found is not None and lineage.finished(work.data.spec.name, work.stage, work.fingerprint) is not None:
             _logger.info("%s", finished.model_is_trained(found))
             return found.model_copy(update={"skipped": True, "seconds": time.perf_counter() - started})
@@ -98,7 +104,7 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
 
 
 def _make(
-    work: Learning, folder: Path, lineage: Lineage, settings: Settings, context: JobContext, started: float
+    work: Learning, folder: KeptFolder, lineage: Lineage, settings: Settings, context: JobContext, started: float
 ) -> TrainResult:
     """Trains, going on from the last checkpoint, and logs the model."""
     data, method = work.data, work.method
@@ -117,8 +123,9 @@ def _make(
         used = in_use(settings)
         stage.tag({tag.MACHINE_USED: used})
         stage.tell({"Used": used})
-        shown = LiveSamples(data.train, folder / "checkpoints", work.spec.num_steps, stage, settings)
-        fitted = _fit(work, folder / "checkpoints", stage, settings, shown)
+        checkpoints = checkpoints_of(work.fingerprint, settings)
+        shown = LiveSamples(data.train, checkpoints, work.spec.num_steps, stage, settings)
+        fitted = _fit(work, stage, settings, shown)
         num_parameters = count_parameters(checkpoint.load_model(fitted.checkpoint, device="cpu").model)
         vocab = data.train.vocab
         card = DataCard(
@@ -128,8 +135,10 @@ def _make(
             vocab=None if vocab is None else vocab.tokens,
         )
         card.write(fitted.checkpoint)
+        checkpoints.keep_card(fitted.steps)
+        place = checkpoints.place(fitted.steps)
         sha256 = FoundModel.at(fitted.checkpoint).sha256
-        stage.tag({tag.CHECKPOINT: str(fitted.checkpoint), tag.CHECKPOINT_SHA256: sha256})
+        stage.tag({tag.CHECKPOINT: place, tag.CHECKPOINT_SHA256: sha256})
         stage.settle()  # so that a run which somebody deleted has its successor before the model goes there
         model_id = lineage.insist(
             lambda: stage.log_model(
@@ -147,14 +156,14 @@ def _make(
             }
         stage.log(final, step=fitted.steps, model_id=model_id, data=data.as_input("training"))
         _tell_cost(work, fitted, stage, lineage)
-        _attach(work, folder, shown.draw(fitted.steps, fitted.checkpoint), stage, lineage)
+        _attach(work, folder.here, shown.draw(fitted.steps, fitted.checkpoint), stage, lineage)
     result = TrainResult(
         fingerprint=work.fingerprint,
         method=method.name,
         training_seed=work.spec.seed,
-        checkpoint=str(fitted.checkpoint),
+        checkpoint=place,
         checkpoint_sha256=sha256,
-        base_checkpoint=None if work.base is None else str(work.base.checkpoint),
+        base_checkpoint=None if work.base is None else work.base.place,
         num_steps=fitted.steps,
         num_parameters=num_parameters,
         loss=fitted.loss,
@@ -170,7 +179,7 @@ def _make(
         mlflow_experiment_id=stage.experiment_id,
         mlflow_model_id=model_id,
     )
-    kept_results.write(folder / "result.json", result)
+    folder.write("result.json", result)
     return result
 
 
@@ -181,7 +190,7 @@ def _link(work: Learning, stage: StageRun) -> None:
     stage.use(*used, model_id=None if base is None else base.mlflow_model_id)
     stage.tag(_tags(work))
     if base is not None:
-        stage.tell({"Started from": f"the checkpoint {page_text.code_span(str(base.checkpoint))}"})
+        stage.tell({"Started from": f"the checkpoint {page_text.code_span(base.place)}"})
 
 
 def _tell_cost(work: Learning, fitted: FitResult, stage: StageRun, lineage: Lineage) -> None:
@@ -221,13 +230,13 @@ def _tags(work: Learning) -> dict[str, str]:
     if work.pairs is not None:
         tags |= {tag.PAIRS_FINGERPRINT: work.pairs.manifest.fingerprint, tag.PAIRS_URL: work.pairs.url}
     if work.base is not None:
-        tags |= {tag.BASE_SHA256: work.base.sha256, tag.BASE_CHECKPOINT: str(work.base.checkpoint)}
+        tags |= {tag.BASE_SHA256: work.base.sha256, tag.BASE_CHECKPOINT: work.base.place}
         if work.base.mlflow_model_id is not None:
             tags[tag.BASE_MODEL_ID] = work.base.mlflow_model_id
     return tags
 
 
-def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings, shown: LiveSamples) -> FitResult:
+def _fit(work: Learning, stage: StageRun, settings: Settings, shown: LiveSamples) -> FitResult:
     """Trains with live curves in MLflow and progress on the job's output."""
     num_steps, data = work.spec.num_steps, work.data
     bound = settings.training_data_mb
@@ -254,7 +263,6 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings, show
         "placing": Placing(settings.training_data, None if bound is None else bound << 20),
         "vocab_size": data.train.vocab_size,
         "image_shape": data.train.image_shape,
-        "checkpoint_dir": folder,
         "checkpoint_every": max(1, num_steps // _CHECKPOINTS),
         "log_every": max(1, num_steps // _REPORTS),
         "validate_every": max(1, num_steps // _VALIDATIONS),
@@ -263,4 +271,4 @@ def _fit(work: Learning, folder: Path, stage: StageRun, settings: Settings, show
     }
     fit = functools.partial(work.fit, **keywords)
     with ProgressLines(desc=work.name, total=num_steps, unit="steps") as bar:
-        return fit_together(fit, settings, on_step)
+        return fit_together(fit, work.fingerprint, settings, on_step)

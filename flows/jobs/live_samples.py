@@ -4,11 +4,13 @@ import logging
 import time
 from pathlib import Path
 
+from flows.home.kept_checkpoints import Checkpoints
 from flows.home.settings import Settings
 from flows.lineage.stage_run import StageRun
 from flows.pages.figures import pictures
 from pairflow import checkpoint
 from pairflow.datasets import TokenDataset
+from pairflow.errors import PairFlowError
 from pairflow.sampling import sample
 from pairflow.spec import SamplingSpec
 
@@ -23,17 +25,17 @@ class LiveSamples:
 
     Args:
         train: the training part; says how tokens are drawn.
-        checkpoints: folder of the training's.
+        checkpoints: of the training, which another machine's worker may write.
         num_steps: optimiser steps of the training.
         stage: that they are shown with.
         settings: several workers leave the devices to themselves.
     """
 
     def __init__(
-        self, train: TokenDataset, checkpoints: Path, num_steps: int, stage: StageRun, settings: Settings
+        self, train: TokenDataset, checkpoints: Checkpoints, num_steps: int, stage: StageRun, settings: Settings
     ) -> None:
         self._train, self._checkpoints, self._stage = train, checkpoints, stage
-        self._folder = checkpoints.parent / "live_samples"
+        self._folder = checkpoints.here.parent / "live_samples"
         self._device = "cpu" if settings.train_workers > 1 else "auto"
         self._every = max(1, num_steps // _PICTURES)
         self._next = self._every
@@ -43,10 +45,16 @@ class LiveSamples:
         if step < self._next:
             return
         # The checkpoint of this very step is written after this: the one before it is shown.
-        found = checkpoint.steps(self._checkpoints)
-        if found:
+        if (found := self._last()) is not None:
             self._next = (step // self._every + 1) * self._every
-            self.draw(*found[-1])
+            self.draw(*found)
+
+    def _last(self) -> tuple[int, Path] | None:
+        try:
+            return self._checkpoints.latest()
+        except PairFlowError as error:
+            _logger.warning("no picture of samples yet: %s", error)
+            return None
 
     def draw(self, step: int, folder: Path) -> Path | None:
         """Shows samples of a checkpoint; one that was drawn already, by an interrupted training, stays as it is.

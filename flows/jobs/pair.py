@@ -106,7 +106,7 @@ def _make_or_find(
             )
             stage.tell({"Extends": page_text.pairs(extends.fingerprint, earlier.pairs.url, None)})
         if base is not None:
-            stage.tag({tag.BASE_SHA256: base.sha256, tag.BASE_CHECKPOINT: str(base.checkpoint)})
+            stage.tag({tag.BASE_SHA256: base.sha256, tag.BASE_CHECKPOINT: base.place})
             if base.mlflow_model_id is not None:
                 stage.tag({tag.BASE_MODEL_ID: base.mlflow_model_id})
         if manifest is None:

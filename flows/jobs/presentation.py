@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from flows.cluster.protocol import JobContext
+from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
 from flows.jobs.inputs import Data
 from flows.jobs.scoring import Scored
@@ -24,20 +25,24 @@ from storage import Manifest
 _COMPARISON = "Error bars: one standard deviation. ↑: higher is better, ↓: lower is better."
 _GRID = "The same sources for every model. What no chemist would draw is marked."
 _TRAJECTORIES = "The same samples as above; the first state is pure noise."
+_DRAWN_FROM = ("samples.npz", "trajectory.npz")
 _BY_METHOD = {"process", "coupling"}  # of a training
 _COUPLING = "How far sources lie from their targets, and which positions keep their token."
 
 
-def keep(scored: Scored, folder: Path) -> None:
+def keep(scored: Scored, kept: KeptFolder) -> None:
     """Leaves what pictures of a model are drawn from beside its scores."""
+    folder = kept.here
     folder.mkdir(parents=True, exist_ok=True)
     samples: dict[str, Any] = {str(steps): rows for steps, rows in scored.samples.items()}
     np.savez_compressed(folder / "samples.npz", **samples)
     scored.trajectory.save(folder / "trajectory.npz")
+    kept.keep(*_DRAWN_FROM)
 
 
 def present(
     result: EvaluateResult,
+    folder: Path,
     data: Data,
     preset: Preset,
     settings: Settings,
@@ -47,29 +52,35 @@ def present(
 
     Args:
         result: names the files.
+        folder: of this disk, that they are written to.
         data: that the models were measured on.
         preset: settings of the models that a method names, and of what was sampled.
         settings: where samples and pairs lie.
         context: of the job, whose Prefect run and command the page names.
     """
-    Path(result.figure).parent.mkdir(parents=True, exist_ok=True)
-    comparison(result.methods, result.costs, data.spec.name, Path(result.figure))
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, grid, drawn, page_path = (
+        folder / PurePath(each).name for each in (result.figure, result.grid, result.trajectories, result.report)
+    )
+    comparison(result.methods, result.costs, data.spec.name, figure)
     first = {each.label: each for each in reversed(result.models)}  # of several training seeds
-    folders = {
-        each.label: settings.evaluations_dir / first[each.label].evaluation_fingerprint for each in result.methods
+    kept = {
+        each.label: KeptFolder.at(settings.evaluations_dir / first[each.label].evaluation_fingerprint, settings)
+        for each in result.methods
     }
-    pictures.sample_grid(data.train, {label: _samples(folder) for label, folder in folders.items()}, Path(result.grid))
+    for of_model in kept.values():
+        of_model.fetch(*_DRAWN_FROM)
+    folders = {label: of_model.here for label, of_model in kept.items()}
+    pictures.sample_grid(data.train, {label: _samples(folder) for label, folder in folders.items()}, grid)
     followed = _followed(result)
     trajectory = Trajectory.load(folders[followed] / "trajectory.npz")
-    trajectories.draw(data.train, trajectory, followed, Path(result.trajectories))
+    trajectories.draw(data.train, trajectory, followed, drawn)
     pairs = _pairs(result, settings)
     couplings = {manifest.fingerprint: (label, manifest) for label, manifest in pairs.items()}
     shown = [
-        Picture("Scores by number of sampling steps", Path(result.figure), _COMPARISON),
-        Picture(
-            "Samples", Path(result.grid), _GRID if data.train.kind == "molecules" else _GRID.partition(".")[0] + "."
-        ),
-        Picture("From source to sample", Path(result.trajectories), _TRAJECTORIES),
+        Picture("Scores by number of sampling steps", figure, _COMPARISON),
+        Picture("Samples", grid, _GRID if data.train.kind == "molecules" else _GRID.partition(".")[0] + "."),
+        Picture("From source to sample", drawn, _TRAJECTORIES),
     ]
     for label, manifest in couplings.values():
         if (path := pair_quality.picture(manifest, settings)) is not None:
@@ -86,7 +97,7 @@ def present(
         command=context.parent_command or context.command,
         preset=context.preset,
     )
-    write(result, page, Path(result.report))
+    write(result, page, page_path)
 
 
 def _samples(folder: Path) -> dict[int, np.ndarray]:

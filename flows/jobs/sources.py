@@ -218,7 +218,7 @@ class Redi(PairSource):
         base = models.resolve(request.base_model, settings)
         loaded = load_model(base.checkpoint, device="cpu")
         check_teacher(loaded, data.train.vocab_size, data.train.length, data.train.image_shape)
-        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.facts.train, base))
+        return cls(spec, base, loaded, inputs.redi_fingerprint(spec, data.facts.train, base.sha256))
 
     @property
     def name(self) -> str:

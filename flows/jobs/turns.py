@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 
@@ -39,6 +40,14 @@ def turn(what: str, submission_id: str | None) -> Iterator[None]:
         ray.kill(holder)
 
 
+def beside_driver() -> dict[str, Any]:
+    """Options of an actor that is to live and die with this machine, whatever becomes of the others."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
 @ray.remote
 class _Holder:
     def __init__(self, submission_id: str) -> None:
@@ -53,7 +62,7 @@ def _hold(what: str, submission_id: str) -> "ray.actor.ActorHandle":
     while True:
         try:
             mine = _Holder.options(  # type: ignore[attr-defined]
-                name=what, namespace=_NAMESPACE, num_cpus=0
+                name=what, namespace=_NAMESPACE, **beside_driver()
             ).remote(submission_id)
             # Of two that ask in the same moment Ray gives the name to one, and tells the other when it is spoken to.
             ray.get(mine.who.remote())

@@ -1,13 +1,26 @@
 """A trained model by reference, to be sampled, refined, measured or registered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import storage
 from flows import pretrained, references
 from flows.home import kept_results
+from flows.home.kept_checkpoints import Checkpoints
+from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
-from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Pretrained, Reference, RegisteredModel
+from flows.references import (
+    CheckpointUrl,
+    Digits,
+    Folder,
+    ModelId,
+    Other,
+    PairsUrl,
+    Pretrained,
+    Reference,
+    RegisteredModel,
+)
 from flows.results import TrainResult
 from pairflow import checkpoint_files
 from pairflow.errors import CheckpointError
@@ -18,14 +31,16 @@ class FoundModel:
     """A model that a reference stands for.
 
     Attributes:
-        checkpoint: its step-N folder.
+        checkpoint: its step-N folder on this disk.
         sha256: of its tensors, as its state says.
         mlflow_model_id: its id in MLflow, where it is known.
+        place: where it is kept, which other machines may find: that folder, or a URL.
     """
 
     checkpoint: Path
     sha256: str
     mlflow_model_id: str | None
+    place: str
 
     @classmethod
     def at(cls, checkpoint: Path, mlflow_model_id: str | None = None) -> "FoundModel":
@@ -34,12 +49,30 @@ class FoundModel:
         Raises:
             CheckpointError: its state cannot be read.
         """
-        return cls(checkpoint, str(checkpoint_files.read_state(checkpoint).get("sha256")), mlflow_model_id)
+        sha256 = str(checkpoint_files.read_state(checkpoint).get("sha256"))
+        return cls(checkpoint, sha256, mlflow_model_id, str(checkpoint))
 
     @classmethod
-    def of(cls, trained: TrainResult) -> "FoundModel":
-        """The model that a training left."""
-        return cls(Path(trained.checkpoint), trained.checkpoint_sha256, trained.mlflow_model_id)
+    def of(cls, trained: TrainResult, settings: Settings) -> "FoundModel":
+        """The model that a training left.
+
+        Raises:
+            CheckpointError: it is kept in the store, and is not whole there.
+        """
+        folder = on_this_disk(trained.checkpoint, settings)
+        return cls(folder, trained.checkpoint_sha256, trained.mlflow_model_id, trained.checkpoint)
+
+
+def on_this_disk(place: str, settings: Settings) -> Path:
+    """The folder of a checkpoint by where it is kept; one of the store is copied to this disk.
+
+    Raises:
+        CheckpointError: it is kept in the store, and is not whole there.
+    """
+    match references.parse(place):
+        case CheckpointUrl() as url:
+            return _at_url(url, settings).checkpoint
+    return Path(place)
 
 
 def resolve(reference: str, settings: Settings) -> FoundModel:
@@ -57,6 +90,8 @@ def resolve(reference: str, settings: Settings) -> FoundModel:
             return _logged(_registered(registered, settings), settings)
         case Pretrained(name=name):
             return FoundModel.at(pretrained.folder(name))
+        case CheckpointUrl() as url:
+            return _at_url(url, settings)
         case Folder(path=folder):
             return _known(_checkpoint(folder))
         case Digits() as digits:
@@ -89,10 +124,31 @@ def _no_model(reference: str, parsed: Reference) -> CheckpointError:
 
 def _by_digits(digits: Digits, settings: Settings) -> FoundModel:
     """The model of a training of this home, or else of a run that MLflow has."""
-    found = sorted(path for path in settings.runs_dir.glob(f"{digits.text}*") if path.is_dir())
+    runs = KeptFolder.at(settings.runs_dir, settings)
+    found = [each for each in storage.list_names(runs.place()) if each.startswith(digits.text)]
     if not found and digits.may_be_run and (model_id := _made_by(digits.text, settings)) is not None:
         return _logged(model_id, settings)
-    return _known(_trained(digits.text, found, settings.runs_dir))
+    run = _trained(digits.text, found, runs)
+    if run.url is None:
+        return _known(_checkpoint(run.here))
+    return _in_store(run, None)
+
+
+def _at_url(url: CheckpointUrl, settings: Settings) -> FoundModel:
+    """A copy of a checkpoint of a store, that of these settings or another."""
+    return _in_store(KeptFolder(settings.runs_dir / url.fingerprint, url.run_url), url.step)
+
+
+def _in_store(run: KeptFolder, step: int | None) -> FoundModel:
+    """A copy of a training's checkpoint, the last one if no step is said, with what else is known of the model."""
+    checkpoints = Checkpoints(run)
+    if step is None:
+        if (last := checkpoints.latest_in_store()) is None:
+            raise CheckpointError(f"no checkpoint at {run.place()}; run the training again to finish it")
+        step = last
+    folder = checkpoints.bring(step)
+    run.fetch("result.json")
+    return replace(_known(folder), place=checkpoints.place(step))
 
 
 def _registered(registered: RegisteredModel, settings: Settings) -> str:
@@ -124,20 +180,24 @@ def _logged(model_id: str, settings: Settings) -> FoundModel:
     return FoundModel.at(_checkpoint(folder), model_id)
 
 
-def _trained(prefix: str, found: Sequence[Path], folder: Path) -> Path:
-    """The finished checkpoint of the one training whose fingerprint begins so."""
+def _trained(prefix: str, found: Sequence[str], runs: KeptFolder) -> KeptFolder:
+    """The folder of the one finished training whose fingerprint begins so."""
     if not found:
         raise CheckpointError(
-            f"no model '{prefix}': no training under {folder} has that fingerprint; expected {references.MODEL}"
+            f"no model '{prefix}': no training under {runs.place()} has that fingerprint; expected {references.MODEL}"
         )
     if len(found) > 1:
-        names = ", ".join(path.name[: len(prefix) + 6] for path in found)
-        raise CheckpointError(f"'{prefix}' stands for {len(found)} trainings under {folder}: {names}; give more digits")
-    if not (found[0] / "result.json").is_file():
+        names = ", ".join(each[: len(prefix) + 6] for each in sorted(found))
         raise CheckpointError(
-            f"the training {found[0]} is not finished; run it again to finish it, or name a folder in its checkpoints/"
+            f"'{prefix}' stands for {len(found)} trainings under {runs.place()}: {names}; give more digits"
         )
-    return _checkpoint(found[0])
+    run = runs.below(found[0])
+    if not run.has("result.json"):
+        raise CheckpointError(
+            f"the training {run.place()} is not finished; run it again to finish it, or name a folder in its "
+            "checkpoints/"
+        )
+    return run
 
 
 def _checkpoint(folder: Path) -> Path:

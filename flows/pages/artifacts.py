@@ -3,7 +3,6 @@
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -15,6 +14,7 @@ from prefect.artifacts import (
 )
 
 from flows.cluster.protocol import Progress
+from flows.home import kept_results
 from flows.home.settings import Settings
 from flows.lineage import page_address
 
@@ -85,9 +85,8 @@ def show_pictures(key: str, title: str, pictures: Mapping[str, str]) -> None:
     """Pictures within the page itself, by title and path; a path that this machine does not see is named instead."""
     parts = [f"## {title}"]
     for name, path in pictures.items():
-        file = Path(path)
-        if file.is_file():
-            data = base64.b64encode(file.read_bytes()).decode("ascii")
+        if (content := kept_results.content(path)) is not None:
+            data = base64.b64encode(content).decode("ascii")
             parts.append(f"### {name}\n\n![{name}](data:image/png;base64,{data})")
         else:
             parts.append(f"### {name}\n\n`{path}` on the machine that made it")

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from flows.lineage import page_address
 from flows.pages.figures import headline
@@ -104,11 +104,11 @@ def write(result: EvaluateResult, page: Page, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def address(pages: str | None, experiment_id: str, run_id: str, path: Path) -> str:
+def address(pages: str | None, experiment_id: str, run_id: str, place: str) -> str:
     """Where a reader opens a page that is logged with a run: in MLflow if a server shows it, else the file itself."""
     if pages is None:
-        return path.as_uri()
-    return page_address.run(run_id, experiment_id, pages=pages, artifact=path.name)
+        return place if "://" in place else Path(place).as_uri()
+    return page_address.run(run_id, experiment_id, pages=pages, artifact=PurePath(place).name)
 
 
 def roles(methods: Sequence[MethodScores]) -> dict[str, str]:

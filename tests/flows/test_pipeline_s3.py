@@ -1,5 +1,6 @@
 """The whole `pipeline` on nci with its store on S3: pairs as on a disk, and the key in no log, manifest or tag."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -87,7 +88,8 @@ def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Pat
     root = url.removeprefix("s3://pairs/") + "/"
     remote = {name.removeprefix(root): data for name, data in bucket.objects.items() if name.startswith(root)}
     others = [each["url"].removeprefix("s3://pairs/") + "/" for each in bucket.result["other_pairs"]]
-    beside = {name for name in bucket.objects if not name.startswith((root, *others, "store/jobs/"))}
+    kept = ("store/jobs/", "store/runs/", "store/evaluations/", "store/reports/")
+    beside = {name for name in bucket.objects if not name.startswith((root, *others, *kept))}
     assert beside == set()
 
     local = cli("pair", *_DATASET, "--seed", 7, "--store", tmp_path, "--json")
@@ -105,6 +107,12 @@ def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Pat
 def test_both_models_are_compared(bucket: Bucket) -> None:
     models = bucket.result["evaluation"]["models"]
     assert [each["method"] for each in models] == ["udlm", "pairflow", "assigned"]
+    for each in bucket.result["trainings"]:
+        place = each["checkpoint"].removeprefix("s3://pairs/")
+        state = json.loads(bucket.objects[f"{place}/state.json"])
+        assert hashlib.sha256(bucket.objects[f"{place}/tensors.safetensors"]).hexdigest() == state["sha256"]
+    for name in ("report", "table", "figure", "grid", "trajectories"):
+        assert bucket.objects[bucket.result["evaluation"][name].removeprefix("s3://pairs/")]
 
 
 def test_the_key_is_in_no_log_manifest_or_tag(bucket: Bucket, home: Path) -> None:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from flows import references
 from flows.cluster.protocol import JobContext
 from flows.command.app import app
+from flows.home.kept_checkpoints import Checkpoints
+from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
 from flows.lineage import models, tags
 from flows.lineage import trial as trials
@@ -18,7 +20,8 @@ from flows.lineage.errors import LineageError
 from flows.lineage.registry import Registry
 from flows.lineage.tracing import starts
 from flows.lineage.tracking import Lineage
-from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Pretrained, RegisteredModel
+from flows.references import CheckpointUrl, Digits, Folder, ModelId, Other, PairsUrl, Pretrained, RegisteredModel
+from pairflow.data_card import DataCard
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetSpec
 
@@ -45,6 +48,10 @@ class TestGrammar:
             ("123456", Digits("123456")),
             (f"/store/pairs/{_HASH}.zarr", PairsUrl(f"/store/pairs/{_HASH}.zarr", _HASH)),
             (f"s3://a/b/pairs/{_HASH}.parquet/", PairsUrl(f"s3://a/b/pairs/{_HASH}.parquet", _HASH)),
+            (f"s3://a/b/runs/{_HASH}", CheckpointUrl(f"s3://a/b/runs/{_HASH}", _HASH, None)),
+            (f"s3://a/runs/{_HASH}/checkpoints/step-00000012/", CheckpointUrl(f"s3://a/runs/{_HASH}", _HASH, 12)),
+            (f"/home/runs/{_HASH}", Other(f"/home/runs/{_HASH}")),
+            (f"file:///runs/{_HASH}", Other(f"file:///runs/{_HASH}")),
             ("qm9", Other("qm9")),
             *((text, Other(text)) for text in ("pretrained:", "pretrained:../x", "pretrained:A", "retrained:qm9")),
             ("/nosuch/folder", Other("/nosuch/folder")),
@@ -142,6 +149,30 @@ def test_every_form_stands_for_the_model_and_for_its_node(known: _Known) -> None
         assert models.resolve(reference, known.settings).sha256 == sha256
         assert models.for_job(reference) == reference
         assert starts.find(references.parse(reference), known.lineage.client).nodes == (node,)
+
+
+def test_a_model_of_a_store_is_fetched(tmp_path: Path) -> None:
+    """Where another machine trained it, which shares no disk."""
+    there, here = (Settings(home=tmp_path / name, store_url="memory://references/store") for name in ("a", "b"))
+    run = KeptFolder.at(there.runs_dir / _HASH, there)
+    checkpoint, _ = trained(DatasetSpec(name="digits", max_rows=40), run.here)
+    place = f"memory://references/store/runs/{_HASH}/checkpoints/step-00000002"
+    for reference in (place, run.place(), _HASH[:8]):
+        with pytest.raises(CheckpointError, match=r"no (checkpoint|model)"):
+            models.resolve(reference, here)
+    Checkpoints(run).keep(last=True)
+    with pytest.raises(CheckpointError, match="is not finished"):
+        models.resolve(_HASH[:8], here)
+    (run.here / "result.json").write_text("{}")
+    run.keep("result.json")
+    for reference in (place, run.place(), f"{run.place()}/checkpoints", _HASH, _HASH[:8]):
+        found = models.resolve(reference, here)
+        assert found.place == place
+        assert found.checkpoint == here.runs_dir / _HASH / "checkpoints" / "step-00000002"
+        assert found.sha256 == models.FoundModel.at(checkpoint).sha256
+        assert DataCard.read(found.checkpoint) == DataCard.read(checkpoint)
+        assert models.for_job(reference) == reference
+    assert models.on_this_disk(place, here) == found.checkpoint
 
 
 def test_what_comes_along_was_made_elsewhere(known: _Known) -> None:

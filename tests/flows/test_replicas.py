@@ -15,10 +15,12 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from flows.cluster.local import LocalCluster
+from flows.home.settings import Settings
 from flows.jobs import replicas
 from flows.parameters import TrainParameters
 from flows.recipes.changes import resolve, with_assignments
 from flows.recipes.methods import METHODS
+from pairflow import checkpoint
 from pairflow.datasets import load
 from pairflow.errors import SpecError
 from pairflow.spec import DatasetSpec
@@ -132,3 +134,16 @@ def test_more_workers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) ->
         replicas.check_room({"CPU": 1.0}, 3)
     with pytest.raises(SpecError, match="PAIRFLOW_TRAIN_WORKERS=2 wants 2 GPUs, but the cluster has 1"):
         replicas.check_room({"CPU": 1.0, "GPU": 1.0}, 2)
+
+
+def test_a_worker_that_sees_another_disk_is_told_what_to_do(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    checkpoints = replicas.checkpoints_of("0", settings)
+    with pytest.raises(RuntimeError, match="PAIRFLOW_STORE"):
+        replicas.check_same_folder(checkpoints, -1)
+    checkpoints.here.mkdir(parents=True)
+    replicas.check_same_folder(checkpoints, -1)
+    with pytest.raises(RuntimeError, match="one PAIRFLOW_HOME"):
+        replicas.check_same_folder(checkpoints, 5)
+    checkpoint.save(checkpoints.here, {}, {"step": 5})
+    replicas.check_same_folder(checkpoints, 5)

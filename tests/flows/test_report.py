@@ -264,8 +264,9 @@ def test_hashes_are_folded_away_and_the_verdict_stands_above(contest: EvaluateRe
 
 
 def test_the_page_is_opened_in_mlflow_where_a_server_shows_it(tmp_path: Path) -> None:
-    served = address("http://127.0.0.1:5000", "1", "abc", tmp_path / "report.html")
+    served = address("http://127.0.0.1:5000", "1", "abc", str(tmp_path / "report.html"))
     assert served == (
         "http://127.0.0.1:5000/#/experiments/1/runs/abc/artifacts/report.html?workflowType=machine_learning"
     )
-    assert address(None, "1", "abc", Path("/a b/report.html")) == "file:///a%20b/report.html"
+    assert address(None, "1", "abc", "/a b/report.html") == "file:///a%20b/report.html"
+    assert address(None, "1", "abc", "s3://a/reports/report.html") == "s3://a/reports/report.html"

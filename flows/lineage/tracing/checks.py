@@ -28,9 +28,13 @@ def check(trace: Trace) -> None:
         elif node.kind == "model" and node.state != "missing":
             _check_artifacts(node)
         elif "checkpoint" in node.facts:
-            path = Path(node.facts["checkpoint"])
-            if (fault := _absence(path / "state.json")) is not None and _is_here(hosts.get(node.id)):
-                node.faults.append(f"its checkpoint {path} {fault}")
+            place = node.facts["checkpoint"]
+            if "://" in place:
+                fault = _absence_from_store(place)
+            else:
+                fault = _absence(Path(place) / "state.json") if _is_here(hosts.get(node.id)) else None
+            if fault is not None:
+                node.faults.append(f"its checkpoint {place} {fault}")
 
 
 def _absence(path: Path) -> str | None:
@@ -41,6 +45,14 @@ def _absence(path: Path) -> str | None:
         return "is not there"
     except OSError as error:
         return f"cannot be looked at: {error.strerror}"
+
+
+def _absence_from_store(url: str) -> str | None:
+    """The same of a checkpoint in a store that is no disk."""
+    try:
+        return None if storage.open_folder(url).size("state.json") is not None else "is not there"
+    except StoreError as error:
+        return f"cannot be looked at: {error}"
 
 
 def _is_here(host: str | None) -> bool:

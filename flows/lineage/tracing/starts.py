@@ -16,7 +16,17 @@ from flows.lineage.errors import LineageError
 from flows.lineage.search import all_runs, experiment_ids, model_ids_of
 from flows.lineage.versions import Versions
 from flows.lineage.waiting import or_none
-from flows.references import Digits, Folder, ModelId, Other, PairsUrl, Pretrained, Reference, RegisteredModel
+from flows.references import (
+    CheckpointUrl,
+    Digits,
+    Folder,
+    ModelId,
+    Other,
+    PairsUrl,
+    Pretrained,
+    Reference,
+    RegisteredModel,
+)
 from pairflow.errors import StoreError
 
 
@@ -51,6 +61,8 @@ def find(reference: Reference, client: MlflowClient) -> Starts:
             return _version(name, alias_or_number, client)
         case PairsUrl(url=url, fingerprint=fingerprint):
             return _pairs(url, fingerprint, experiments, client)
+        case CheckpointUrl(fingerprint=fingerprint):
+            return _digits(fingerprint, experiments, client)
         case Folder(path=folder):
             return _checkpoint(folder, experiments, client)
         case Digits(text=run_id, may_be_run=True) if (run := or_none(lambda: client.get_run(run_id))) is not None:

@@ -21,6 +21,17 @@ def test_paths_are_absolute_and_addresses_kept(monkeypatch: pytest.MonkeyPatch, 
     assert job_environment(settings)["PAIRFLOW_STORE"] == "s3://bucket/pairs"
 
 
+def test_jobs_of_other_machines_have_the_home_of_theirs(tmp_path: Path) -> None:
+    def handed(store: str, ray: str | None) -> str | None:
+        return job_environment(Settings(home=tmp_path, store_url=store, ray_address=ray)).get("PAIRFLOW_HOME")
+
+    assert handed("s3://bucket/pairs", "http://ray-head:8265") is None
+    # Where they share a disk, as on one machine or over NFS, they share the home.
+    assert handed("/nfs/pairs", "http://ray-head:8265") == str(tmp_path)
+    assert handed("s3://bucket/pairs", "http://127.0.0.1:8265") == str(tmp_path)
+    assert handed("s3://bucket/pairs", None) == str(tmp_path)
+
+
 def test_pages_are_where_a_browser_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.environ", {"PAIRFLOW_HOME": str(tmp_path)})
     assert (Settings.read().mlflow_pages, Settings.read().ray_pages) == (None, None)
