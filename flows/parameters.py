@@ -25,9 +25,6 @@ class FlowParameters(Spec):
     """What every flow wants to know."""
 
     dataset: DatasetSpec = Field(default_factory=lambda: DatasetSpec(), description="Which data.")
-    engine: EngineName = Field(
-        "auto", description="Coupling engine: auto picks the fastest exact one; dense is the oracle, for small data."
-    )
     store: str | None = Field(
         None,
         description="fsspec URL or folder of the pair store; default PAIRFLOW_STORE, else `store` in PAIRFLOW_HOME.",
@@ -59,6 +56,23 @@ class FlowParameters(Spec):
         return schema
 
 
+class WithEngine(FlowParameters):
+    """Of every flow that couples, or names pairs by what couples them."""
+
+    engine: EngineName = Field(
+        "auto", description="Coupling engine: auto picks the fastest exact one; dense is the oracle, for small data."
+    )
+
+
+class PrepareParameters(FlowParameters):
+    """Read a dataset once, and keep its rows in the store: screened, tokenised, split."""
+
+    format: PairsFormat = Field("zarr", description="File format of the prepared rows.")
+    num_workers: int | None = Field(
+        None, ge=1, description="Tasks at once (1 or more); default as many as the cluster's CPUs allow."
+    )
+
+
 class Sharded(Spec):
     """How pairs are made and written."""
 
@@ -73,7 +87,7 @@ class Sharded(Spec):
     )
 
 
-class FromPreset(FlowParameters):
+class FromPreset(WithEngine):
     """Settings of a preset; each model below takes changes to some of its groups."""
 
     preset: PresetName = Field(
@@ -88,7 +102,7 @@ _OfAll: Any = groups(*Preset.model_fields)
 _OfAllButTheEvaluation: Any = groups(*(name for name in Preset.model_fields if name != "evaluation"))
 
 
-class PairParameters(Sharded, FlowParameters):
+class PairParameters(Sharded, WithEngine):
     """Couple every training row with a source point, or a model's sources with its samples; keep the pairs."""
 
     coupling: CouplingSpec | None = Field(

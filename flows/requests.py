@@ -15,11 +15,9 @@ class Request(Spec):
 
     Attributes:
         dataset: that it is about.
-        engine: of couplings.
     """
 
     dataset: DatasetSpec
-    engine: EngineName = "auto"
 
     @classmethod
     def of(cls, parameters: FlowParameters) -> Self:
@@ -36,7 +34,24 @@ class Request(Spec):
         return cls(**fields)
 
 
-class PairRequest(Request):
+class PrepareRequest(Request):
+    """A dataset that is wanted in the store; the fields are those of `PrepareParameters`."""
+
+    format: PairsFormat = "zarr"
+    num_workers: int | None = None
+
+
+class RequestWithEngine(Request):
+    """Of every job that couples, or names pairs by what couples them.
+
+    Attributes:
+        engine: of couplings.
+    """
+
+    engine: EngineName = "auto"
+
+
+class PairRequest(RequestWithEngine):
     """Pairs that are wanted in the store; the fields are those of `PairParameters`."""
 
     wanted: CouplingSpec | RediSpec = Field(union_mode="smart")
@@ -48,7 +63,7 @@ class PairRequest(Request):
     num_workers: int | None = None
 
 
-class TrainRequest(Request):
+class TrainRequest(RequestWithEngine):
     """A model that is wanted.
 
     Attributes:
@@ -67,7 +82,7 @@ class DistillRequest(TrainRequest):
     base_model: str | None = None
 
 
-class EvaluateRequest(Request):
+class EvaluateRequest(RequestWithEngine):
     """Models that are to be measured, side by side; the fields are those of `EvaluateParameters`."""
 
     settings: Preset
@@ -77,7 +92,7 @@ class EvaluateRequest(Request):
     pairs: str | None = None
 
 
-class SurveyRequest(Request):
+class SurveyRequest(RequestWithEngine):
     """What there is to retrain on, and whether the rival can be measured there.
 
     Attributes:

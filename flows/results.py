@@ -32,6 +32,35 @@ class Found(Generic[R]):
     notes: tuple[str, ...]
 
 
+class PrepareResult(Spec):
+    """A dataset's rows in the store."""
+
+    url: str
+    fingerprint: str
+    format: PairsFormat
+    source: str
+    """Where the rows were read from."""
+    rows_read: int
+    rows_kept: int
+    dropped: dict[str, int]
+    """Reason → rows."""
+    examples: dict[str, tuple[str, ...]]
+    """Reason → the first few, each with its place in the source."""
+    notes: tuple[str, ...]
+    splits: dict[str, int]
+    """Part → rows."""
+    digest: str
+    digests: dict[str, str]
+    """Part → digest, by which pairs and models know it."""
+    length: int
+    vocab_size: int
+    vocab: tuple[str, ...] | None
+    skipped: bool
+    """True if they were there already and nothing was read."""
+    seconds: float
+    """Wall seconds of this job."""
+
+
 class PairResult(Spec):
     """Coupled pairs in the store."""
 

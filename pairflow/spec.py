@@ -23,8 +23,10 @@ from pairflow.spec_learning import (
     TrainingSpec,
 )
 
-DatasetName = Literal["digits", "nci", "patches", "qm9", "zinc-250k", "mnist-binary", "cifar-10", "tokens", "smiles"]
-OWN_DATA: tuple[DatasetName, ...] = ("tokens", "smiles")
+DatasetName = Literal[
+    "digits", "nci", "patches", "qm9", "zinc-250k", "mnist-binary", "cifar-10", "tokens", "smiles", "text"
+]
+OWN_DATA: tuple[DatasetName, ...] = ("tokens", "smiles", "text")
 """What lies where the user says, and has rows added to it."""
 PresetName = Literal["demo", "laptop", "paper", "few-step"]
 EngineName = Literal["auto", "cpu", "cuda", "dense"]
@@ -39,12 +41,15 @@ class DatasetSpec(Spec):
     """Which data, how much of it, and how it is split."""
 
     name: DatasetName = Field(
-        "digits", description="Name in the registry; 'tokens' is your own array, 'smiles' your own molecules."
+        "digits",
+        description="Name in the registry; your own are 'tokens', an array, 'smiles', molecules, and 'text'.",
     )
     path: str | None = Field(
         None,
-        description="For 'tokens' a .npy, .npz, .parquet or .zarr of integers [M, D], for 'smiles' a .smi, .txt, "
-        ".csv or .tsv; or a folder of such files (not .zarr), which are read in the order of their names.",
+        description="For 'tokens' a .npy, .npz, .parquet, .arrow, .feather or .zarr of integers [M, D], for 'smiles' a "
+        ".smi, .txt, .csv, .tsv or .sdf (also .gz, .zst, .bz2), .parquet, .arrow or .feather, for 'text' a .txt; or a "
+        "folder of such files (not .zarr), which are read in the order of their names; for 'smiles' and 'text' also a "
+        "pattern such as rows/*.smi.",
     )
     column: str | None = Field(
         None,
@@ -59,6 +64,12 @@ class DatasetSpec(Spec):
     vocab_path: str | None = Field(
         None,
         description="Only for 'tokens': a JSON list of K strings, instead of vocab_size.",
+    )
+    window: int | None = Field(
+        None, ge=1, le=65_535, description="Only for 'text': D, the units that a row has; default 128."
+    )
+    unit: Literal["bytes", "characters"] | None = Field(
+        None, description="Only for 'text': what a token is; default bytes, which has K 256."
     )
     max_length: int | None = Field(
         None, ge=1, le=65_535, description="Molecules: longest token row D kept; default by dataset."
@@ -79,14 +90,20 @@ class DatasetSpec(Spec):
         own: dict[str, str | int | None] = {"vocab_size": self.vocab_size, "vocab_path": self.vocab_path}
         if self.name not in OWN_DATA:
             own |= {"path": self.path, "column": self.column}
+        if self.name == "text":
+            own |= {"column": self.column}
+        elif given := [key for key, value in {"window": self.window, "unit": self.unit}.items() if value is not None]:
+            raise ValueError(f"{', '.join(given)} can only be given for dataset 'text', got '{self.name}'")
         if self.name != "tokens":
             if given := [key for key, value in own.items() if value is not None]:
-                also = " or 'smiles'" if set(given) <= {"path", "column"} else ""
+                also = ", 'smiles' or 'text'" if given == ["path"] else " or 'smiles'" if "column" in given else ""
                 raise ValueError(f"{', '.join(given)} can only be given for dataset 'tokens'{also}, got '{self.name}'")
             if self.name == "smiles" and self.path is None:
                 raise ValueError(
                     "dataset 'smiles' needs a path to a .smi, .txt, .csv or .tsv file, or a folder of them"
                 )
+            if self.name == "text" and self.path is None:
+                raise ValueError("dataset 'text' needs a path to a .txt file, or a folder of them")
             return self
         if self.path is None:
             raise ValueError("dataset 'tokens' needs a path to a .npy, .npz, .parquet or .zarr array, or to a folder")
@@ -98,8 +115,9 @@ class DatasetSpec(Spec):
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A field that came later is left out where it is not set: fingerprints are those of before."""
         fields: dict[str, Any] = handler(self)
-        if fields.get("column") is None:
-            fields.pop("column", None)
+        for name in ("column", "window", "unit"):
+            if fields.get(name) is None:
+                fields.pop(name, None)
         return fields
 
 

@@ -23,10 +23,24 @@ docs/format.md describes every file. Nothing here reads pickles or keeps credent
 
 from storage.batches import PairBatch, PairReader
 from storage.commit import commit_pairs
+from storage.dataset_manifest import DatasetHeader, DatasetManifest, SourceRecord
+from storage.datasets import (
+    absent_of_dataset,
+    dataset_url,
+    discard_dataset,
+    find_dataset,
+    find_dataset_header,
+    parse_dataset_url,
+    read_dataset,
+    search_datasets,
+    shard_size_for,
+    verify_dataset,
+    write_dataset,
+)
 from storage.export import export_pairs
 from storage.filesystem import Folder, join, open_folder
 from storage.garbage import Garbage, find_garbage, remove
-from storage.inventory import Inventory, StoredCoupling, StoredJob, take_inventory
+from storage.inventory import Inventory, PreparedData, StoredCoupling, StoredJob, take_inventory
 from storage.listing import list_files, list_names
 from storage.manifest import (
     FORMAT_VERSION,
@@ -59,6 +73,8 @@ __all__ = [
     "FORMAT_VERSION",
     "AbsentFile",
     "BadShard",
+    "DatasetHeader",
+    "DatasetManifest",
     "Folder",
     "Garbage",
     "Inventory",
@@ -68,17 +84,24 @@ __all__ = [
     "PairReader",
     "Pairs",
     "PairsHeader",
+    "PreparedData",
     "Restoration",
     "ShardPlan",
     "ShardRecord",
+    "SourceRecord",
     "StoredCoupling",
     "StoredJob",
     "StoredObject",
     "VerifyReport",
     "absent_files",
+    "absent_of_dataset",
     "begin_pairs",
     "commit_pairs",
+    "dataset_url",
+    "discard_dataset",
     "export_pairs",
+    "find_dataset",
+    "find_dataset_header",
     "find_garbage",
     "find_header",
     "find_manifest",
@@ -91,14 +114,20 @@ __all__ = [
     "open_folder",
     "open_pairs",
     "pairs_url",
+    "parse_dataset_url",
     "plan_shards",
+    "read_dataset",
     "read_header",
     "remove",
     "restore_pairs",
+    "search_datasets",
     "search_pairs",
+    "shard_size_for",
     "store_of",
     "take_inventory",
     "token_dtype",
+    "verify_dataset",
     "verify_pairs",
+    "write_dataset",
     "write_shard",
 ]

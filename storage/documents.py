@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pairflow.errors import ManifestVersionError, ShardCorruptError, SpecError
 from pairflow.spec import Spec
+from storage.dataset_manifest import DatasetHeader, DatasetManifest
 from storage.filesystem import Folder
 from storage.manifest import FORMAT_VERSION, Manifest, PairsHeader, ShardRecord
 
@@ -20,6 +21,8 @@ KINDS: dict[type[Spec], str] = {
     PairsHeader: "pairs-header",
     ShardRecord: "pairs-record",
     Manifest: "pairs-manifest",
+    DatasetHeader: "dataset-header",
+    DatasetManifest: "dataset-manifest",
 }
 _NO_HASH = "0" * 64
 
@@ -53,26 +56,28 @@ def parse_document(document_type: type[D], data: bytes, path: str) -> D:
         ManifestVersionError: another format version wrote it.
         ShardCorruptError: it is not what was written, or not this kind of document.
     """
-    fields = _fields(data, path)
+    remedy = REMEDY_OF_DATASETS if document_type in (DatasetHeader, DatasetManifest) else _REMEDY
+    fields = _fields(data, path, remedy)
     fields.pop("document_sha256", None)
     if not states_its_hash(data):
-        raise ShardCorruptError(f"{path} is damaged: its bytes do not have the hash that it states; {_REMEDY}")
+        raise ShardCorruptError(f"{path} is damaged: its bytes do not have the hash that it states; {remedy}")
     version = fields.pop("format_version", None)
     if type(version) is int and version != FORMAT_VERSION:
         raise ManifestVersionError(
             f"{path} has format version {version}; this release reads version {FORMAT_VERSION}. Read it with the "
-            "release that wrote it, or make the pairs again with `pairflow pair`"
+            "release that wrote it, or {'make the pairs again with `pairflow pair`' if remedy is _REMEDY else remedy}"
         )
     kind = fields.pop("kind", None)
     if kind != KINDS[document_type] or version is None:
-        raise ShardCorruptError(f"{path} should be a {KINDS[document_type]}, but is a {kind}; {_REMEDY}")
+        raise ShardCorruptError(f"{path} should be a {KINDS[document_type]}, but is a {kind}; {remedy}")
     try:
         return document_type.model_validate(fields)
     except (ValidationError, SpecError) as error:
-        raise ShardCorruptError(f"{path} is not a valid {kind}: {error}; {_REMEDY}") from None
+        raise ShardCorruptError(f"{path} is not a valid {kind}: {error}; {remedy}") from None
 
 
 _REMEDY = "run `pairflow verify --repair` on these pairs, or move their folder away and run `pairflow pair` again"
+REMEDY_OF_DATASETS = "`pairflow prepare` of the same data makes it again"
 _STATED = re.compile(rb'\n  "document_sha256": "([0-9a-f]{64})"')
 
 
@@ -87,13 +92,13 @@ def states_its_hash(data: bytes) -> bool:
     return digest.hexdigest().encode() == stated[1]
 
 
-def _fields(data: bytes, path: str) -> dict[str, Any]:
+def _fields(data: bytes, path: str, remedy: str) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:  # also text that is not UTF-8
-        raise ShardCorruptError(f"{path} is damaged: it is not JSON ({error}); {_REMEDY}") from None
+        raise ShardCorruptError(f"{path} is damaged: it is not JSON ({error}); {remedy}") from None
     if not isinstance(fields, dict):
-        raise ShardCorruptError(f"{path} is damaged: it is not a JSON object; {_REMEDY}")
+        raise ShardCorruptError(f"{path} is damaged: it is not a JSON object; {remedy}")
     return fields
 
 

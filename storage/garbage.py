@@ -10,7 +10,7 @@ from typing import Literal
 
 from storage.documents import HEADER, MANIFEST
 from storage.filesystem import LocalFolder, open_folder
-from storage.inventory import Inventory
+from storage.inventory import Inventory, PreparedData
 from storage.ownership import is_temporary
 
 Kind = Literal["temporary", "job", "partial", "unreferenced"]
@@ -21,12 +21,12 @@ class Garbage:
     """Files that can go together.
 
     Attributes:
-        kind: temporary: of a killed writer. job: what a flow and its job told each other. partial: a coupling that was
-            never committed. unreferenced: one that was, and that nobody asked for.
+        kind: temporary: of a killed writer. job: what a flow and its job told each other. partial: a coupling or
+            prepared data that was never committed. unreferenced: what was, and that nobody asked for.
         url: what they are, or belong to.
         names: of the files, relative to the store, in the order of their removal.
         num_bytes: of all of them.
-        fingerprint: of the coupling, where all of it would go.
+        fingerprint: of the coupling, where all of it would go; None of prepared data, which can be made again.
     """
 
     kind: Kind
@@ -48,7 +48,8 @@ def find_garbage(
     Args:
         inventory: of the store.
         older_than_s: seconds since the last write; whoever is at work writes more often than that.
-        needed: fingerprints of the committed couplings to keep; None keeps all.
+        needed: fingerprints of the committed couplings to keep, and digests of the data to keep prepared, besides
+            those that couplings in the store were made of; None keeps all.
         now: Unix time; default the present.
     """
     before = (time.time() if now is None else now) - older_than_s
@@ -59,6 +60,8 @@ def _find(inventory: Inventory, before: float, needed: set[str] | None) -> Itera
     for job in inventory.jobs:
         if job.modified < before:
             yield Garbage("job", job.url, tuple(job.files), job.num_bytes)
+    for data in inventory.datasets:
+        yield from _of_dataset(data, inventory, before, needed)
     for coupling in inventory.couplings:
         whole: Kind | None = None
         if coupling.modified < before and coupling.state == "partial":
@@ -73,6 +76,21 @@ def _find(inventory: Inventory, before: float, needed: set[str] | None) -> Itera
         left = [name for name in coupling.own if is_temporary(name) and coupling.files[name].modified < before]
         if left:
             yield Garbage("temporary", coupling.url, tuple(left), sum(coupling.files[name].num_bytes for name in left))
+
+
+def _of_dataset(data: PreparedData, inventory: Inventory, before: float, needed: set[str] | None) -> Iterator[Garbage]:
+    whole: Kind | None = None
+    if data.modified < before and data.state == "partial":
+        whole = "partial"
+    elif data.modified < before and data.state == "complete" and needed is not None:
+        made_of_it = {str(each.header.dataset.get("digest")) for each in inventory.couplings if each.header is not None}
+        unread = any(each.header is None for each in inventory.couplings)  # which may have been made of it too
+        whole = None if unread or not data.digests.isdisjoint(needed | made_of_it) else "unreferenced"
+    names = [name for name in data.own if whole or (is_temporary(name) and data.files[name].modified < before)]
+    if names:
+        names.sort(key=_order_of_removal)
+        num_bytes = sum(data.files[name].num_bytes for name in names)
+        yield Garbage(whole or "temporary", data.url, tuple(names), num_bytes)
 
 
 def _order_of_removal(name: str) -> int:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pairflow.errors import ManifestVersionError, ShardCorruptError
+from storage.dataset_manifest import DatasetHeader, DatasetManifest
 from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import join, open_folder
 from storage.listing import Files, StoredFile, holds_anything, list_files
 from storage.manifest import Manifest, PairsHeader
-from storage.ownership import is_job, is_job_document, is_planned, is_temporary
+from storage.ownership import is_job, is_job_document, is_planned, is_planned_of_dataset, is_temporary
 
 _COUPLING = re.compile(r"pairs/([0-9a-f]{64})\.(?:zarr|parquet)/")
+_DATASET = re.compile(r"datasets/([0-9a-f]{64})/")
 _JOB = re.compile(r"jobs/([^/]+)/")
 _READERS = 8  # documents that are read at a time: a store may be far away
 
@@ -59,6 +61,46 @@ class StoredCoupling:
 
 
 @dataclass(frozen=True)
+class PreparedData:
+    """A prepared dataset in a store.
+
+    Attributes:
+        url: where it lies.
+        fingerprint: its own, by the folder's name.
+        state: complete: it has its manifest. partial: not yet. damaged: manifest or header cannot be read.
+        header: what it is; None if that cannot be read.
+        files: all that lies in its folder, temporary files included.
+        own: those that it plans, whole or half-written; none where its documents do not say.
+    """
+
+    url: str
+    fingerprint: str
+    state: State
+    header: DatasetHeader | None
+    files: Files
+    own: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.num_bytes for file in self.files.values())
+
+    @property
+    def modified(self) -> float:
+        """Unix time of the last write to any of its files."""
+        return max(file.modified for file in self.files.values())
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Of its rows and of its parts: by what pairs, models and runs refer to it."""
+        return frozenset() if self.header is None else frozenset({self.header.digest, *self.header.digests.values()})
+
+    @property
+    def stray(self) -> tuple[str, ...]:
+        """Files in its folder that it does not plan: somebody else's, for all that is known."""
+        return () if self.state == "damaged" else tuple(sorted(set(self.files) - set(self.own)))
+
+
+@dataclass(frozen=True)
 class StoredJob:
     """The folder in which a flow and its Ray job left request and result."""
 
@@ -83,12 +125,14 @@ class Inventory:
         url: of the store.
         couplings: in the order of their names.
         jobs: likewise.
+        datasets: prepared ones, likewise.
         is_store: whether anything in it says that we wrote it, or nothing is there.
     """
 
     url: str
     couplings: tuple[StoredCoupling, ...]
     jobs: tuple[StoredJob, ...]
+    datasets: tuple[PreparedData, ...]
     is_store: bool
 
 
@@ -102,15 +146,17 @@ def take_inventory(store_url: str | os.PathLike[str]) -> Inventory:
     found: dict[re.Pattern[str], dict[str, dict[str, StoredFile]]] = {
         _COUPLING: defaultdict(dict),
         _JOB: defaultdict(dict),
+        _DATASET: defaultdict(dict),
     }
-    for room, pattern in (("pairs", _COUPLING), ("jobs", _JOB)):
+    for room, pattern in (("pairs", _COUPLING), ("jobs", _JOB), ("datasets", _DATASET)):
         for name, file in sorted(list_files(join(url, room)).items()):
             if match := pattern.match(f"{room}/{name}"):
                 found[pattern][match[0].rstrip("/")][f"{room}/{name}"] = file
     with ThreadPoolExecutor(_READERS) as pool:
         couplings = pool.map(lambda each: _coupling(url, *each), found[_COUPLING].items())
         jobs = pool.map(lambda each: _job(url, *each), found[_JOB].items())
-        ours = tuple(filter(None, couplings)), tuple(filter(None, jobs))
+        datasets = pool.map(lambda each: _dataset(url, *each), found[_DATASET].items())
+        ours = tuple(filter(None, couplings)), tuple(filter(None, jobs)), tuple(filter(None, datasets))
     return Inventory(url, *ours, is_store=any(ours) or not holds_anything(url))
 
 
@@ -136,6 +182,31 @@ def _coupling(store_url: str, name: str, files: Files) -> StoredCoupling | None:
     own = () if header is None else tuple(file for file, short in below.items() if is_planned(header, short))
     written = sum(file.startswith(f"{name}/_records/") and not is_temporary(file) for file in files)
     return StoredCoupling(url, fingerprint, state, header, written, files, own)
+
+
+def _dataset(store_url: str, name: str, files: Files) -> PreparedData | None:
+    """A folder of prepared data; None where no document of ours is in it."""
+    url, fingerprint = join(store_url, name), name.removeprefix("datasets/")
+    folder = open_folder(url)
+    header: DatasetHeader | None = None
+    state: State = "partial"
+    try:
+        manifest = read_document(DatasetManifest, folder, MANIFEST)
+        header = read_document(DatasetHeader, folder, HEADER) if manifest is None else manifest.header
+        if header is None:
+            return None
+        if manifest is not None:
+            state = "complete"
+    except (ShardCorruptError, ManifestVersionError):
+        state = "damaged"
+    if header is not None and header.fingerprint != fingerprint:
+        header, state = None, "damaged"  # somebody has renamed the folder
+    own = (
+        ()
+        if header is None
+        else tuple(file for file in files if is_planned_of_dataset(header, file.removeprefix(f"{name}/")))
+    )
+    return PreparedData(url, fingerprint, state, header, files, own)
 
 
 def _job(store_url: str, name: str, files: Files) -> StoredJob | None:

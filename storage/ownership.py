@@ -1,12 +1,15 @@
 """Which files of a store are ours: told by what they say, and never by a name alone.
 
 A coupling's folder is ours where a header or manifest in it has the hash that it states and the fingerprint that the
-folder is called by; in it, the files that this header plans. A job's folder is ours where its request names it.
+folder is called by; in it, the files that this header plans; a prepared dataset's likewise. A job's folder is ours
+where its request names it.
 """
 
 import json
 import re
 
+from storage import dataset_files
+from storage.dataset_manifest import DatasetHeader
 from storage.documents import HEADER, MANIFEST, record_name
 from storage.filesystem import Folder
 from storage.layout import layout_of
@@ -46,6 +49,20 @@ def is_planned(header: PairsHeader, name: str) -> bool:
         ):
             return True
     return False
+
+
+def is_planned_of_dataset(header: DatasetHeader, name: str) -> bool:
+    """Whether a prepared dataset has a file of that name, or was about to write it.
+
+    Args:
+        header: of the data.
+        name: below its folder.
+    """
+    name = without_temporary(name)
+    if name in (HEADER, MANIFEST) or name in dataset_files.metadata_names(header):
+        return True
+    numbers = {int(digits) for digits in _NUMBER.findall(name)}
+    return any(number < header.num_shards and name in dataset_files.objects(header, number) for number in numbers)
 
 
 def is_job(folder: Folder, submission_id: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SERVICE = {"prefect", "ray", "mlflow"}
-_FLOWS = ("pair", "train", "distill", "evaluate", "pipeline", "study", "retrain")
+_FLOWS = ("prepare", "pair", "train", "distill", "evaluate", "pipeline", "study", "retrain")
 
 
 def _modules(folder: str) -> list[Path]:

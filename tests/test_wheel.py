@@ -86,7 +86,7 @@ def test_it_runs_in_an_empty_folder_and_brings_its_deployments(wheel: zipfile.Zi
     answer = json.loads(asked.stdout)
     assert Path(answer["from"]).is_relative_to(installed)
     assert answer["version"] == pairflow.__version__
-    names = ("pair", "train", "distill", "evaluate", "pipeline", "retrain", "study")
+    names = ("prepare", "pair", "train", "distill", "evaluate", "pipeline", "retrain", "study")
     assert answer["deployments"] == [f"flows.{name}.{name}" for name in names]
 
 

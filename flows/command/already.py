@@ -8,7 +8,7 @@ from flows.command.terminal_log import TerminalHandler, Verbosity
 from flows.home.settings import Settings
 from flows.jobs import evaluations, finished, finished_comparison
 from flows.parameters import FlowParameters, PipelineParameters, StudyParameters
-from flows.requests import DistillRequest, EvaluateRequest, PairRequest, TrainRequest
+from flows.requests import DistillRequest, EvaluateRequest, PairRequest, PrepareRequest, TrainRequest
 from flows.results import Found
 
 _Finder = Callable[[Any, Settings], tuple[Any, Iterable[Found[Any]]] | None]
@@ -56,6 +56,7 @@ def _study(parameters: StudyParameters, settings: Settings) -> tuple[Any, Iterab
 
 
 _FINDERS: dict[str, _Finder] = {
+    "prepare": lambda parameters, settings: _one(finished.find_prepared(PrepareRequest.of(parameters), settings)),
     "pair": lambda parameters, settings: _one(finished.find_pairs(PairRequest.of(parameters), settings)),
     "train": lambda parameters, settings: _one(finished.find_model(TrainRequest.of(parameters), settings)),
     "distill": lambda parameters, settings: _one(finished.find_model(DistillRequest.of(parameters), settings)),

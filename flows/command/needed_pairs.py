@@ -1,4 +1,7 @@
-"""Who refers to pairs: asked of MLflow before any are removed. Not to have been able to ask is never a "nobody"."""
+"""Who refers to pairs and to prepared data: asked of MLflow before any are removed.
+
+Not to have been able to ask is never a "nobody".
+"""
 
 import re
 from pathlib import Path
@@ -16,7 +19,7 @@ _REMEDY = "set PAIRFLOW_HOME or MLFLOW_TRACKING_URI to those of the runs that ma
 
 
 def by_fingerprint(settings: Settings) -> dict[str, str] | None:
-    """MLflow runs that made or used pairs, one for each fingerprint; None where there is no history to ask.
+    """MLflow runs that made or used pairs or data, by fingerprint or digest; None where there is no history to ask.
 
     Runs that somebody has deleted count as well, as they can be restored, and so does what MLflow has not been sent.
 
@@ -29,8 +32,9 @@ def by_fingerprint(settings: Settings) -> dict[str, str] | None:
     prepare_environment(settings)
     from flows.lineage.tracking import Lineage
 
-    runs = Lineage(settings).runs_of_pairs()
-    return (waiting or None) if runs is None else waiting | runs
+    lineage = Lineage(settings)
+    runs = lineage.runs_of_pairs()
+    return (waiting or None) if runs is None else waiting | lineage.runs_of_data() | runs
 
 
 def check_knows(runs: dict[str, str] | None, inventory: "Inventory", *, insist: bool) -> None:

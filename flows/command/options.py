@@ -39,6 +39,13 @@ _Set = Annotated[
     ),
 ]
 StoredPairs = Annotated[str, typer.Argument(metavar="REF", help=references.as_help(references.PAIRS))]
+StoredPairsOrData = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help=f"{references.as_help(references.PAIRS)[:-1]}; or those of prepared data.",
+    ),
+]
 _METAVARS = {"model": "REF", "extend": "REF", "pairs": "REF", "training-seeds": "SEED,SEED,…"}
 
 

@@ -26,14 +26,19 @@ def pair(result: PairResult, parameters: PairParameters) -> None:
 
 
 def verify(
-    pairs: opt.StoredPairs,
+    pairs: opt.StoredPairsOrData,
     repair: Annotated[bool, typer.Option("--repair", help="Put back what is damaged; make bad shards again.")] = False,
     json: opt.Json = False,
 ) -> None:
-    """Recompute the hashes of stored pairs, and repair them; exit code 1 if a file is damaged (still), and which."""
+    """Recompute the hashes of pairs or prepared data, and repair them; exit code 1 if a file is damaged (still)."""
     from flows.command import verification
     from flows.lineage import stored_pairs
 
+    if (url := stored_pairs.url_of_data(pairs)) is not None:
+        prepare = (lambda parameters: run_flow("prepare", parameters)) if repair else None
+        if not verification.verify_data(url, prepare, as_json=json):
+            raise typer.Exit(1)
+        return
     remake = (lambda parameters: run_flow("pair", parameters)) if repair else None
     if not verification.verify(stored_pairs.url_of(pairs), remake, as_json=json):
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ import json as json_module
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,16 +33,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def ls(store: StoreArgument = None, json: opt.Json = False) -> None:
-    """List the datasets and couplings of a store: how large they are, complete or partial."""
+    """List the couplings and prepared datasets of a store: how large they are, complete or partial."""
     import storage
 
     inventory = storage.take_inventory(_store_url(store))
     if json:
         print(json_module.dumps(_as_document(inventory)))
-    elif not inventory.couplings:
-        print(f"no pairs in {inventory.url}")
-    else:
+        return
+    if inventory.couplings:
         _show(inventory)
+    else:
+        print(f"no pairs in {inventory.url}")
+    _show_prepared(inventory)
+    if inventory.jobs:
+        size = _size(sum(each.num_bytes for each in inventory.jobs))
+        print(f"{len(inventory.jobs)} job folder(s), {size}; `pairflow gc` removes old ones")
 
 
 def gc(
@@ -53,14 +58,17 @@ def gc(
         bool, typer.Option("--force", help="Also partial couplings that an MLflow run refers to, or may.")
     ] = False,
     unreferenced: Annotated[
-        bool, typer.Option("--unreferenced", help="Also complete couplings that no MLflow run refers to.")
+        bool,
+        typer.Option(
+            "--unreferenced", help="Also complete couplings, and prepared data, that no MLflow run refers to."
+        ),
     ] = False,
     older_than: Annotated[
         float, typer.Option(min=0, help="Hours since the last write; leave those who are at work their files.")
     ] = 24,
     json: opt.Json = False,
 ) -> None:
-    """Remove partial couplings, leftovers of killed writers and old job folders; never what an MLflow run refers to."""
+    """Remove partial couplings and data, leftovers of killed writers, old job folders; never what a run refers to."""
     import storage
 
     inventory = storage.take_inventory(_store_url(store))
@@ -113,6 +121,9 @@ def _say(inventory: "Inventory", kept: list["Garbage"], going: list["Garbage"], 
     for coupling in inventory.couplings:
         for name in coupling.stray[:_SOME]:
             print(f"left alone {inventory.url}/{name}: these pairs do not know it", file=sys.stderr)
+    for data in inventory.datasets:
+        for name in data.stray[:_SOME]:
+            print(f"left alone {inventory.url}/{name}: this prepared data does not know it", file=sys.stderr)
     for each in going:
         count = f"{len(each.names)} file{'s' if len(each.names) > 1 else ''}"
         print(f"to remove, {each.kind}: {each.url} ({count}, {_size(each.num_bytes)})", flush=True)
@@ -174,6 +185,20 @@ def _as_document(inventory: "Inventory") -> dict[str, Any]:
             }
             for each in inventory.couplings
         ],
+        "prepared": [
+            {
+                "url": each.url,
+                "fingerprint": each.fingerprint,
+                "state": each.state,
+                "dataset": None if each.header is None else each.header.name,
+                "format": None if each.header is None else each.header.format,
+                "num_rows": None if each.header is None else each.header.num_rows,
+                "digests": None if each.header is None else each.header.digests,
+                "num_bytes": each.num_bytes,
+                "modified": each.modified,
+            }
+            for each in inventory.datasets
+        ],
         "jobs": {"count": len(inventory.jobs), "num_bytes": sum(each.num_bytes for each in inventory.jobs)},
     }
 
@@ -196,17 +221,37 @@ def _show(inventory: "Inventory") -> None:
             file_format = each.url.rpartition(".")[2]
             size = _size(each.num_bytes)
             lines.append((each.fingerprint[:12], name, kind, num_steps, rows, size, age, file_format, state))
+    _print_table(lines, right=("T", "ROWS", "SIZE", "AGE"))
+    count = f"{len(inventory.couplings)} coupling{'' if len(inventory.couplings) == 1 else 's'}"
+    print(f"{count}, {_size(_sum(list(inventory.couplings)))} in {inventory.url}")
+
+
+def _show_prepared(inventory: "Inventory") -> None:
+    """A line a prepared dataset."""
+    if not inventory.datasets:
+        return
+    lines = [("ID", "PREPARED", "ROWS", "D", "K", "SIZE", "AGE", "FORMAT", "")]
+    for each in inventory.datasets:
+        header = each.header
+        shape = ("?", "?", "?")
+        if header is not None:
+            shape = (f"{header.num_rows:,}", str(header.length), str(header.vocab_size))
+        name, file_format = ("(unreadable)", "?") if header is None else (header.name, header.format)
+        rest = (_size(each.num_bytes), _age(time.time() - each.modified), file_format)
+        lines.append((each.fingerprint[:12], name, *shape, *rest, "" if each.state == "complete" else each.state))
+    _print_table(lines, right=("ROWS", "D", "K", "SIZE", "AGE"))
+    total = sum(each.num_bytes for each in inventory.datasets)
+    many = "" if len(inventory.datasets) == 1 else "s"
+    print(f"{len(inventory.datasets)} prepared dataset{many}, {_size(total)} in {inventory.url}")
+
+
+def _print_table(lines: Sequence[Sequence[str]], *, right: tuple[str, ...]) -> None:
+    """Columns as wide as they must be; numbers stand at the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = ("T", "ROWS", "SIZE", "AGE")
     for line in lines:
         cells = zip(lines[0], line, widths, strict=True)
         shown = (text.rjust(width) if title in right else text.ljust(width) for title, text, width in cells)
         print("  ".join(shown).rstrip())
-    count = f"{len(inventory.couplings)} coupling{'' if len(inventory.couplings) == 1 else 's'}"
-    print(f"{count}, {_size(_sum(list(inventory.couplings)))} in {inventory.url}")
-    if inventory.jobs:
-        size = _size(sum(each.num_bytes for each in inventory.jobs))
-        print(f"{len(inventory.jobs)} job folder(s), {size}; `pairflow gc` removes old ones")
 
 
 def _age(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import storage
 from flows.lineage.provenance import EARLIER_PAIRS, extended_by
-from flows.parameters import PairParameters
+from flows.parameters import PairParameters, PrepareParameters
 from pairflow.errors import SpecError, StoreError
 from pairflow.spec import parse
 from storage import Restoration, VerifyReport
@@ -41,6 +41,48 @@ def verify(url: str, remake: Callable[[PairParameters], Any] | None, *, as_json:
     return report.ok
 
 
+def verify_data(url: str, remake: Callable[[PrepareParameters], Any] | None, *, as_json: bool) -> bool:
+    """Whether every file of prepared data is what its hash says, at the end; names those that are not.
+
+    Args:
+        url: of the data.
+        remake: runs the flow `prepare`, to make them again; None to repair nothing.
+        as_json: prints one JSON object instead of text.
+    """
+    report = storage.verify_dataset(url)
+    if not report.ok and remake is not None:
+        if not as_json:
+            _complain(report, "the prepared data")
+        again = _as_it_was_prepared(url)
+        storage.discard_dataset(url)
+        remake(again)
+        report = storage.verify_dataset(url)
+    if as_json:
+        bad = [{"reason": each.reason, "path": each.path} for each in report.bad]
+        print(json.dumps({"url": report.url, "ok": report.ok, "bad": bad}))
+    elif report.ok:
+        print(f"every file is whole: {report.url}")
+    else:
+        _complain(report, "the prepared data")
+        remedy = "" if remake is not None else "; `pairflow verify --repair` makes them again"
+        print(f"error: {len(report.bad)} files of {report.url} are damaged{remedy}", file=sys.stderr)
+    return report.ok
+
+
+def _as_it_was_prepared(url: str) -> PrepareParameters:
+    """The request that prepares the same data where it lies.
+
+    Raises:
+        StoreError: nothing readable says what it was.
+    """
+    place, header = storage.parse_dataset_url(url), storage.find_dataset_header(url)
+    if place is None or header is None:
+        raise StoreError(
+            f"nothing at {url} says of what data it was; use `pairflow prepare` on that data, or remove the folder"
+        )
+    return parse(PrepareParameters, {"dataset": header.spec, "store": place.store, "format": header.format})
+
+
 def _tell(report: VerifyReport, done: Restoration | None) -> None:
     if done is not None:
         for path in done.restored:
@@ -57,9 +99,9 @@ def _tell(report: VerifyReport, done: Restoration | None) -> None:
     print(f"error: {len(report.bad)} files of {report.url} are damaged{remedy}", file=sys.stderr)
 
 
-def _complain(report: VerifyReport) -> None:
+def _complain(report: VerifyReport, whole: str = "the coupling") -> None:
     for each in report.bad:
-        what = "the coupling" if each.index is None else f"shard {each.index}"
+        what = whole if each.index is None else f"shard {each.index}"
         print(f"error: {what} is bad: {each.reason} ({each.path})", file=sys.stderr)
 
 

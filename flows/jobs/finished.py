@@ -12,7 +12,7 @@ from typing import TypeVar
 import storage
 from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
-from flows.jobs import inputs, known_data
+from flows.jobs import inputs, known_data, prepared_data
 from flows.jobs.known_data import DataFacts
 from flows.lineage import models, stored_pairs
 from flows.lineage.finished_runs import finished_run
@@ -20,8 +20,8 @@ from flows.lineage.models import FoundModel
 from flows.lineage.provenance import extended_by
 from flows.recipes import methods
 from flows.recipes.methods import METHODS, Method
-from flows.requests import DistillRequest, EvaluateRequest, PairRequest, Request, TrainRequest
-from flows.results import Found, PairResult, TrainResult
+from flows.requests import DistillRequest, EvaluateRequest, PairRequest, PrepareRequest, Request, TrainRequest
+from flows.results import Found, PairResult, PrepareResult, TrainResult
 from pairflow import checkpoint_files
 from pairflow.errors import CheckpointError, PairFlowError
 from pairflow.spec import CouplingSpec, Spec
@@ -59,6 +59,21 @@ def looked_for(
 def find_pairs(request: PairRequest, settings: Settings) -> Found[PairResult] | None:
     """Pairs that are whole, down to every hash."""
     return looked_for(f"pair {request.dataset.name}", request, settings, _pairs)
+
+
+def find_prepared(request: PrepareRequest, settings: Settings) -> Found[PrepareResult] | None:
+    """Rows that are in the store, whole down to every hash."""
+    return looked_for(f"prepare {request.dataset.name}", request, settings, _prepared)
+
+
+def _prepared(request: PrepareRequest, data: DataFacts, settings: Settings) -> tuple[PrepareResult, str] | None:
+    known_as = known_data.prepared(request.dataset, known_data.identity(request.dataset, settings), settings)
+    if known_as is None:
+        return None
+    url = storage.dataset_url(settings.store, known_as)
+    if storage.find_dataset(url) is None or not storage.verify_dataset(url).ok:
+        return None
+    return prepared_data.as_result(url, data.source, data.notes), f"nothing to do: these rows are prepared, at {url}"
 
 
 def find_model(request: TrainRequest, settings: Settings) -> Found[TrainResult] | None:

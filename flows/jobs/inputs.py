@@ -6,20 +6,19 @@ from functools import cached_property
 from pydantic import JsonValue
 
 import storage
-from flows.cluster.protocol import ProgressLines
 from flows.home.settings import Settings
-from flows.jobs import known_data
+from flows.jobs import known_data, prepared_data
 from flows.jobs.known_data import DataFacts, PartFacts
 from flows.lineage import stored_pairs
 from flows.lineage.models import FoundModel
 from flows.lineage.provenance import Input
 from flows.recipes.methods import DEFAULT_PAIRS, Method, coupling_of
 from flows.requests import EvaluateRequest, TrainRequest
-from pairflow import coupling, datasets
+from pairflow import coupling
 from pairflow.datasets import TokenDataset
 from pairflow.errors import SpecError, StoreError
 from pairflow.presets import Preset
-from pairflow.spec import CouplingSpec, DatasetSpec, OptimizerSpec, RediSpec, fingerprint
+from pairflow.spec import CouplingSpec, DatasetSpec, OptimizerSpec, PairsFormat, RediSpec, fingerprint
 
 REDI_ENGINE = "redi/1"
 """Version of how a model's own pairs are drawn: part of their fingerprint, as a coupling engine's is of its own."""
@@ -27,10 +26,17 @@ REDI_ENGINE = "redi/1"
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset as a job sees it: only its training part is coupled and trained on."""
+    """A dataset as a job sees it: only its training part is coupled and trained on.
+
+    Attributes:
+        spec: which data.
+        whole: its rows.
+        url: where the store has them.
+    """
 
     spec: DatasetSpec
     whole: TokenDataset
+    url: str
 
     @cached_property
     def train(self) -> TokenDataset:
@@ -51,6 +57,7 @@ class Data:
             train=PartFacts.of(self.train),
             test=None if self.test is None else PartFacts.of(self.test),
             summary=report.summary(),
+            source=report.source,
             notes=report.notes,
         )
 
@@ -61,7 +68,7 @@ class Data:
             name=self.train.name,
             digest=self.train.digest,
             role=role,
-            source={"source": report.source},
+            source={"source": report.source, "prepared": self.url},
             profile={
                 "num_rows": len(self.train),
                 "length": self.train.length,
@@ -74,15 +81,34 @@ class Data:
 
 
 def load(spec: DatasetSpec, settings: Settings) -> Data:
-    """Loads a dataset; it says in the log what it read, and leaves a note of it in the home.
+    """A dataset, as the store has it, or prepared and kept there; the log says what was read, the home what is known.
 
     Raises:
         DatasetError: it cannot be found, downloaded, read, tokenised or split.
+        StoreError: the store cannot be read, or not written where the data must be prepared.
     """
+    return prepare(spec, settings)[0]
+
+
+def prepare(
+    spec: DatasetSpec,
+    settings: Settings,
+    *,
+    format: PairsFormat = "zarr",
+    num_workers: int | None = None,
+) -> tuple[Data, bool]:
+    """As `load`, and whether it was there; the rest is how it is prepared, see `flows.jobs.prepared_data`."""
     before = known_data.identity(spec, settings)
-    data = Data(spec, datasets.load(spec, data_dir=settings.data_dir, progress=ProgressLines))
-    known_data.note(data.facts, before, settings)
-    return data
+    whole, fingerprint, was_there = prepared_data.open_or_make(
+        spec,
+        settings,
+        known_as=known_data.prepared(spec, before, settings),
+        format=format,
+        num_workers=num_workers,
+    )
+    data = Data(spec, whole, storage.dataset_url(settings.store, fingerprint))
+    known_data.note(data.facts, fingerprint, before, settings)
+    return data, was_there
 
 
 def pairs_fingerprint(

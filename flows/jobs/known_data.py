@@ -50,6 +50,8 @@ class DataFacts(Spec):
     """The rows held out, if there are any."""
     summary: str
     """How many rows were read, kept and dropped, of which source."""
+    source: str = ""
+    """Where the rows were read from; of what an earlier release noted, nothing."""
     notes: tuple[str, ...]
     """What a reader of results must know."""
 
@@ -57,6 +59,8 @@ class DataFacts(Spec):
 class _Record(Spec):
     identity: str
     facts: DataFacts
+    prepared: str | None = None
+    """Fingerprint under which a store has the rows, see `flows.jobs.prepared_data`."""
 
 
 def identity(spec: DatasetSpec, settings: Settings) -> str | None:
@@ -66,23 +70,33 @@ def identity(spec: DatasetSpec, settings: Settings) -> str | None:
 
 def recall(spec: DatasetSpec, settings: Settings) -> DataFacts | None:
     """What is known of data that have not changed since; None if they have, or nobody has read them here."""
+    record = _record(spec, identity(spec, settings), settings)
+    return None if record is None else record.facts
+
+
+def prepared(spec: DatasetSpec, now: str | None, settings: Settings) -> str | None:
+    """By which fingerprint a store may have the rows of data whose identity is `now`; None: hash them."""
+    record = _record(spec, now, settings)
+    return None if record is None else record.prepared
+
+
+def _record(spec: DatasetSpec, now: str | None, settings: Settings) -> _Record | None:
     record = kept_results.read(_path(spec, settings), _Record)
-    if record is None or record.facts.spec != spec or record.identity != identity(spec, settings):
-        return None
-    return record.facts
+    return None if record is None or record.facts.spec != spec or record.identity != now else record
 
 
-def note(facts: DataFacts, before: str | None, settings: Settings) -> None:
+def note(facts: DataFacts, prepared_as: str | None, before: str | None, settings: Settings) -> None:
     """Leaves what was read, if the data did not change meanwhile; where it cannot be written, the next one reads.
 
     Args:
         facts: of the data.
+        prepared_as: their fingerprint in a store.
         before: `identity` as it was before they were read.
         settings: whose home it is.
     """
     if before is None or before != identity(facts.spec, settings):
         return
-    kept_results.try_to_write(_path(facts.spec, settings), _Record(identity=before, facts=facts))
+    kept_results.try_to_write(_path(facts.spec, settings), _Record(identity=before, facts=facts, prepared=prepared_as))
 
 
 def _path(spec: DatasetSpec, settings: Settings) -> Path:

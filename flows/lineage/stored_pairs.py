@@ -33,6 +33,32 @@ def url_of(reference: str, store: str | None = None) -> str:
             raise StoreError(f"no pairs '{reference}': this is {other.what}; expected {references.PAIRS}")
 
 
+def url_of_data(reference: str, store: str | None = None) -> str | None:
+    """The URL of prepared data that a reference stands for; None where it stands for none.
+
+    Args:
+        reference: a URL, or (the first digits of) a fingerprint.
+        store: where fingerprints are looked for; default that of the settings.
+
+    Raises:
+        StoreError: it stands for several; or the store cannot be read.
+    """
+    match references.parse(reference):
+        case Digits(text=digits):
+            place = Settings.read().store if store is None else absolute_url(store)
+            found = storage.search_datasets(place, digits)
+            if len(found) > 1:
+                some = ", ".join(PurePosixPath(url).name[: len(digits) + 6] for url in found[:8])
+                raise StoreError(f"'{digits}' stands for {len(found)} prepared datasets: {some}; give more digits")
+            return found[0] if found else None
+        case Folder(path=path):
+            return None if storage.parse_dataset_url(str(path)) is None else str(path)
+        case Other(text=text, may_be_path=True):
+            url = absolute_url(text)
+            return None if storage.parse_dataset_url(url) is None else url
+    return None
+
+
 def _in_store(digits: str, store: str) -> str:
     """The URL of the one coupling whose fingerprint begins so; if several formats have it, of one that is whole."""
     found: dict[str, str] = {}

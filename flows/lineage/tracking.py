@@ -146,6 +146,20 @@ class Lineage:
 
         return self.insist(ask, patience_s=0)
 
+    def runs_of_data(self) -> dict[str, str]:
+        """Digest of a training part -> a run that used it; deleted ones count as well.
+
+        Raises:
+            LineageError: MLflow does not answer.
+        """
+
+        def ask() -> dict[str, str]:
+            experiments = list(chain.from_iterable(experiment_ids(self.client, deleted=True).values()))
+            runs = all_runs(self.client, experiments, f"tags.`{tag.DATASET_DIGEST}` LIKE '%'")
+            return {run.data.tags[tag.DATASET_DIGEST]: str(run.info.run_id) for run in runs}
+
+        return self.insist(ask, patience_s=0)
+
     def is_active(self, run_id: str) -> bool:
         """Whether there is such a run, and nobody has deleted it.
 

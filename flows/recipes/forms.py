@@ -18,7 +18,7 @@ _NOT_TAKEN = ("expected_fingerprint",)  # commands of ours set it in this proces
 # A form of one screen: what it does not ask is said in `overrides`, in its JSON view, or over REST.
 _FOLDED = (*Preset.model_fields, "engine", "store", "shard_size", "num_workers")
 _FOLDED_WITHIN = {
-    "dataset": ("column", "vocab_path", "max_length", "holdout", "split_seed"),
+    "dataset": ("column", "vocab_path", "window", "unit", "max_length", "holdout", "split_seed"),
     "coupling": ("temperature", "epsilon", "support_size", "block_size"),
 }
 
@@ -41,7 +41,7 @@ def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler, settings: Seque
             _leave_out_defaults(properties[name], handler)
     dataset = handler.resolve_ref_schema({"$ref": properties["dataset"]["$ref"]})
     _fold(dataset, _FOLDED_WITHIN["dataset"])
-    if "preset" in properties:
+    if "preset" in properties or "coupling" not in properties:
         _fold(schema, _FOLDED)
     else:  # how sources are coupled is what `pair` is about
         _fold(handler.resolve_ref_schema({"$ref": properties["coupling"]["$ref"]}), _FOLDED_WITHIN["coupling"])
@@ -122,6 +122,7 @@ def _own_data() -> list[dict[str, Any]]:
             "else": {"properties": {"vocab_size": none}},
         },
         {"if": when(("tokens",)), "else": {"properties": {"vocab_path": none}}},
+        {"if": when(("text",)), "else": {"properties": {"window": none, "unit": none}}},
     ]
 
 

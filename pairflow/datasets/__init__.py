@@ -1,6 +1,7 @@
 """Data sets by name: `load(DatasetSpec(name="digits"))` gives token rows, split and ready to couple.
 
-`_REGISTRY` is the one list of data sets, `load` the one dispatcher. A new data set is a loader and a line there.
+`_REGISTRY` is the one list of data sets, `load` the one dispatcher. A new data set is what finds its files
+and makes rows of them, and a line there.
 May import `spec`, `errors` and `progress` of the library: no torch.
 """
 
@@ -8,27 +9,39 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pairflow.datasets import images, molecules, outside, tokens
-from pairflow.datasets.assembly import LoadedRows, assemble
+from pairflow.datasets import images, molecules, outside, text, tokens
 from pairflow.datasets.base import DatasetInfo, DatasetReport, TokenDataset
 from pairflow.datasets.files import Sources
+from pairflow.datasets.molecules import Molecules
+from pairflow.datasets.preparation import Preparation, Whole
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.paths import default_home, user_path
 from pairflow.progress import Progress
 from pairflow.spec import DatasetSpec
 
-__all__ = ["DatasetInfo", "DatasetReport", "TokenDataset", "Vocabulary", "check", "identity", "load", "names"]
+__all__ = [
+    "DatasetInfo",
+    "DatasetReport",
+    "Preparation",
+    "TokenDataset",
+    "Vocabulary",
+    "check",
+    "identity",
+    "load",
+    "names",
+    "prepare",
+]
 
-Loader = Callable[[DatasetSpec, Sources], LoadedRows]
+Finder = Callable[[DatasetSpec, Sources], Molecules | Whole]
 
 _LOCAL_OR_DOWNLOAD = "PAIRFLOW_DATA_DIR or download"
-_REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
-    info.name: (info, loader)
-    for info, loader in (
+_REGISTRY: dict[str, tuple[DatasetInfo, Finder]] = {
+    info.name: (info, finder)
+    for info, finder in (
         (
             DatasetInfo("digits", "images", 64, 2, "1,797 digits, 8×8, binarised, labelled", "scikit-learn"),
-            images.load_digits,
+            images.digits,
         ),
         (
             DatasetInfo(
@@ -39,11 +52,11 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 "molecules of the NCI screening set, largest fragments",
                 "RDKit",
             ),
-            molecules.load_nci,
+            molecules.nci,
         ),
         (
             DatasetInfo("patches", "images", 192, 256, "8×8 RGB crops of two photographs", "scikit-learn"),
-            images.load_patches,
+            images.patches,
         ),
         (
             DatasetInfo(
@@ -55,7 +68,7 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 _LOCAL_OR_DOWNLOAD,
                 ("qm9.csv*", "dsgdb9nsd.xyz.tar.bz2"),
             ),
-            molecules.load_qm9,
+            molecules.qm9,
         ),
         (
             DatasetInfo(
@@ -67,7 +80,7 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 _LOCAL_OR_DOWNLOAD,
                 ("zinc250k_*.smi*", "250k_rndm_zinc_drugs_clean_3.csv*"),
             ),
-            molecules.load_zinc,
+            molecules.zinc,
         ),
         (
             DatasetInfo(
@@ -79,7 +92,7 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 _LOCAL_OR_DOWNLOAD,
                 ("train-images-idx3-ubyte*",),
             ),
-            images.load_mnist,
+            images.mnist,
         ),
         (
             DatasetInfo(
@@ -91,7 +104,7 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 _LOCAL_OR_DOWNLOAD,
                 ("cifar-10-binary.tar.gz", "cifar10_train*.bin*"),
             ),
-            images.load_cifar,
+            images.cifar,
         ),
         (
             DatasetInfo(
@@ -99,10 +112,10 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 "tokens",
                 None,
                 None,
-                "bring your own: integers [M, D] in .npy, .npz, .parquet or .zarr, or a folder of files",
+                "bring your own: integers [M, D] in .npy, .npz, .parquet, .arrow or .zarr, or a folder of files",
                 "spec.path",
             ),
-            tokens.load_tokens,
+            tokens.own,
         ),
         (
             DatasetInfo(
@@ -110,10 +123,21 @@ _REGISTRY: dict[str, tuple[DatasetInfo, Loader]] = {
                 "molecules",
                 None,
                 None,
-                "bring your own: SMILES lines in .smi or .txt, a column of .csv or .tsv, or a folder of files",
+                "bring your own: SMILES in .smi, .csv, .tsv, .parquet or .arrow, records of .sdf, or a folder of files",
                 "spec.path",
             ),
-            molecules.load_own,
+            molecules.own,
+        ),
+        (
+            DatasetInfo(
+                "text",
+                "tokens",
+                None,
+                None,
+                "bring your own: text in UTF-8, .txt or a folder of them, cut into windows of bytes or characters",
+                "spec.path",
+            ),
+            text.own,
         ),
     )
 }
@@ -146,8 +170,30 @@ def load(
     Raises:
         DatasetError: the data cannot be found, downloaded, read, tokenised or split.
     """
-    info, loader = _entry(spec)
-    return assemble(loader(spec, _sources(data_dir, cache_dir, progress)), spec, info)
+    return prepare(spec, data_dir=data_dir, cache_dir=cache_dir, progress=progress).load()
+
+
+def prepare(
+    spec: DatasetSpec,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = True,
+) -> Preparation:
+    """Finds what `load` would read, downloads included, and reads nothing yet; see `Preparation`.
+
+    Args:
+        spec: which data.
+        data_dir: as for `load`.
+        cache_dir: as for `load`.
+        progress: as for `load`.
+
+    Raises:
+        DatasetError: the data cannot be found or downloaded.
+    """
+    info, finder = _entry(spec)
+    sources = _sources(data_dir, cache_dir, progress)
+    return Preparation(spec, info, finder(spec, sources), sources)
 
 
 def check(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path | None = None) -> None:
@@ -164,12 +210,14 @@ def check(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path | 
     Raises:
         DatasetError: the data cannot be had.
     """
-    info, _ = _entry(spec)
+    info, finder = _entry(spec)
     sources = _sources(data_dir, cache_dir, progress=False)
     if spec.name == "tokens":
-        assemble(tokens.load_tokens(spec, sources), spec, info).part("train")
+        Preparation(spec, info, finder(spec, sources), sources).load().part("train")
     elif spec.name == "smiles":
         molecules.check_own(spec)
+    elif spec.name == "text":
+        text.check_own(spec)
     elif info.origin == _LOCAL_OR_DOWNLOAD:
         sources.find()  # whether there is such a folder
 
@@ -185,17 +233,17 @@ def identity(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path
     return outside.identity(spec, _sources(data_dir, cache_dir, progress=False))
 
 
-def _entry(spec: DatasetSpec) -> tuple[DatasetInfo, Loader]:
+def _entry(spec: DatasetSpec) -> tuple[DatasetInfo, Finder]:
     if spec.name not in _REGISTRY:
         raise DatasetError(f"there is no data set '{spec.name}', expected one of {', '.join(_REGISTRY)}")
-    info, loader = _REGISTRY[spec.name]
+    info, finder = _REGISTRY[spec.name]
     if spec.max_length is not None and info.kind != "molecules":
         raise DatasetError(
             f"max_length is for molecules, '{spec.name}' holds {info.kind} of fixed length; leave it out"
         )
     if spec.max_length is not None:
         molecules.check_length(spec.max_length)
-    return info, loader
+    return info, finder
 
 
 def _sources(data_dir: Path | None, cache_dir: Path | None, progress: Progress) -> Sources:

@@ -1,4 +1,4 @@
-"""Arrays of integers [M, D] from .npy, .npz, Parquet and Zarr files, and what else such a file says of them.
+"""Arrays of integers [M, D] from .npy, .npz, Parquet, Arrow and Zarr files, and what else such a file says of them.
 
 An array rarely comes alone: a table has an index, a column may be nullable or encoded, another program may have stored
 a mask, a fill value or a scale beside it. Each is used as it is meant, or refused with a word about it.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pairflow.datasets.parquet_files import read_parquet
+from pairflow.datasets.parquet_files import read_arrow, read_parquet
 from pairflow.errors import DatasetError
 
 COLUMN = "tokens"
@@ -31,7 +31,7 @@ def ending(path: Path) -> str:
 
 
 def read_array(path: Path, column: str | None = None) -> np.ndarray:
-    """The array in a .npy, .npz, .parquet or .zarr; its values are not checked here.
+    """The array in a .npy, .npz, .parquet, .arrow, .feather or .zarr; its values are not checked here.
 
     Args:
         path: of the file.
@@ -115,6 +115,10 @@ def _read_parquet(path: Path, column: str | None) -> np.ndarray:
     return read_parquet(path, column or COLUMN, required=column is not None)
 
 
+def _read_arrow(path: Path, column: str | None) -> np.ndarray:
+    return read_arrow(path, column or COLUMN, required=column is not None)
+
+
 def _read_zarr(path: Path, column: str | None) -> np.ndarray:
     """A Zarr array of format 2 or 3, or a group with one of the column's name.
 
@@ -172,6 +176,8 @@ READERS: dict[str, Callable[[Path, str | None], np.ndarray]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
     ".zarr": _read_zarr,
 }
 """By ending."""

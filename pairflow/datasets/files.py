@@ -1,7 +1,9 @@
 """Finding local copies of public data and reading them, with errors that name the file."""
 
+import glob
 import gzip
 import hashlib
+import importlib.util
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -57,6 +59,19 @@ class Sources:
         return self.find(remote.name, *other_names) or fetch(remote, self.cache_dir, progress=self.progress)
 
 
+_PACKAGED = {  # of scikit-learn
+    "digits": ("datasets/data/digits.csv.gz",),
+    "patches": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
+}
+
+
+def packaged(name: str) -> tuple[Path, ...]:
+    """The files of a dataset that comes with scikit-learn, found without loading it; none of any other."""
+    found = importlib.util.find_spec("sklearn") if name in _PACKAGED else None
+    folders = (found.submodule_search_locations or ()) if found else ()
+    return tuple(Path(folder) / each for folder in folders for each in _PACKAGED[name])
+
+
 _UNFINISHED = (".partial", ".part", ".tmp")
 
 
@@ -71,7 +86,14 @@ def finished_files(folder: Path, endings: Sequence[str]) -> list[Path]:
     """
     with reading(folder):
         names = sorted(path.name for path in folder.iterdir())
-    finished = [folder / name for name in names if not name.startswith((".", "_")) and not name.endswith(_UNFINISHED)]
+    return _of_a_kind([folder / name for name in names if _is_finished(name)], endings, f"the folder {folder}")
+
+
+def _is_finished(name: str) -> bool:
+    return not name.startswith((".", "_")) and not name.endswith(_UNFINISHED)
+
+
+def _of_a_kind(finished: list[Path], endings: Sequence[str], where: str) -> list[Path]:
     expected = ", ".join(endings)
     for path in finished:
         if path.is_dir() or not path.name.lower().endswith(tuple(endings)):
@@ -81,8 +103,30 @@ def finished_files(folder: Path, endings: Sequence[str]) -> list[Path]:
                 "its name to have it passed over"
             )
     if not finished:
-        raise DatasetError(f"the folder {folder} has no finished file; expected some that end in {expected}")
+        raise DatasetError(f"{where} has no finished file; expected some that end in {expected}")
     return finished
+
+
+def files_at(path: str, endings: Sequence[str], what: str) -> list[Path]:
+    """The one file at a path, or the finished files of a folder, or those that a pattern (`*`, `?`, `[…]`) fits.
+
+    Args:
+        path: with `~` read already; a file or folder that is there is no pattern, whatever its name.
+        endings: of files, in small letters.
+        what: such a file is, for messages.
+
+    Raises:
+        DatasetError: there is none, or one is no such file.
+    """
+    found = Path(path)
+    if found.is_dir():
+        return finished_files(found, endings)
+    if not found.exists() and glob.has_magic(path):
+        chosen = [Path(each) for each in sorted(glob.glob(path, recursive=True))]
+        return _of_a_kind([each for each in chosen if _is_finished(each.name)], endings, f"the pattern {path}")
+    if not found.name.lower().endswith(tuple(endings)):
+        raise DatasetError(f"{path} is no {what}: expected one that ends in {', '.join(endings)}, or a folder")
+    return [found]
 
 
 @contextmanager

@@ -1,17 +1,22 @@
 """Images as rows of pixel values, channel-major: digits, patches, mnist-binary and cifar-10."""
 
+import importlib.metadata
+from pathlib import Path
+
 import numpy as np
 
 from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport
 from pairflow.datasets.download import RemoteFile
-from pairflow.datasets.files import Sources, read_bytes
+from pairflow.datasets.files import Sources, packaged, read_bytes
 from pairflow.datasets.image_files import CIFAR_SHAPE, read_cifar_archive, read_cifar_records, read_mnist_part
+from pairflow.datasets.preparation import Whole
 from pairflow.errors import DatasetError
 from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.1
 PATCH_SIZE = 8
+_DIGITS, _PATCHES = "scikit-learn, load_digits", "scikit-learn, load_sample_images"
 
 _MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 # Checksums as torchvision lists them (torchvision/datasets/mnist.py).
@@ -35,21 +40,30 @@ _CIFAR_TEST = "test_batch.bin"
 _CIFAR_PARTS = ("cifar10_train_10k.bin.gz", "cifar10_test_1k.bin.gz")
 
 
-def load_digits(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def digits(spec: DatasetSpec, sources: Sources) -> Whole:
     """scikit-learn's 1,797 digits, 8 × 8 pixels of 0 … 16; a pixel is 1 from half of the range on (8)."""
+    return Whole(packaged("digits"), _load_digits, "digits/1", _DIGITS)
+
+
+def _load_digits() -> LoadedRows:
     from sklearn import datasets
 
     digits = datasets.load_digits()
     tokens = (digits.data >= 8).astype(np.uint8)
-    report = DatasetReport("scikit-learn, load_digits", len(tokens), len(tokens))
+    report = DatasetReport(_DIGITS, len(tokens), len(tokens))
     return LoadedRows(tokens, 2, report, HOLDOUT, image_shape=(1, 8, 8), labels=digits.target)
 
 
-def load_patches(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def patches(spec: DatasetSpec, sources: Sources) -> Whole:
     """8 × 8 crops of scikit-learn's two photographs on a grid without overlap, in reading order.
 
     A crop that equals an earlier one (evenly white sky) is dropped and counted.
     """
+    decoder = importlib.metadata.version("pillow")  # pixels of a JPEG file are as its decoder rounds them
+    return Whole(packaged("patches"), _load_patches, f"patches/1, pillow {decoder}", _PATCHES)
+
+
+def _load_patches() -> LoadedRows:
     from sklearn import datasets
 
     photographs = datasets.load_sample_images()
@@ -58,7 +72,7 @@ def load_patches(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     tokens = crops[np.sort(first)]
     repeats = len(crops) - len(tokens)
     report = DatasetReport(
-        source="scikit-learn, load_sample_images",
+        source=_PATCHES,
         rows_read=len(crops),
         rows_kept=len(tokens),
         dropped={"equal to an earlier crop": repeats} if repeats else {},
@@ -74,9 +88,13 @@ def _grid(image: np.ndarray) -> np.ndarray:
     return tiles.transpose(0, 2, 4, 1, 3).reshape(rows * columns, -1)
 
 
-def load_mnist(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def mnist(spec: DatasetSpec, sources: Sources) -> Whole:
     """MNIST with its published split; a pixel is 1 from half of the range on (128 of 255)."""
     paths = [sources.find_or_fetch(file, file.name.removesuffix(".gz")) for file in MNIST_FILES]
+    return Whole(tuple(paths), lambda: _load_mnist(paths), "mnist/1", ", ".join(map(str, paths)))
+
+
+def _load_mnist(paths: list[Path]) -> LoadedRows:
     train, train_labels = read_mnist_part(paths[0], paths[1])
     test, test_labels = read_mnist_part(paths[2], paths[3])
     tokens = (np.concatenate([train, test]) >= 128).astype(np.uint8)
@@ -92,15 +110,12 @@ def load_mnist(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     )
 
 
-def load_cifar(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def cifar(spec: DatasetSpec, sources: Sources) -> Whole:
     """CIFAR-10 with its published split: a local folder or archive as published, else a local part, else a download."""
     batches = sources.data_dir and sources.data_dir / "cifar-10-batches-bin"
     if batches and batches.is_dir():
-        return _cifar_rows(
-            [read_cifar_records(read_bytes(batches / name), batches / name) for name in _CIFAR_TRAIN],
-            read_cifar_records(read_bytes(batches / _CIFAR_TEST), batches / _CIFAR_TEST),
-            str(batches),
-        )
+        files = [batches / name for name in (*_CIFAR_TRAIN, _CIFAR_TEST)]
+        return Whole(tuple(files), lambda: _load_cifar_files(files, str(batches)), "cifar/1", str(batches))
     archive = sources.find(CIFAR_ARCHIVE.name)
     train_part, test_part = (sources.find(name) for name in _CIFAR_PARTS)
     if archive is None and train_part is not None and test_part is not None:
@@ -108,13 +123,19 @@ def load_cifar(spec: DatasetSpec, sources: Sources) -> LoadedRows:
             f"only a part of CIFAR-10: {train_part.name} and {test_part.name} in place of the 50,000 + 10,000 "
             "images as published"
         )
-        return _cifar_rows(
-            [read_cifar_records(read_bytes(train_part), train_part)],
-            read_cifar_records(read_bytes(test_part), test_part),
-            f"{train_part}, {test_part}",
-            notes=(note,),
-        )
+        parts, said = [train_part, test_part], f"{train_part}, {test_part}"
+        return Whole(tuple(parts), lambda: _load_cifar_files(parts, said, (note,)), "cifar/1", said, (note,))
     path = archive or sources.find_or_fetch(CIFAR_ARCHIVE)
+    return Whole((path,), lambda: _load_cifar_archive(path), "cifar/1", str(path))
+
+
+def _load_cifar_files(files: list[Path], source: str, notes: tuple[str, ...] = ()) -> LoadedRows:
+    """Of files of records, the last of which is the test part."""
+    *train, test = [read_cifar_records(read_bytes(path), path) for path in files]
+    return _cifar_rows(train, test, source, notes)
+
+
+def _load_cifar_archive(path: Path) -> LoadedRows:
     files = read_cifar_archive(path)
     if missing := [name for name in (*_CIFAR_TRAIN, _CIFAR_TEST) if name not in files]:
         raise DatasetError(f"{path} has no {', '.join(missing)}; replace it with a fresh copy of {CIFAR_ARCHIVE.url}")

@@ -1,23 +1,22 @@
 """Molecules as rows `<bos> SMILES tokens <eos> <pad> …`: nci, qm9, zinc-250k, and your own."""
 
-from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pairflow.datasets.assembly import LoadedRows
-from pairflow.datasets.base import DatasetReport
+from pairflow.datasets.base import DatasetReport, TokenDataset
 from pairflow.datasets.download import RemoteFile
-from pairflow.datasets.files import Sources, finished_files
-from pairflow.datasets.screening import Screened, Treatment, Verdict, screen
-from pairflow.datasets.smiles_files import check_head
-from pairflow.datasets.vocabulary import Vocabulary, tokenise
+from pairflow.datasets.files import Sources, files_at
+from pairflow.datasets.pieces import PIECE_BYTES, Piece, PreparedPiece, Recipe, cut, merge, tokenised
+from pairflow.datasets.screening import VERSION, Treatment, screen
+from pairflow.datasets.smiles_files import ENDINGS, check_head, kind_of
 from pairflow.errors import DatasetError
 from pairflow.paths import user_path
 from pairflow.spec import DatasetSpec
 
 HOLDOUT = 0.05
 NCI_LENGTH, QM9_LENGTH, ZINC_LENGTH, OWN_LENGTH = 48, 32, 74, 74
-_ENDINGS = tuple(f"{kind}{packed}" for kind in (".smi", ".txt", ".csv", ".tsv") for packed in ("", ".gz"))
-_EXAMPLES = 3
 
 # Checksum as tensorflow_datasets lists it (tensorflow_datasets/datasets/qm9/checksums.tsv).
 QM9_ARCHIVE = RemoteFile(
@@ -34,9 +33,100 @@ ZINC_CSV = RemoteFile(
 )
 
 
-def load_nci(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+@dataclass(frozen=True)
+class Molecules:
+    """Files of molecules, and what is to be made of them.
+
+    Attributes:
+        files: that hold the rows, in order.
+        recipe: how rows become tokens.
+        column: of SMILES, see `iterate_smiles`.
+        source: as the report calls the files.
+        notes: what a reader of results must know.
+        split: two files are a published training and test part.
+    """
+
+    files: tuple[Path, ...]
+    recipe: Recipe
+    column: str | None
+    source: str
+    notes: tuple[str, ...] = ()
+    split: bool = False
+
+    @property
+    def version(self) -> str:
+        """Of what makes rows of these files: equal files give equal rows as long as it is the same."""
+        import rdkit
+
+        return f"molecules/{VERSION}, rdkit {rdkit.__version__}"
+
+    def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
+        """The rows, cut; see `pairflow.datasets.pieces`."""
+        return cut(self.files, column=self.column, piece_bytes=piece_bytes)
+
+    def read(self, sources: Sources) -> LoadedRows:
+        """The rows, in this process; what is screened is kept in the folder of downloads."""
+
+        def prepared() -> Iterator[PreparedPiece]:
+            for number, path in enumerate(self.files):
+                screened = screen(
+                    path,
+                    treatment=self.recipe.treatment,
+                    column=self.column,
+                    cache_dir=sources.cache_dir,
+                    progress=sources.progress,
+                )
+                yield tokenised(screened, Piece(number, path.name, ()), self.recipe.length)
+
+        return self.rows(prepared())
+
+    def rows(
+        self, pieces: Iterable[PreparedPiece], on_piece: Callable[[PreparedPiece], None] = lambda _: None
+    ) -> LoadedRows:
+        """The rows of prepared pieces, in their order; the vocabulary is that of every row that fits.
+
+        It is made before any subset is drawn: K does not depend on `max_rows`.
+
+        Raises:
+            DatasetError: none fits, or memory does not hold them.
+        """
+        merged = merge(pieces, self.recipe.length, on_piece=on_piece)
+        report = DatasetReport(
+            source=self.source,
+            rows_read=merged.rows_read,
+            rows_kept=len(merged.tokens),
+            dropped=merged.dropped,
+            examples=merged.examples,
+            notes=self.notes,
+        )
+        if not len(merged.tokens):
+            raise DatasetError(
+                f"the data set is empty: {report.summary()}; expected one SMILES a row, as long as D − 2"
+            )
+        return LoadedRows(
+            tokens=merged.tokens,
+            vocab_size=merged.vocab.size,
+            report=report,
+            holdout=HOLDOUT,
+            vocab=merged.vocab,
+            num_train=merged.rows_by_file.get(0, 0) if self.split else None,
+        )
+
+    def chosen_from(self, rows: TokenDataset) -> LoadedRows:
+        """Rows that were assembled, all of them, as they were before."""
+        return LoadedRows(
+            tokens=rows.tokens,
+            vocab_size=rows.vocab_size,
+            report=rows.report,
+            holdout=HOLDOUT,
+            vocab=rows.vocab,
+            num_train=len(rows.splits["train"]) if self.split else None,
+        )
+
+
+def nci(spec: DatasetSpec, sources: Sources) -> Molecules:
     """The 5,000 molecules of the NCI's screening set that RDKit carries, standardised, largest fragment each."""
-    return _load([nci_file()], spec, sources, NCI_LENGTH, treatment="standardised")
+    return _molecules([nci_file()], spec, NCI_LENGTH, treatment="standardised")
 
 
 def nci_file() -> Path:
@@ -53,7 +143,7 @@ def nci_file() -> Path:
     return path
 
 
-def load_qm9(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def qm9(spec: DatasetSpec, sources: Sources) -> Molecules:
     """QM9: up to 9 heavy atoms C, N, O, F (Ramakrishnan et al., 2014). A CSV's SMILES are kept as published.
 
     The published archive writes SMILES by another program: those are made RDKit's canonical ones, as in the CSV
@@ -61,13 +151,13 @@ def load_qm9(spec: DatasetSpec, sources: Sources) -> LoadedRows:
     """
     local = sources.find("qm9.csv", "qm9.csv.gz")
     if local is not None:
-        return _load([local], spec, sources, QM9_LENGTH)
+        return _molecules([local], spec, QM9_LENGTH)
     archive = sources.find_or_fetch(QM9_ARCHIVE)
     note = "SMILES of the relaxed geometries, made canonical by RDKit: not row for row those of qm9.csv"
-    return _load([archive], spec, sources, QM9_LENGTH, treatment="canonical", notes=(note,))
+    return _molecules([archive], spec, QM9_LENGTH, treatment="canonical", notes=(note,))
 
 
-def load_zinc(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def zinc(spec: DatasetSpec, sources: Sources) -> Molecules:
     """ZINC-250k: drug-like molecules (Gómez-Bombarelli et al., 2018), SMILES as published.
 
     Local copies of the split files come first, for their split is the published one. The one file of all molecules
@@ -77,87 +167,66 @@ def load_zinc(spec: DatasetSpec, sources: Sources) -> LoadedRows:
         sources.find(f"zinc250k_{part}.smi", f"zinc250k_{part}.smi.gz") for part in ("train", "valid", "test")
     )
     if train is not None and test is not None:
-        return _load([train, test], spec, sources, ZINC_LENGTH, split=True)
+        return _molecules([train, test], spec, ZINC_LENGTH, split=True)
     whole = sources.find(ZINC_CSV.name, f"{ZINC_CSV.name}.gz")
     if whole is None and valid is not None and test is not None:
         note = (
             "only a part of ZINC-250k: the published training part (zinc250k_train.smi, about 220,000 rows) is not in "
             f"{sources.data_dir}; its validation part serves as training part, its test part is held out"
         )
-        return _load([valid, test], spec, sources, ZINC_LENGTH, split=True, notes=(note,))
-    return _load([whole or sources.find_or_fetch(ZINC_CSV)], spec, sources, ZINC_LENGTH)
+        return _molecules([valid, test], spec, ZINC_LENGTH, split=True, notes=(note,))
+    return _molecules([whole or sources.find_or_fetch(ZINC_CSV)], spec, ZINC_LENGTH)
 
 
-def load_own(spec: DatasetSpec, sources: Sources) -> LoadedRows:
-    """Your own SMILES, as they are: a file, or every finished file of a folder (see `finished_files`).
+def own(spec: DatasetSpec, sources: Sources) -> Molecules:
+    """Your own SMILES, as they are: a file, or every finished file of a folder or pattern (see `files_at`).
 
     Unlike an array, text that is cut short cannot be told from a shorter file: write under another name and rename.
     """
-    path = user_path(spec.path or "")
-    return _load(_own_files(path), spec, sources, OWN_LENGTH, source=str(path))
+    path = str(user_path(spec.path or ""))
+    return _molecules(_own_files(path), spec, OWN_LENGTH, source=path)
 
 
 def check_own(spec: DatasetSpec) -> None:
     """What can be said of your own SMILES by the names and first lines of their files.
 
     Raises:
-        DatasetError: as `load_own`.
+        DatasetError: as `own`, and as reading the files.
     """
-    for path in _own_files(user_path(spec.path or "")):
+    for path in _own_files(str(user_path(spec.path or ""))):
         check_head(path, spec.column)
 
 
-def _own_files(path: Path) -> list[Path]:
-    if not path.is_dir() and not path.name.lower().endswith(_ENDINGS):
-        raise DatasetError(f"{path} is no file of SMILES: expected one that ends in {', '.join(_ENDINGS)}, or a folder")
-    return finished_files(path, _ENDINGS) if path.is_dir() else [path]
+def _own_files(path: str) -> list[Path]:
+    files = files_at(path, ENDINGS, "file of SMILES")
+    kinds = {kind_of(each): each for each in files}
+    if len(kinds) > 1:
+        some = "; ".join(f"{kind}, such as {each.name}" for kind, each in kinds.items())
+        raise DatasetError(
+            f"{path} holds files of {len(kinds)} kinds ({some}), expected one, as they may be the same rows twice; "
+            "keep each kind in a folder of its own"
+        )
+    return files
 
 
-def _load(
-    paths: list[Path],
+def _molecules(
+    files: list[Path],
     spec: DatasetSpec,
-    sources: Sources,
     default_length: int,
     *,
     treatment: Treatment = "published",
     notes: tuple[str, ...] = (),
     split: bool = False,
     source: str | None = None,
-) -> LoadedRows:
-    """Rows of files that fit, and a count of the others; `split`: two files are a published training and test part.
-
-    The vocabulary is that of every row that fits D, before any subset is drawn: K does not depend on `max_rows`.
-    """
+) -> Molecules:
     length = check_length(default_length if spec.max_length is None else spec.max_length)
-    rejected: dict[str, list[str]] = defaultdict(list)
-    rows: list[list[str]] = []
-    rows_read, sizes = 0, []
-    for path in paths:
-        screened = screen(
-            path, treatment=treatment, column=spec.column, cache_dir=sources.cache_dir, progress=sources.progress
-        )
-        fitting = _tokenise(screened, length, path.name, rejected)
-        rows += fitting
-        sizes.append(len(fitting))
-        rows_read += len(screened.smiles)
-    report = DatasetReport(
-        source=source or ", ".join(map(str, paths)),
-        rows_read=rows_read,
-        rows_kept=len(rows),
-        dropped={reason: len(dropped) for reason, dropped in sorted(rejected.items())},
-        examples={reason: tuple(dropped[:_EXAMPLES]) for reason, dropped in sorted(rejected.items())},
+    return Molecules(
+        files=tuple(files),
+        recipe=Recipe(treatment, length),
+        column=spec.column,
+        source=source or ", ".join(map(str, files)),
         notes=notes,
-    )
-    if not rows:
-        raise DatasetError(f"the data set is empty: {report.summary()}; expected one SMILES a row, as long as D − 2")
-    vocab = Vocabulary.from_rows(rows)
-    return LoadedRows(
-        tokens=vocab.encode(rows, length),
-        vocab_size=vocab.size,
-        report=report,
-        holdout=HOLDOUT,
-        vocab=vocab,
-        num_train=sizes[0] if split else None,
+        split=split,
     )
 
 
@@ -170,21 +239,3 @@ def check_length(length: int) -> int:
     if length < 3:
         raise DatasetError(f"max_length must be at least 3 (<bos>, one token, <eos>), got {length}")
     return length
-
-
-def _tokenise(screened: Screened, length: int, name: str, rejected: dict[str, list[str]]) -> list[list[str]]:
-    """Tokens of the rows that fit; the others are appended to `rejected`, by reason, with their row from 0."""
-    fitting = []
-    for number, (smiles, code) in enumerate(zip(screened.smiles, screened.verdicts.tolist(), strict=True)):
-        tokens = tokenise(smiles) if code == Verdict.KEPT else None
-        if tokens is not None and len(tokens) <= length - 2:
-            fitting.append(tokens)
-            continue
-        if code != Verdict.KEPT:
-            reason = Verdict(code).reason
-        elif tokens is None:
-            reason = "not tokenised"
-        else:
-            reason = f"longer than {length - 2} tokens"
-        rejected[reason].append(f"{name} row {number}: {smiles!r}")
-    return fitting

@@ -5,9 +5,9 @@ copied, touched or added beside the others count as changed, and the rows have t
 """
 
 import functools
+import glob
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import stat
@@ -15,17 +15,13 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pairflow.datasets.files import Sources
+from pairflow.datasets.files import Sources, packaged
 from pairflow.datasets.molecules import nci_file
 from pairflow.errors import PairFlowError
 from pairflow.paths import user_path
 from pairflow.spec import DatasetSpec, canonical_json
 
 _LIBRARIES = ("numpy", "pandas", "pyarrow", "rdkit", "scikit-learn", "zarr")  # whose releases decide about rows
-_PACKAGED = {  # of scikit-learn
-    "digits": ("datasets/data/digits.csv.gz",),
-    "patches": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
-}
 _FOLDERS = ("cifar-10-batches-bin",)  # of published data that lie in a folder of their own
 _MOST_FILES = 10_000
 _SETTLED_S = 2.0
@@ -56,13 +52,14 @@ def _files(spec: DatasetSpec, sources: Sources) -> Iterator[Path]:
     if spec.name == "nci":
         yield nci_file()
         return
-    if spec.name in _PACKAGED:
-        found = importlib.util.find_spec("sklearn")
-        for folder in (found.submodule_search_locations or ()) if found else ():
-            yield from (Path(folder) / name for name in _PACKAGED[spec.name])
+    if files := packaged(spec.name):
+        yield from files
         return
     if spec.path is not None:
-        yield from _below(user_path(spec.path))
+        path = user_path(spec.path)
+        if not path.exists() and glob.has_magic(str(path)):
+            yield from map(Path, sorted(glob.glob(str(path), recursive=True)))
+        yield from _below(path)
         if spec.vocab_path is not None:
             yield user_path(spec.vocab_path, "vocab_path")
         return

@@ -1,4 +1,4 @@
-"""Token rows from a Parquet file: of a column of lists, or of a table of integers, without its index."""
+"""Token rows from a Parquet or Arrow file: of a column of lists, or of a table of integers, without its index."""
 
 import json
 from pathlib import Path
@@ -23,12 +23,37 @@ def read_parquet(path: Path, column: str, *, required: bool) -> np.ndarray:
     Raises:
         DatasetError: a value is missing, the rows differ in length, or something is no integer.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq  # loaded only for your own Parquet files
 
     # Without Arrow's thread pools: with pyarrow 25 they now and then abort a short process as it exits.
     with pq.ParquetFile(path, pre_buffer=False) as file:
         table = file.read(use_threads=False)
+    return _rows(table, path, column, required=required)
+
+
+def read_arrow(path: Path, column: str, *, required: bool) -> np.ndarray:
+    """The same of an Arrow file or stream, which is also what Feather (version 2) is.
+
+    Args:
+        path: of the file.
+        column: of the lists.
+        required: there must be one of this name.
+
+    Raises:
+        DatasetError: as `read_parquet`.
+    """
+    import pyarrow as pa
+
+    from pairflow.datasets.column_files import arrow_reader
+
+    with pa.memory_map(str(path)) as source:
+        return _rows(arrow_reader(source).read_all(), path, column, required=required)
+
+
+def _rows(table: Any, path: Path, column: str, *, required: bool) -> np.ndarray:
+    """Rows [M, D] of a pyarrow.Table."""
+    import pyarrow as pa
+
     names = table.column_names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DatasetError(f"{path} has several columns of the name {repeated[0]!r}; every column needs its own")

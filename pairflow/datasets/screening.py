@@ -6,7 +6,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,15 +15,16 @@ from typing import Literal
 import numpy as np
 
 from pairflow.datasets.files import file_sha256
-from pairflow.datasets.smiles_files import read_smiles
+from pairflow.datasets.smiles_files import iterate_smiles, kind_of
 from pairflow.progress import Progress, bar
 
 logger = logging.getLogger(__name__)
 
 Treatment = Literal["published", "canonical", "standardised"]
+Judge = Callable[[str], tuple[str, "Verdict"]]
 
-# Part of the key of what is kept on disk: raise it whenever the rows below would come out differently.
-_VERSION = 2
+# Part of the key of what is kept, here and in a store: raise it whenever rows would come out differently.
+VERSION = 2
 
 
 class Verdict(IntEnum):
@@ -42,10 +43,10 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True)
 class Screened:
-    """Rows of one file.
+    """Rows of one file, or of a run of its rows.
 
     Attributes:
-        smiles: every row; a kept row's text is final, any other is as published.
+        smiles: every row; a kept row's text is final, any other is as published (of an SD record, its title).
         verdicts: [rows] uint8, see `Verdict`.
     """
 
@@ -59,10 +60,9 @@ def screen(
     """Reads a file of SMILES and marks the rows that RDKit does not read.
 
     Args:
-        path: see `read_smiles`.
-        treatment: "published" keeps a readable row's text, "canonical" writes RDKit's canonical SMILES,
-            "standardised" first cleans the molecule up (rdMolStandardize) and takes its largest fragment.
-        column: see `read_smiles`.
+        path: see `iterate_smiles`.
+        treatment: see `screen_rows`.
+        column: see `iterate_smiles`.
         cache_dir: the result is kept in its folder `prepared`, by the file's SHA-256.
         progress: whether, and by what, a bar is shown.
 
@@ -71,25 +71,34 @@ def screen(
     """
     import rdkit
 
-    key = f"{file_sha256(path)} {path.suffixes} {_VERSION} {treatment} {column!r} {rdkit.__version__}"
+    key = f"{file_sha256(path)} {path.suffixes} {VERSION} {treatment} {column!r} {rdkit.__version__}"
     kept = cache_dir / "prepared" / f"{path.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     found = _recall(kept)
     if found is None:
-        rows = read_smiles(path, column=column, progress=progress)
-        judge = _keep_text if treatment == "published" else _rewriter(standardise=treatment == "standardised")
-        found = _screen_rows(rows, judge, path.name, progress)
+        rows = list(iterate_smiles(path, column=column))
+        shown = bar(rows, desc=f"reading {path.name}", unit=" molecules", progress=progress, delay=1)
+        found = screen_rows(shown, treatment, of_records=kind_of(path) == "SDF")
         _keep(found, kept)
     return found
 
 
-def _screen_rows(
-    rows: list[str], judge: Callable[[str], tuple[str, Verdict]], name: str, progress: Progress
-) -> Screened:
+def screen_rows(rows: Iterable[str], treatment: Treatment, *, of_records: bool) -> Screened:
+    """Marks the rows that RDKit does not read; what becomes of a row depends on no other.
+
+    Args:
+        rows: as `iterate_smiles` gives them.
+        treatment: "published" keeps a readable row's text, "canonical" writes RDKit's canonical SMILES,
+            "standardised" first cleans the molecule up (rdMolStandardize) and takes its largest fragment.
+        of_records: they are records of an SD file, which have no SMILES of their own: "published" is "canonical".
+    """
     from rdkit import rdBase
 
-    shown = bar(rows, desc=f"reading {name}", unit=" molecules", progress=progress, delay=1)
+    if of_records:
+        judge = _rewriter(standardise=treatment == "standardised", of_records=True)
+    else:
+        judge = _keep_text if treatment == "published" else _rewriter(standardise=treatment == "standardised")
     with rdBase.BlockLogs():  # its line for each bad row: we count and report them
-        judged = [judge(smiles) if smiles else (smiles, Verdict.EMPTY) for smiles in shown]
+        judged = [judge(text) if text else (text, Verdict.EMPTY) for text in rows]
     return Screened([text for text, _ in judged], np.array([verdict for _, verdict in judged], dtype=np.uint8))
 
 
@@ -100,15 +109,18 @@ def _keep_text(smiles: str) -> tuple[str, Verdict]:
     return smiles, Verdict.KEPT if readable else Verdict.UNREADABLE
 
 
-def _rewriter(*, standardise: bool) -> Callable[[str], tuple[str, Verdict]]:
+def _rewriter(*, standardise: bool, of_records: bool = False) -> Judge:
     """Writes canonical SMILES that RDKit reads again, after the clean-up if asked for."""
     from rdkit import Chem
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
     chooser = rdMolStandardize.LargestFragmentChooser()
 
-    def judge(smiles: str) -> tuple[str, Verdict]:
-        molecule = Chem.MolFromSmiles(smiles)
+    read = Chem.MolFromMolBlock if of_records else Chem.MolFromSmiles
+
+    def judge(published: str) -> tuple[str, Verdict]:
+        molecule = read(published)
+        smiles = published.partition("\n")[0].strip() if of_records else published
         if molecule is None:
             return smiles, Verdict.UNREADABLE
         try:

@@ -1,4 +1,7 @@
-"""Text as people have it: in any of the usual encodings, cut at line ends only, and tables with quoted fields."""
+"""Text as people have it: in any of the usual encodings, cut at line ends only, and tables with quoted fields.
+
+A file is read twice and never held: once to learn its encoding, and whether it is whole; then row by row.
+"""
 
 import codecs
 import csv
@@ -6,14 +9,17 @@ import gzip
 import io
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO, TextIO, cast
 
-from pairflow.datasets.files import read_bytes, reading
+from pairflow.datasets.files import reading
 from pairflow.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
+COMPRESSIONS = (".gz", ".zst", ".bz2")
 _MARKS = (  # longest first: that of UTF-32 begins as that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -24,71 +30,151 @@ _MARKS = (  # longest first: that of UTF-32 begins as that of UTF-16
 _KINDS = (
     (b"\x1f\x8b", "compressed by gzip", "give it a name that ends in .gz"),
     (b"PK\x03\x04", "a ZIP archive, as of Excel", "save the sheet as CSV in UTF-8"),
-    (b"BZh", "compressed by bzip2", "unpack it"),
+    (b"BZh", "compressed by bzip2", "give it a name that ends in .bz2"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "give it a name that ends in .zst"),
     (b"\xfd7zXZ", "compressed by xz", "unpack it"),
-    (b"PAR1", "a Parquet file", "write the column as CSV"),
+    (b"PAR1", "a Parquet file", "give it a name that ends in .parquet"),
+    (b"ARROW1", "an Arrow file", "give it a name that ends in .arrow"),
 )
 _HEAD_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
 _SEPARATORS = (",", ";", "\t")  # Excel writes semicolons where the comma is the decimal sign
+TextSource = Callable[[], AbstractContextManager[TextIO]]
+"""Opens a text anew, from its beginning."""
 
 
-def read_text(path: Path) -> str:
-    """Content of a text file, decompressed if its name ends in .gz.
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """A file's content, decompressed if its name ends in .gz, .zst or .bz2.
+
+    Raises:
+        DatasetError: it is missing or unreadable; and, from within the block, damaged or cut short.
+    """
+    with reading(path):
+        kind = path.suffix.lower()
+        if kind == ".gz":
+            stream = cast(IO[bytes], gzip.GzipFile(path))
+        elif kind == ".bz2":
+            import bz2
+
+            stream = cast(IO[bytes], bz2.BZ2File(path))
+        elif kind == ".zst":
+            import pyarrow as pa  # numcodecs' zstd wants the size in the frame's header, which few programs write
+
+            stream = cast(IO[bytes], pa.input_stream(str(path), compression="zstd"))
+        else:
+            stream = path.open("rb")
+        with stream:
+            yield stream
+
+
+def text_source(path: Path) -> TextSource:
+    """What opens a text file, decompressed by its name, as a stream with its line ends as they are.
 
     By its byte order mark, or else UTF-8. What is neither is read as Latin-1, which takes any byte: SMILES are ASCII,
     so at most the names beside them come out wrong.
 
     Raises:
-        DatasetError: it is missing, unreadable, damaged, cut short, or no text.
+        DatasetError: it is missing, unreadable, damaged, cut short, or no text: all of it is looked at first.
     """
-    return _decode(read_bytes(path), path)
+    encoding = _encoding(path)
+
+    @contextmanager
+    def opened() -> Iterator[TextIO]:
+        with open_bytes(path) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+            yield text
+
+    return opened
 
 
 def read_head(path: Path) -> str:
-    """The first lines of a text file, some 64 KiB of it, with what `read_text` says of what is no text."""
-    with reading(path), path.open("rb") as raw:
-        if path.suffix.lower() == ".gz":
-            unpacked = zlib.decompressobj(wbits=31)
+    """The first lines of a text file, some 64 KiB of it, with what `text_source` says of what is no text."""
+    if path.suffix.lower() == ".gz":
+        with reading(path), path.open("rb") as raw:
+            unpacked = zlib.decompressobj(wbits=31)  # not to the end of the stream, whose checksum is not in the head
             head = unpacked.decompress(raw.read(_HEAD_BYTES), _HEAD_BYTES)
             if not head and path.stat().st_size:
                 raise gzip.BadGzipFile("no gzip data")
-        else:
-            head = raw.read(_HEAD_BYTES)
+    else:
+        with open_bytes(path) as stream:
+            head = stream.read(_HEAD_BYTES)
     return _decode(head, path, whole=len(head) < _HEAD_BYTES)
 
 
-def _decode(data: bytes, path: Path, *, whole: bool = True) -> str:
-    for magic, what, remedy in _KINDS:
-        if data.startswith(magic):
-            raise DatasetError(f"{path} is no text: it is {what}; {remedy}")
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+def _decode(data: bytes, path: Path, *, whole: bool) -> str:
+    encoding = _marked(data, path)
+    decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
     if encoding is None and b"\0" in data:
-        lsb, msb = data[0::2].count(0), data[1::2].count(0)
-        what = "looks like UTF-16 without a byte order mark" if max(lsb, msb) > len(data) // 4 else "holds zero bytes"
-        raise DatasetError(f"{path} is no text in UTF-8: it {what}; save it as UTF-8")
+        raise _zero_bytes(path, data[0::2].count(0), data[1::2].count(0), len(data))
     try:
-        return codecs.getincrementaldecoder(encoding or "utf-8")().decode(data, final=whole)
+        return decoder.decode(data, final=whole)
     except UnicodeDecodeError as error:
         if encoding is not None:
-            raise DatasetError(
-                f"{path} begins with the byte order mark of {encoding}, but is not text in it ({error.reason} at byte "
-                f"{error.start:,}); save it as UTF-8"
-            ) from None
-        logger.warning("%s is not UTF-8 (byte %d), and is read as Latin-1: save it as UTF-8", path, error.start)
+            raise _not_as_marked(path, encoding, error, error.start) from None
         return data.decode("latin-1")
 
 
-def lines(text: str) -> list[str]:
+def _encoding(path: Path) -> str:
+    """The encoding of a whole file, which is read for it a chunk at a time."""
+    with open_bytes(path) as stream:
+        chunk = stream.read(_CHUNK_BYTES)
+        marked = _marked(chunk, path)
+        decoder = codecs.getincrementaldecoder(marked or "utf-8")()
+        found, read, zeros = marked or "utf-8", 0, [0, 0]
+        while True:
+            if marked is None and b"\0" in chunk:
+                zeros[read % 2] += chunk[0::2].count(0)
+                zeros[1 - read % 2] += chunk[1::2].count(0)
+            if found != "latin-1":
+                pending = len(decoder.getstate()[0])
+                try:
+                    decoder.decode(chunk, final=not chunk)
+                except UnicodeDecodeError as error:
+                    place = read - pending + error.start
+                    if marked is not None:
+                        raise _not_as_marked(path, marked, error, place) from None
+                    logger.warning("%s is not UTF-8 (byte %d), and is read as Latin-1: save it as UTF-8", path, place)
+                    found = "latin-1"
+            if not chunk:
+                break
+            read += len(chunk)
+            chunk = stream.read(_CHUNK_BYTES)
+    if any(zeros):
+        raise _zero_bytes(path, zeros[0], zeros[1], read)
+    return found
+
+
+def _marked(data: bytes, path: Path) -> str | None:
+    """The encoding that the first bytes say."""
+    for magic, what, remedy in _KINDS:
+        if data.startswith(magic):
+            raise DatasetError(f"{path} is no text: it is {what}; {remedy}")
+    return next((name for mark, name in _MARKS if data.startswith(mark)), None)
+
+
+def _zero_bytes(path: Path, even: int, odd: int, num_bytes: int) -> DatasetError:
+    what = "looks like UTF-16 without a byte order mark" if max(even, odd) > num_bytes // 4 else "holds zero bytes"
+    return DatasetError(f"{path} is no text in UTF-8: it {what}; save it as UTF-8")
+
+
+def _not_as_marked(path: Path, encoding: str, error: UnicodeDecodeError, place: int) -> DatasetError:
+    return DatasetError(
+        f"{path} begins with the byte order mark of {encoding}, but is not text in it ({error.reason} at byte "
+        f"{place:,}); save it as UTF-8"
+    )
+
+
+def lines(text: str | TextIO) -> Iterator[str]:
     r"""Lines of a text, cut at \n, \r\n and \r, and not at whatever else Unicode may call the end of a line."""
-    cut = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return cut[:-1] if cut[-1] == "" else cut
+    stream = io.StringIO(text, newline="") if isinstance(text, str) else text
+    return (line.rstrip("\r\n") for line in stream)
 
 
-def read_column(text: str, path: Path, column: str | None, default: str) -> Iterator[str]:
+def read_column(source: TextSource, path: Path, column: str | None, default: str) -> Iterator[str]:
     """One column of a table with a header, as it stands; rows that end before it have "" there.
 
     Args:
-        text: of the file.
+        source: of the file.
         path: of the file, for messages.
         column: its name, exactly.
         default: its name where none is given, in capitals or not.
@@ -98,11 +184,12 @@ def read_column(text: str, path: Path, column: str | None, default: str) -> Iter
     """
     found = []
     for separator in _separators(path):
-        header = next(_rows(text, separator, path), [])
+        with source() as text:
+            header = next(_rows(text, separator, path), [])
         names = [name.strip() for name in header]
         places = _places(names, column, default)
         if len(places) == 1:
-            return _fields(text, separator, path, len(header), places[0])
+            return _fields(source, separator, path, len(header), places[0])
         found.append((len(names), names, len(places)))
     _, names, number = max(found)
     wanted = f"named '{column or default}'"
@@ -127,26 +214,27 @@ def _places(names: list[str], column: str | None, default: str) -> list[int]:
     return [place for place, name in enumerate(names) if name.lower() == default]
 
 
-def _rows(text: str, separator: str, path: Path) -> Iterator[list[str]]:
+def _rows(text: TextIO, separator: str, path: Path) -> Iterator[list[str]]:
     if separator == " ":  # of any number of blanks, as chemists' .smi files have them
         yield from (line.split() for line in lines(text))
         return
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = csv.reader(text, delimiter=separator, strict=True)
     try:
         yield from rows
     except csv.Error as error:
         raise DatasetError(f"{path}, line {rows.line_num}, is not CSV: {error}") from error
 
 
-def _fields(text: str, separator: str, path: Path, width: int, place: int) -> Iterator[str]:
-    rows = _rows(text, separator, path)
-    next(rows)
-    for number, row in enumerate(rows, start=1):
-        if not row:  # an empty line is no row of a table
-            continue
-        if separator != " " and any(row[width:]):
-            raise DatasetError(
-                f"{path}: row {number} has {len(row)} fields, the header {width}: put fields that contain "
-                f"{separator!r} between double quotes"
-            )
-        yield row[place] if place < len(row) else ""
+def _fields(source: TextSource, separator: str, path: Path, width: int, place: int) -> Iterator[str]:
+    with source() as text:
+        rows = _rows(text, separator, path)
+        next(rows)
+        for number, row in enumerate(rows, start=1):
+            if not row:  # an empty line is no row of a table
+                continue
+            if separator != " " and any(row[width:]):
+                raise DatasetError(
+                    f"{path}: row {number} has {len(row)} fields, the header {width}: put fields that contain "
+                    f"{separator!r} between double quotes"
+                )
+            yield row[place] if place < len(row) else ""

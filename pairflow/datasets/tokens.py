@@ -14,6 +14,7 @@ from pairflow.datasets.array_files import FOLDERS, READERS, ending, read_array
 from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport, pack_tokens
 from pairflow.datasets.files import Sources, finished_files
+from pairflow.datasets.preparation import Whole
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.paths import user_path
@@ -22,21 +23,32 @@ from pairflow.spec import DatasetSpec
 HOLDOUT = 0.1
 
 
-def load_tokens(spec: DatasetSpec, sources: Sources) -> LoadedRows:
+def own(spec: DatasetSpec, sources: Sources) -> Whole:
     """Your rows, all of them, duplicates too; of a file, or of all files in a folder.
 
     `spec.path` and `spec.vocab_path` are relative to the working folder.
 
     Raises:
-        DatasetError: a file is missing, damaged or of another layout.
+        DatasetError: a file is missing, damaged or of another layout; as soon as it is read.
     """
     path = user_path(spec.path or "")
-    vocab = None if spec.vocab_path is None else read_vocabulary(user_path(spec.vocab_path, "vocab_path"))
+    vocab_path = None if spec.vocab_path is None else user_path(spec.vocab_path, "vocab_path")
+    files = [*_content(path), *([] if vocab_path is None else [vocab_path])]
+    return Whole(tuple(files), lambda: _load(path, vocab_path, spec), "tokens/1", str(path))
+
+
+def _load(path: Path, vocab_path: Path | None, spec: DatasetSpec) -> LoadedRows:
+    vocab = None if vocab_path is None else read_vocabulary(vocab_path)
     vocab_size = vocab.size if vocab is not None else int(spec.vocab_size or 0)
     folder = is_plain_folder(path)
     tokens = read_folder(path, vocab_size, spec.column) if folder else read_array(path, spec.column)
     rows = len(tokens) if tokens.ndim else 0
     return LoadedRows(tokens, vocab_size, DatasetReport(str(path), rows, rows), HOLDOUT, vocab=vocab)
+
+
+def _content(path: Path) -> list[Path]:
+    """The files that decide about the rows: of a folder, and of a Zarr array, all of its files."""
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
 
 
 def read_folder(folder: Path, vocab_size: int, column: str | None = None) -> np.ndarray:

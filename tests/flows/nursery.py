@@ -28,8 +28,8 @@ VARIABLE = "PAIRFLOW_TEST_NURSERY"
 _ROOT = Path(__file__).resolve().parents[2]
 _NEEDED = (
     "flows.command.app",
-    *(f"flows.{name}" for name in ("pair", "train", "distill", "evaluate", "pipeline", "study", "retrain")),
-    *(f"flows.jobs.{name}" for name in ("pair", "train", "distill", "evaluate", "survey")),
+    *(f"flows.{name}" for name in ("prepare", "pair", "train", "distill", "evaluate", "pipeline", "study", "retrain")),
+    *(f"flows.jobs.{name}" for name in ("prepare", "pair", "train", "distill", "evaluate", "survey")),
     *(f"flows.{name}" for name in ("pages.terminal", "command.verification", "lineage.search", "stages.run_job")),
     *("mlflow", "ray.job_submission", "rdkit.Chem", "sklearn.datasets", "matplotlib.figure"),
 )

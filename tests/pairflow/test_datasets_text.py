@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairflow import datasets
-from pairflow.datasets.smiles_files import check_head, read_smiles
+from pairflow.datasets.smiles_files import check_head, iterate_smiles
 from pairflow.datasets.text_files import lines
 from pairflow.errors import DatasetError
 from pairflow.spec import DatasetSpec
@@ -35,7 +35,7 @@ def test_encodings(tmp_path, encoding, mark):
     (tmp_path / "a.smi").write_bytes(mark + text.encode(encoding))
     (tmp_path / "a.smi.gz").write_bytes(gzip.compress(mark + text.encode(encoding)))
     for name in ("a.smi", "a.smi.gz"):
-        assert read_smiles(tmp_path / name, progress=False) == ["CCO", "CC", "", "C#N"]
+        assert list(iterate_smiles(tmp_path / name)) == ["CCO", "CC", "", "C#N"]
         check_head(tmp_path / name, None)
 
 
@@ -52,7 +52,7 @@ def test_encodings(tmp_path, encoding, mark):
 )
 def test_what_is_no_text_is_called_by_its_name(tmp_path, data, says):
     (tmp_path / "a.smi").write_bytes(data)
-    for look in (lambda path: read_smiles(path, progress=False), lambda path: check_head(path, None)):
+    for look in (lambda path: list(iterate_smiles(path)), lambda path: check_head(path, None)):
         with pytest.raises(DatasetError, match=says):
             look(tmp_path / "a.smi")
 
@@ -63,7 +63,7 @@ def test_lines_are_cut_at_line_ends_only(texts, data):
     ends = [data.draw(st.sampled_from(["\n", "\r\n", "\r"])) for _ in texts]
     # A lone \r before an empty line would be half of \r\n.
     ends = ["\n" if end == "\r" else end for end in ends] if "" in texts else ends
-    assert lines("".join(text + end for text, end in zip(texts, ends, strict=True))) == texts
+    assert list(lines("".join(text + end for text, end in zip(texts, ends, strict=True)))) == texts
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x0b", "\x0c", "\x1c", "\x1e", "\x85"])
@@ -71,7 +71,7 @@ def test_a_strange_character_within_a_name_makes_no_row(tmp_path, mark):
     (tmp_path / "a.smi").write_text(f"CCO na{mark}me\nCC\n", encoding="utf-8")
     (tmp_path / "a.csv").write_text(f"name,smiles\nna{mark}me,CCO\n,CC\n", encoding="utf-8")
     for name in ("a.smi", "a.csv"):
-        assert read_smiles(tmp_path / name, progress=False) == ["CCO", "CC"]
+        assert list(iterate_smiles(tmp_path / name)) == ["CCO", "CC"]
 
 
 TABLES = {
@@ -93,7 +93,7 @@ TABLES = {
 @pytest.mark.parametrize(("name", "text", "column"), TABLES.values(), ids=TABLES)
 def test_tables(tmp_path, name, text, column):
     (tmp_path / name).write_bytes(text.encode())
-    assert read_smiles(tmp_path / name, column=column, progress=False) == ["OCCO", "CC"]
+    assert list(iterate_smiles(tmp_path / name, column=column)) == ["OCCO", "CC"]
     check_head(tmp_path / name, column)
 
 
@@ -113,7 +113,7 @@ def test_tables(tmp_path, name, text, column):
 def test_tables_that_would_give_other_rows(tmp_path, text, column, says):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DatasetError, match=says):
-        read_smiles(tmp_path / "a.csv", column=column, progress=False)
+        list(iterate_smiles(tmp_path / "a.csv", column=column))
 
 
 class TestBeforehand:
@@ -121,7 +121,7 @@ class TestBeforehand:
 
     @pytest.fixture(autouse=True)
     def _no_screening(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("pairflow.datasets.screening._screen_rows", lambda *_: pytest.fail("molecules were read"))
+        monkeypatch.setattr("pairflow.datasets.screening.screen_rows", lambda *_: pytest.fail("molecules were read"))
         monkeypatch.delenv("PAIRFLOW_DATA_DIR", raising=False)
         monkeypatch.chdir(tmp_path)
 

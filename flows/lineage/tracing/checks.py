@@ -25,6 +25,8 @@ def check(trace: Trace) -> None:
     for node in trace.nodes.values():
         if node.kind == "pairs":
             _check_pairs(node, hosts.get(node.id))
+        elif node.kind == "dataset" and "prepared" in node.facts:
+            _check_prepared(node)
         elif node.kind == "model" and node.state != "missing":
             _check_artifacts(node)
         elif "checkpoint" in node.facts:
@@ -78,6 +80,23 @@ def _check_pairs(node: Node, host: str | None) -> None:
         if all(each == "complete" for each in states)
         else next((each for each in states if each != "complete"), "not seen")
     )
+
+
+def _check_prepared(node: Node) -> None:
+    """Rows that a store keeps. That they are gone is no fault, as they are made again of their source."""
+    url = str(node.facts["prepared"])
+    try:
+        manifest = storage.find_dataset(url)
+        absent = {} if manifest is None else storage.absent_of_dataset(url, manifest)
+    except (ShardCorruptError, ManifestVersionError) as error:
+        node.state = "damaged"
+        node.faults.append(str(error))
+        return
+    except StoreError:
+        node.state = "not seen"
+        return
+    node.state = "not kept" if manifest is None else "damaged" if absent else "prepared"
+    node.faults += [f"{path} of the prepared data is {what}" for path, what in list(absent.items())[:_SOME]]
 
 
 def _state_of(url: str) -> tuple[str, list[str], dict[str, Any]]:

@@ -20,6 +20,7 @@ from flows.parameters import (
     FlowParameters,
     PairParameters,
     PipelineParameters,
+    PrepareParameters,
     RetrainParameters,
     StudyParameters,
     TrainParameters,
@@ -32,6 +33,7 @@ from pairflow.spec import Spec, TrainingSpec
 
 _SNAPSHOT = Path(__file__).with_name("help.txt")
 _FLOWS: dict[str, type[FlowParameters]] = {
+    "prepare": PrepareParameters,
     "pair": PairParameters,
     "train": TrainParameters,
     "distill": DistillParameters,
