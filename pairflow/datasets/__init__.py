@@ -14,6 +14,7 @@ from pairflow.datasets.base import DatasetInfo, DatasetReport, TokenDataset
 from pairflow.datasets.files import Sources
 from pairflow.datasets.molecules import Molecules
 from pairflow.datasets.preparation import Preparation, Whole
+from pairflow.datasets.remote import is_remote
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.paths import default_home, user_path
@@ -212,6 +213,8 @@ def check(spec: DatasetSpec, *, data_dir: Path | None = None, cache_dir: Path | 
     """
     info, finder = _entry(spec)
     sources = _sources(data_dir, cache_dir, progress=False)
+    if spec.path is not None and is_remote(spec.path):
+        return
     if spec.name == "tokens":
         Preparation(spec, info, finder(spec, sources), sources).load().part("train")
     elif spec.name == "smiles":

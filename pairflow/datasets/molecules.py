@@ -9,6 +9,7 @@ from pairflow.datasets.base import DatasetReport, TokenDataset
 from pairflow.datasets.download import RemoteFile
 from pairflow.datasets.files import Sources, files_at
 from pairflow.datasets.pieces import PIECE_BYTES, Piece, PreparedPiece, Recipe, cut, merge, tokenised
+from pairflow.datasets.remote import is_remote, local_path
 from pairflow.datasets.screening import VERSION, Treatment, screen
 from pairflow.datasets.smiles_files import ENDINGS, check_head, kind_of
 from pairflow.errors import DatasetError
@@ -183,8 +184,9 @@ def own(spec: DatasetSpec, sources: Sources) -> Molecules:
 
     Unlike an array, text that is cut short cannot be told from a shorter file: write under another name and rename.
     """
-    path = str(user_path(spec.path or ""))
-    return _molecules(_own_files(path), spec, OWN_LENGTH, source=path)
+    path = spec.path or ""
+    source = path if is_remote(path) else str(user_path(path))
+    return _molecules(_own_files(str(local_path(path, sources.cache_dir))), spec, OWN_LENGTH, source=source)
 
 
 def check_own(spec: DatasetSpec) -> None:
@@ -193,6 +195,8 @@ def check_own(spec: DatasetSpec) -> None:
     Raises:
         DatasetError: as `own`, and as reading the files.
     """
+    if is_remote(spec.path or ""):
+        return
     for path in _own_files(str(user_path(spec.path or ""))):
         check_head(path, spec.column)
 

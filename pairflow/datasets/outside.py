@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pairflow.datasets.files import Sources, packaged
 from pairflow.datasets.molecules import nci_file
+from pairflow.datasets.remote import is_remote
 from pairflow.errors import PairFlowError
 from pairflow.paths import user_path
 from pairflow.spec import DatasetSpec, canonical_json
@@ -56,6 +57,8 @@ def _files(spec: DatasetSpec, sources: Sources) -> Iterator[Path]:
         yield from files
         return
     if spec.path is not None:
+        if is_remote(spec.path):
+            return  # another machine's clock and disk: what is there is asked when it is wanted
         path = user_path(spec.path)
         if not path.exists() and glob.has_magic(str(path)):
             yield from map(Path, sorted(glob.glob(str(path), recursive=True)))

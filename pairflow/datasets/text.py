@@ -9,6 +9,7 @@ from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport
 from pairflow.datasets.files import Sources, files_at
 from pairflow.datasets.preparation import Whole
+from pairflow.datasets.remote import is_remote, local_path
 from pairflow.datasets.text_files import COMPRESSIONS, open_bytes, read_head
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
@@ -29,9 +30,10 @@ def own(spec: DatasetSpec, sources: Sources) -> Whole:
     Raises:
         DatasetError: there is no such file; and, as soon as it is read, one is no text in UTF-8, or none has a window.
     """
-    path = str(user_path(spec.path or ""))
-    files = files_at(path, ENDINGS, "file of text")
-    return Whole(tuple(files), lambda: _load(files, path, spec), "text/1", path)
+    path = spec.path or ""
+    source = path if is_remote(path) else str(user_path(path))
+    files = files_at(str(local_path(path, sources.cache_dir)), ENDINGS, "file of text")
+    return Whole(tuple(files), lambda: _load(files, source, spec), "text/1", source)
 
 
 def check_own(spec: DatasetSpec) -> None:
@@ -40,6 +42,8 @@ def check_own(spec: DatasetSpec) -> None:
     Raises:
         DatasetError: as `own`.
     """
+    if is_remote(spec.path or ""):
+        return
     for path in files_at(str(user_path(spec.path or "")), ENDINGS, "file of text"):
         read_head(path)
 

@@ -15,6 +15,7 @@ from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport, pack_tokens
 from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.preparation import Whole
+from pairflow.datasets.remote import is_remote, local_path
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.paths import user_path
@@ -31,19 +32,20 @@ def own(spec: DatasetSpec, sources: Sources) -> Whole:
     Raises:
         DatasetError: a file is missing, damaged or of another layout; as soon as it is read.
     """
-    path = user_path(spec.path or "")
+    path = local_path(spec.path or "", sources.cache_dir)
+    source = str(spec.path) if is_remote(spec.path or "") else str(path)
     vocab_path = None if spec.vocab_path is None else user_path(spec.vocab_path, "vocab_path")
     files = [*_content(path), *([] if vocab_path is None else [vocab_path])]
-    return Whole(tuple(files), lambda: _load(path, vocab_path, spec), "tokens/1", str(path))
+    return Whole(tuple(files), lambda: _load(path, source, vocab_path, spec), "tokens/1", source)
 
 
-def _load(path: Path, vocab_path: Path | None, spec: DatasetSpec) -> LoadedRows:
+def _load(path: Path, source: str, vocab_path: Path | None, spec: DatasetSpec) -> LoadedRows:
     vocab = None if vocab_path is None else read_vocabulary(vocab_path)
     vocab_size = vocab.size if vocab is not None else int(spec.vocab_size or 0)
     folder = is_plain_folder(path)
     tokens = read_folder(path, vocab_size, spec.column) if folder else read_array(path, spec.column)
     rows = len(tokens) if tokens.ndim else 0
-    return LoadedRows(tokens, vocab_size, DatasetReport(str(path), rows, rows), HOLDOUT, vocab=vocab)
+    return LoadedRows(tokens, vocab_size, DatasetReport(source, rows, rows), HOLDOUT, vocab=vocab)
 
 
 def _content(path: Path) -> list[Path]:

@@ -4,7 +4,9 @@ import bz2
 import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
@@ -205,3 +207,43 @@ def test_what_does_not_fit_memory_is_said_before(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces.psutil, "virtual_memory", Little)
     with pytest.raises(DatasetError, match=r"rows of 74 tokens take .* GiB of memory.*dataset\.max_rows"):
         _in_pieces(_plan(_own(folder), tmp_path), 1000)
+
+
+class TestUrl:
+    """Files at a URL that fsspec knows; in memory, which is as far from a disk as any."""
+
+    @pytest.fixture
+    def remote(self, folder: Path) -> Iterator[Any]:
+        filesystem = fsspec.filesystem("memory")
+        filesystem.put(str(folder), "/molecules", recursive=True)
+        yield filesystem
+        filesystem.rm("/molecules", recursive=True)
+
+    @pytest.mark.parametrize("below", ["", "/b.smi", "/*.csv"])
+    def test_rows_are_those_of_the_same_files_here(self, remote, folder, tmp_path, below):
+        there = _plan(_own(Path("x")).model_copy(update={"path": f"memory://molecules{below}"}), tmp_path)
+        here = _plan(_own(Path(f"{folder}{below}")), tmp_path)
+        assert _in_pieces(there, 1000).digest == _in_pieces(here, 1000).digest
+        assert there.fingerprint() == here.fingerprint()
+        assert there.source.source == f"memory://molecules{below}"
+
+    def test_what_changes_there_is_copied_again(self, remote, tmp_path):
+        spec = _own(Path("x")).model_copy(update={"path": "memory://molecules"})
+        assert _in_pieces(_plan(spec, tmp_path), 1000).report.rows_read == 401
+        remote.pipe_file("/molecules/b.smi", b"CCO\nCC\n" * 3)
+        assert _in_pieces(_plan(spec, tmp_path), 1000).report.rows_read == 206
+        remote.rm_file("/molecules/a.csv")
+        assert _in_pieces(_plan(spec, tmp_path), 1000).report.rows_read == 6
+
+    @pytest.mark.parametrize(
+        ("url", "says"),
+        [
+            ("memory://molecules/none.smi", "memory://molecules/none.smi does not exist"),
+            ("nosuch://a/b.smi", "cannot be read: .*fsspec"),
+            ("memory://me:secret@a/b.smi", "carries a password"),
+        ],
+    )
+    def test_what_is_refused(self, remote, tmp_path, url, says):
+        with pytest.raises(DatasetError, match=says) as refused:
+            _plan(_own(Path("x")).model_copy(update={"path": url}), tmp_path)
+        assert "secret" not in str(refused.value)

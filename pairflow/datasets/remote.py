@@ -1,0 +1,90 @@
+"""Your own files at a URL that fsspec knows, such as s3://bucket/rows.csv: copied to this disk, and read there."""
+
+import glob
+import hashlib
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pairflow.errors import DatasetError
+from pairflow.paths import user_path
+
+_SECRET = re.compile(r"://[^/@]*:[^/@]*@")
+_KNOWN = ".known.json"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL, of files that are not on this machine's disks as far as it says."""
+    return "://" in path
+
+
+def local_path(path: str, cache_dir: Path) -> Path:
+    """Where files are read: a path as it is, with `~` read; of a URL, the copy in `cache_dir`, brought up to date.
+
+    What fsspec says of a file (size, time, ETag) decides whether it is copied again. A folder is copied whole, and of a
+    pattern what it fits, into a folder.
+
+    Raises:
+        DatasetError: there is nothing, it cannot be read, or it changed while it was copied.
+    """
+    if not is_remote(path):
+        return user_path(path)
+    if _SECRET.search(path):
+        raise DatasetError(
+            "the data's URL carries a password, which would end up in logs; leave it out and give credentials through "
+            "the environment or fsspec's configuration"
+        )
+    try:
+        return _copied(path, cache_dir / "remote" / hashlib.sha256(path.encode()).hexdigest()[:16])
+    except DatasetError:
+        raise
+    except FileNotFoundError:
+        raise DatasetError(f"{path} does not exist") from None
+    except Exception as error:  # clients of object stores raise types of their own
+        raise DatasetError(
+            f"{path} cannot be read: {type(error).__name__}: {error}; check that it can be reached, that fsspec knows "
+            "its filesystem (s3:// needs s3fs), and that credentials are set in the environment"
+        ) from error
+
+
+def _copied(url: str, folder: Path) -> Path:
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.invalidate_cache()
+    root = root.rstrip("/")
+    place = folder / (PurePosixPath(root).name if not glob.has_magic(root) else "pattern")
+    if glob.has_magic(root):
+        wanted = {place / PurePosixPath(name).name: name for name in filesystem.glob(root)}
+    elif filesystem.isdir(root):
+        wanted = {place / name[len(root) + 1 :]: name for name in filesystem.find(root)}
+    else:
+        wanted = {place: root}
+    if not wanted:
+        raise DatasetError(f"{url} holds no file")
+    known = _read(folder / _KNOWN)
+    there: dict[str, str] = {}
+    for path, name in wanted.items():
+        key = there[str(path)] = filesystem.ukey(name)
+        if known.get(str(path)) != key or not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+            filesystem.get_file(name, str(partial))
+            filesystem.invalidate_cache()
+            if filesystem.ukey(name) != key:
+                raise DatasetError(f"{url}: {name} was changed while it was copied; wait until it is complete")
+            partial.replace(path)
+    for path in [each for each in place.rglob("*") if each.is_file() and each not in wanted]:
+        path.unlink()
+    (folder / _KNOWN).write_text(json.dumps(there))
+    return place
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What was copied; nothing where that cannot be said."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
