@@ -12,6 +12,8 @@ from flows.stages.command_line import command_line
 from flows.stages.flow_run import describe_run, ended, short_count
 from flows.stages.run_job import run_job
 
+_MOST_TOKENS = 500  # of a vocabulary that are shown
+
 
 def _run_name() -> str:
     parameters = validated(PrepareParameters, flow_run.parameters["parameters"])
@@ -73,5 +75,6 @@ def _in_full(result: PrepareResult) -> str:
     if not result.dropped:
         text.append("None.")
     if result.vocab is not None:
-        text += ["## Vocabulary", "```\n" + " ".join(result.vocab) + "\n```"]
+        more = f"\n\n… of {result.vocab_size:,}" if result.vocab_size > _MOST_TOKENS else ""
+        text += ["## Vocabulary", "```\n" + " ".join(result.vocab[:_MOST_TOKENS]) + "\n```" + more]
     return "\n\n".join(text)

@@ -214,7 +214,7 @@ def _demo() -> dict[str, Preset]:
         "cifar-10": _brief(deep_unet, training(300, 16), (8, 16, 32), num_samples=128),
         "tokens": _brief(strings, training(600, 64), (*steps, 32)),
         "smiles": _brief(strings, training(900, 64), (*steps, 32)),
-        "text": _brief(strings, training(900, 64), (*steps, 32)),
+        "text": _brief(strings, training(300, 64), (*steps, 32)),
     }
 
 

@@ -15,6 +15,8 @@ the middle one may run anywhere, in any order, at the same time, and again after
     storage.restore_pairs(url).bad_shards                    # what sound files say is put back; the rest by number
     for batch in storage.PairReader(pairs, batch_size=1024): ...
 
+Prepared datasets lie beside them, `<store>/datasets/<fingerprint>/`: `write_dataset`, `find_dataset`, `read_dataset`.
+
 The manifest is written last and is never changed: a coupling with a manifest is whole, one without is partial.
 docs/format.md describes every file. Nothing here reads pickles or keeps credentials, and only housekeeping
 (`take_inventory`) and who looks for something (`search_pairs`) list folders. May import `pairflow.spec` and

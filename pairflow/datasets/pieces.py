@@ -109,10 +109,9 @@ def cut(files: Sequence[Path], *, column: str | None, piece_bytes: int = PIECE_B
         piece_bytes: characters of a piece, counting one more a row; a row is never cut.
 
     Raises:
-        DatasetError: a file cannot be read, or was changed while it was read.
+        DatasetError: a file cannot be read.
     """
     for number, path in enumerate(files):
-        before = _seen(path)
         records = kind_of(path) == "SDF"
         rows: list[str] = []
         size = 0
@@ -122,20 +121,7 @@ def cut(files: Sequence[Path], *, column: str | None, piece_bytes: int = PIECE_B
             if size >= piece_bytes:
                 yield Piece(number, path.name, rows, records)
                 rows, size = [], 0
-        if (after := _seen(path)) != before:
-            raise DatasetError(
-                f"{path} was changed while it was read ({before[0]:,} bytes before, {after[0]:,} after); wait until it "
-                "is complete, or have it written under a name that ends in .partial and renamed"
-            )
         yield Piece(number, path.name, rows, records)
-
-
-def _seen(path: Path) -> tuple[int, int, int]:
-    try:
-        known = path.stat()
-    except OSError as error:
-        raise DatasetError(f"{path} {'does not exist' if not path.exists() else f'cannot be read: {error}'}") from None
-    return known.st_size, known.st_mtime_ns, known.st_ino
 
 
 def prepare(piece: Piece, recipe: Recipe) -> PreparedPiece:

@@ -104,7 +104,11 @@ def test_every_setting_can_be_an_override(flow: Any) -> None:
 
 def test_presets_as_they_are() -> None:
     """The form's rules come to what `preset` says, for every pair of dataset and preset."""
-    data: dict[str, dict[str, Any]] = {"tokens": {"path": "/a", "vocab_size": 3}, "smiles": {"path": "/a"}}
+    data: dict[str, dict[str, Any]] = {
+        "tokens": {"path": "/a", "vocab_size": 3},
+        "smiles": {"path": "/a"},
+        "text": {"path": "/a"},
+    }
     for name in {name for by_dataset in PRESETS.values() for name in by_dataset}:
         for each in PRESETS:
             given = {"dataset": {"name": name, **data.get(name, {})}, "preset": each}

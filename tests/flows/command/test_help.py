@@ -77,6 +77,8 @@ _INSTEAD: dict[str, st.SearchStrategy[Any]] = {
     "path": st.none(),
     "vocab_size": st.none(),
     "vocab_path": st.none(),
+    "window": st.none(),
+    "unit": st.none(),
     "expected_fingerprint": st.none(),
     "sampling": st.none(),
     # Fields that have to fit each other get values that do.
