@@ -223,7 +223,9 @@ def test_paths_that_lead_nowhere(tmp_path):
     with pytest.raises(DatasetError, match=r"folder\.npy is a folder, expected a file"):
         load(tmp_path / "folder.npy")
     (tmp_path / "rows.csv").write_text("1,2")
-    with pytest.raises(DatasetError, match=r"ends in '\.csv', expected one of \.npy, \.npz, \.parquet, \.zarr"):
+    with pytest.raises(
+        DatasetError, match=r"ends in '\.csv', expected one of \.npy, \.npz, \.parquet, \.arrow, \.feather, \.zarr"
+    ):
         load(tmp_path / "rows.csv")
 
 

@@ -186,6 +186,8 @@ def _meaning(parameters: Any) -> Any:
     """Parameters with what a preset or a default says in full."""
     if isinstance(parameters, PairParameters):
         return parameters.model_copy(update={"coupling": None if parameters.redi else parameters.wanted})
+    if isinstance(parameters, PrepareParameters):
+        return parameters
     names = [name for name in Preset.model_fields if name in type(parameters).model_fields]
     assert all(issubclass(spec_of(type(parameters).model_fields[name].annotation) or Spec, Changes) for name in names)
     update: dict[str, Any] = dict.fromkeys(names)
