@@ -96,17 +96,20 @@ def screen_rows(rows: Iterable[str], treatment: Treatment, *, of_records: bool) 
     if of_records:
         judge = _rewriter(standardise=treatment == "standardised", of_records=True)
     else:
-        judge = _keep_text if treatment == "published" else _rewriter(standardise=treatment == "standardised")
+        judge = _keeper() if treatment == "published" else _rewriter(standardise=treatment == "standardised")
     with rdBase.BlockLogs():  # its line for each bad row: we count and report them
         judged = [judge(text) if text else (text, Verdict.EMPTY) for text in rows]
     return Screened([text for text, _ in judged], np.array([verdict for _, verdict in judged], dtype=np.uint8))
 
 
-def _keep_text(smiles: str) -> tuple[str, Verdict]:
-    from rdkit import Chem
+def _keeper() -> Judge:
+    """Keeps the text of what RDKit reads."""
+    from rdkit.Chem import MolFromSmiles
 
-    readable = Chem.MolFromSmiles(smiles) is not None
-    return smiles, Verdict.KEPT if readable else Verdict.UNREADABLE
+    def judge(smiles: str) -> tuple[str, Verdict]:
+        return smiles, Verdict.UNREADABLE if MolFromSmiles(smiles) is None else Verdict.KEPT
+
+    return judge
 
 
 def _rewriter(*, standardise: bool, of_records: bool = False) -> Judge:
