@@ -160,7 +160,7 @@ def _parameters() -> str:
     """The fields of every flow's parameters, and then of the specs within them."""
     from flows import parameters
 
-    names = ("Pair", "Train", "Distill", "Evaluate", "Pipeline", "Study", "Retrain")
+    names = ("Prepare", "Pair", "Train", "Distill", "Evaluate", "Pipeline", "Study", "Retrain")
     models: list[type[BaseModel]] = [getattr(parameters, f"{name}Parameters") for name in names]
     text, within = "", dict[str, type[BaseModel]]()
     for model in models:

@@ -49,8 +49,14 @@ def _load(path: Path, source: str, vocab_path: Path | None, spec: DatasetSpec) -
 
 
 def _content(path: Path) -> list[Path]:
-    """The files that decide about the rows: of a folder, and of a Zarr array, all of its files."""
+    """The files that decide about the rows: the finished ones of a folder, all of a Zarr array's."""
+    if is_plain_folder(path):
+        return finished_files(path, _endings(path))
     return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+def _endings(folder: Path) -> list[str]:
+    return [".parquet"] if ending(folder) == ".parquet" else [each for each in READERS if each not in FOLDERS]
 
 
 def read_folder(folder: Path, vocab_size: int, column: str | None = None) -> np.ndarray:
@@ -60,8 +66,7 @@ def read_folder(folder: Path, vocab_size: int, column: str | None = None) -> np.
         DatasetError: there is no such file, one is damaged or of another layout, or rows differ in length; it names the
             file.
     """
-    endings = [".parquet"] if ending(folder) == ".parquet" else [each for each in READERS if each not in FOLDERS]
-    paths = finished_files(folder, endings)
+    paths = finished_files(folder, _endings(folder))
     parts: list[np.ndarray] = []
     for path in paths:
         array = read_array(path, column)

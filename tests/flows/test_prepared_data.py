@@ -81,6 +81,18 @@ def test_the_same_content_elsewhere_is_found_and_said_to_be_there(spec, settings
     assert not was_there
 
 
+def test_files_that_are_being_written_beside_the_others_do_not_count(settings, tmp_path):
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.arange(60).reshape(20, 3) % 5)
+    spec = DatasetSpec(name="tokens", path=str(folder), vocab_size=5)
+    _, known_as, _ = prepared_data.open_or_make(spec, settings)
+    (folder / "_b.npy").write_bytes(b"half")
+    assert prepared_data.open_or_make(spec, settings)[1:] == (known_as, True)
+    np.save(folder / "b.npy", np.zeros((1, 3), int))
+    assert prepared_data.open_or_make(spec, settings)[2] is False
+
+
 def test_another_choice_of_rows_does_not_read_the_source_again(spec, settings, read, tmp_path):
     for fields in ({"max_rows": 20}, {"split_seed": 4}, {"max_rows": 9, "holdout": 0.5}, {}):
         chosen = spec.model_copy(update={"holdout": 0.3, **fields})
