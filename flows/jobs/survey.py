@@ -16,7 +16,7 @@ from pairflow.spec import CouplingSpec
 
 
 def run(request: SurveyRequest, context: JobContext) -> Survey:
-    """Reads the source anew and says what is there.
+    """Looks at the source, reads it if it has changed, and says what is there.
 
     Raises:
         DatasetError: the data cannot be had.
