@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         smiles = "C(" if number % 997 == 0 else f"{'N' * (number % 3)}{chain}c1ccc({chain[:9]}O)cc1"
         rows.append(f'"n, {number}",{smiles}')
     path.write_text("\n".join(rows))
+    time.sleep(2.1)  # what was written a moment ago may be written again without a sign: nobody remembers it
     return path
 
 
@@ -71,20 +73,16 @@ def test_again_it_is_found_and_nothing_is_started(prepared: dict[str, Any], cli:
     found = _json(done)
     assert found == prepared | {"skipped": True, "seconds": found["seconds"]}
     assert "nothing to do: these rows are prepared" in done.stderr
-    assert "Created" not in done.stderr  # a flow run
 
 
 def test_damage_is_named_and_made_good(prepared: dict[str, Any], cli: Cli, arguments: list[object]) -> None:
     tokens = Path(prepared["url"]) / "tokens" / "c.0.0"
     sound = tokens.read_bytes()
-    for command in (("prepare", *arguments), ("verify", prepared["fingerprint"][:9], "--repair")):
+    for command in (["prepare", *arguments], ["verify", prepared["url"], "--repair"]):
         _flip(tokens)
-        if command[0] == "verify":
-            # The first digits are looked for in the store of the settings, which is another one here.
-            command = ("verify", prepared["url"], "--repair")
-            done = cli("verify", prepared["url"])
-            assert done.code == 1
-            assert f"hash mismatch: its bytes are not those that were written ({tokens})" in done.stderr
+        found = cli("verify", prepared["url"])
+        assert found.code == 1
+        assert f"hash mismatch: its bytes are not those that were written ({tokens})" in found.stderr
         done = cli(*command)
         assert done.code == 0, done.stderr
         assert str(tokens) in done.stderr
@@ -116,8 +114,8 @@ def test_what_a_run_or_pairs_need_is_not_removed(prepared: dict[str, Any], cli: 
     assert storage.verify_dataset(left.url).ok
     shutil.rmtree(Path(str(arguments[-1])) / "pairs")
     assert json.loads(cli("gc", arguments[-1], *options).last_line)["removed"] == []  # MLflow has a run of it
-    traced = json.loads(cli("lineage", next(iter(left.digests - {left.header.digest})), "--json").last_line)  # type: ignore[union-attr]
-    assert any(left.url in str(node) for node in traced["nodes"])
+    assert left.header is not None
+    assert left.url in cli("lineage", left.header.digests["train"], "--json").stdout
 
 
 @pytest.mark.parametrize(
