@@ -12,7 +12,7 @@ from flows.home.settings import Settings
 from flows.jobs import evaluations, inputs, presentation
 from flows.jobs.contestants import Contestant
 from flows.jobs.evaluations import Trained
-from flows.jobs.machine import use_threads
+from flows.jobs.machine import keep_freed_memory, use_threads
 from flows.jobs.scoring import score
 from flows.lineage import score_table
 from flows.lineage import tags as tag
@@ -82,6 +82,7 @@ class _Evaluation:
     def evaluator(self) -> metrics.Evaluator:
         """Prepared when the first model is scored; for images it trains a classifier."""
         use_threads(self.settings.threads_per_job)
+        keep_freed_memory()
         how = evaluations.measures(self.request, self.settings)
         return metrics.evaluator(self.data.whole, progress=ProgressLines, **how)
 

@@ -17,7 +17,7 @@ from flows.home.locks import in_turn
 from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.live_samples import LiveSamples
-from flows.jobs.machine import in_use, use_threads
+from flows.jobs.machine import in_use, keep_freed_memory, use_threads
 from flows.jobs.replicas import checkpoints_of, connect, fit_together
 from flows.jobs.turns import turn
 from flows.lineage import page_text
@@ -109,6 +109,7 @@ def _make(
     """Trains, going on from the last checkpoint, and logs the model."""
     data, method = work.data, work.method
     use_threads(settings.threads_per_job, context.num_sharing)
+    keep_freed_memory()
     run = lineage.run(
         data.spec.name,
         work.stage,

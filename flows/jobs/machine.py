@@ -1,8 +1,12 @@
 """What a learning job makes of the machine that it was put on."""
 
+import ctypes
 import os
+import platform
 
 from flows.home.settings import Settings
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def use_threads(num_threads: int | None, num_sharing: int = 1) -> None:
@@ -16,6 +20,17 @@ def use_threads(num_threads: int | None, num_sharing: int = 1) -> None:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(num_threads or max(1, cores // num_sharing))
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what tensors free for the next ones, instead of giving it back to the system after every step.
+
+    Without, a step of a small network takes some thousands of page faults (docs/operations.md); results are the same.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for option, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_THRESHOLD, 2**30)):
+            library.mallopt(option, value)
 
 
 def in_use(settings: Settings) -> str:

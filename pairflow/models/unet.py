@@ -11,6 +11,7 @@ from torch import nn
 
 from pairflow.errors import SpecError
 from pairflow.models.embeddings import TimeEmbedding, intensity_features
+from pairflow.models.passes import by_parts, norm_silu
 from pairflow.spec import ModelSpec
 
 _TOKEN_FEATURES = 16
@@ -76,6 +77,10 @@ class Unet(nn.Module):
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """x_t int64 [B, D] (channel-major image), t float [B] -> logits of x_1 [B, D, K]."""
+        _, height, width = self.image_shape
+        return by_parts(self._logits, x_t, t, height * width * self.conv_in.out_channels)
+
+    def _logits(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         B = len(x_t)
         channels, height, width = self.image_shape
         embedded = self.embedding(x_t).view(B, channels, height, width, -1)
@@ -94,7 +99,7 @@ class Unet(nn.Module):
             if isinstance(layer, _Stage):
                 hidden = torch.cat([hidden, skips.pop()], dim=1)
             hidden = layer(hidden, cond)
-        features = self.conv_out(nnf.silu(self.norm_out(hidden)))[:, :, :height, :width]
+        features = self.conv_out(norm_silu(hidden, self.norm_out))[:, :, :height, :width]
         features = features.reshape(B, channels, -1, height * width).transpose(2, 3)
         return features.reshape(B, x_t.shape[1], -1) @ self.table.T
 
@@ -128,9 +133,9 @@ class _ResBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """hidden [B, in, H, W], cond [B, cond_size] -> [B, out, H, W]."""
-        inner = self.conv_in(nnf.silu(self.norm_in(hidden)))
-        scale, shift = self.modulation(cond)[:, :, None, None].chunk(2, dim=1)
-        inner = nnf.silu(self.norm_out(inner) * (1 + scale) + shift)
+        inner = self.conv_in(norm_silu(hidden, self.norm_in))
+        scale, shift = self.modulation(cond).chunk(2, dim=1)
+        inner = norm_silu(inner, self.norm_out, scale, shift)
         return self.skip(hidden) + self.conv_out(nnf.dropout(inner, self.dropout, self.training))
 
 
