@@ -6,30 +6,42 @@ Both take turns, `--repeats` times, and medians are compared: of the time on the
 time, which a noisy neighbour disturbs much less. The bare loop reuses one noisy batch that lies ready: no data, no
 noise, no clipping, no averaged weights, no checkpoints, and cross-entropy for a loss. `fit` does all of that, except
 for a checkpoint before the last step; the clock stops before that one is written.
+
+    python benchmarks/training.py --dataset digits --dataset qm9 --steps 20 --base COMMIT
+
+compares steps and samples a second with an earlier commit's instead: the two codes in turns, each in a process.
 """
 
+import functools
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as nnf
 import typer
-from machine import write_results
+from machine import ROOT, checked_out, write_results
 from rich.console import Console
 from rich.table import Table
 
-from pairflow import datasets, models
+from pairflow import datasets, models, processes
 from pairflow.batches import Batches
 from pairflow.datasets import TokenDataset
 from pairflow.devices import autocast, resolve_device
 from pairflow.presets import Preset, preset
+from pairflow.sampling import sample
 from pairflow.spec import DatasetSpec, parse
 from pairflow.throughput import peak_flops, training_flops
 from pairflow.training import StepMetrics, fit
 
 _WARM_UP = 5
+_SAMPLES, _SAMPLING_STEPS = 512, 4
 
 
 class Times(NamedTuple):
@@ -100,6 +112,64 @@ def whole_fit(part: TokenDataset, recipe: Preset, steps: int, device: torch.devi
     return _per_step(clock[_WARM_UP], clock[last], steps), metrics[last]
 
 
+def take_turns(dataset: list[str], preset_name: str, steps: int) -> None:
+    """Of this process's code, at every line of its input: steps of `fit` and samples a second, by dataset, as JSON."""
+    device = torch.device("cpu")
+    parts = {name: datasets.load(parse(DatasetSpec, {"name": name})).part("train") for name in dataset}
+    for _ in sys.stdin:
+        rates = {}
+        for name, part in parts.items():
+            recipe = preset(preset_name, name)  # type: ignore[arg-type]
+            rates[f"{name}, steps"] = 1 / whole_fit(part, recipe, steps, device)[0].wall
+            sizes = {"vocab_size": part.vocab_size, "length": part.length, "image_shape": part.image_shape}
+            network = models.build(recipe.model, **sizes).requires_grad_(False)
+            draw = functools.partial(sample, network, processes.build("uniform", part.vocab_size), length=part.length)
+            for number in (_SAMPLES // 2, _SAMPLES):  # the first warms up
+                started = time.perf_counter()
+                draw(num_samples=number, num_steps=_SAMPLING_STEPS, device=device, progress=False)
+                rates[f"{name}, samples"] = number / (time.perf_counter() - started)
+        print(json.dumps(rates), flush=True)
+
+
+def compare(base: str, options: list[str], repeats: int) -> None:
+    """Both codes in turns, a process each; prints a table and writes benchmarks/results/training_base.json."""
+    with tempfile.TemporaryDirectory() as folder, checked_out(base, Path(folder) / "base") as earlier:
+        codes = [
+            subprocess.Popen(
+                [sys.executable, __file__, *options, "--turns"],
+                env=os.environ | {"PYTHONPATH": str(path)},
+                cwd=path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+            for path in (earlier, ROOT)
+        ]
+        turns = [[_answer(code) for code in codes] for _ in range(repeats)]
+        for code in codes:
+            code.communicate()
+    results = []
+    table = Table("a second", "base", "here", "here / base", "by turn")
+    for name in turns[0][0]:
+        before, now = ([turn[code][name] for turn in turns] for code in range(2))
+        medians = statistics.median(before), statistics.median(now)
+        by_turn = [round(after / earlier, 3) for earlier, after in zip(before, now, strict=True)]
+        result = {"rate": name, "base_commit": base, "base": before, "here": now, "ratio": medians[1] / medians[0]}
+        results.append({**result, "ratios_by_turn": by_turn, "options": options})
+        table.add_row(name, *(f"{each:,.1f}" for each in medians), f"{result['ratio']:.2f}", f"{by_turn}")
+    Console().print(table)
+    print(write_results("training_base", results))
+
+
+def _answer(code: subprocess.Popen[str]) -> dict[str, float]:
+    """What a code's process says to a line."""
+    assert code.stdin is not None
+    assert code.stdout is not None
+    code.stdin.write("\n")
+    return json.loads(code.stdout.readline())
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -111,9 +181,16 @@ def main(
     steps: Annotated[int, typer.Option(help="Steps that are timed a turn; a multiple of 5.")] = 60,
     repeats: Annotated[int, typer.Option(help="Turns.")] = 5,
     threads: Annotated[int, typer.Option(help="Threads of both.")] = 2,
+    base: Annotated[str | None, typer.Option(help="Commit to compare with, instead of the bare loop.")] = None,
+    turns: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Prints a table and writes benchmarks/results/training.json."""
+    """Prints a table and writes benchmarks/results/training.json, or training_base.json with --base."""
     torch.set_num_threads(threads)
+    if base is not None:
+        names = [f"--dataset={name}" for name in dataset]
+        return compare(base, [*names, f"--preset={preset_name}", f"--steps={steps}", f"--threads={threads}"], repeats)
+    if turns:
+        return take_turns(dataset, preset_name, steps)
     device = resolve_device()
     results = []
     for name in dataset:
