@@ -27,7 +27,7 @@ from flows.home.settings import Settings
 from flows.home.token import access_token, cluster_environment
 from flows.service import server_logs
 
-from . import nursery
+from . import forked_trials, nursery
 from .forked_jobs import GCS_VARIABLE
 
 # What the developer may have set, and what must not leak into a test.
@@ -128,14 +128,27 @@ def nursery_address(home: Path, bare_environment: dict[str, str]) -> Iterator[Pa
 
 
 @pytest.fixture(scope="session")
+def strangers_address(home: Path, bare_environment: dict[str, str]) -> Iterator[Path]:
+    """Of a process that has imported what a model needs that is loaded back, and nothing of ours."""
+    with nursery.running(bare_environment, home / "strangers.log", "strangers") as address:
+        yield address
+
+
+def gcs_address(cluster: LocalCluster) -> str:
+    """Where a driver finds a cluster that it was not submitted to."""
+    _, _, port = (cluster._folder / "ray_current_cluster").read_text().strip().rpartition(":")
+    return f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
 def cli_environment(
-    served_environment: dict[str, str], ray_cluster: LocalCluster, nursery_address: Path
+    served_environment: dict[str, str], ray_cluster: LocalCluster, nursery_address: Path, strangers_address: Path
 ) -> dict[str, str]:
     """Of a command that uses the session's servers, and forks off the nursery, as do its jobs."""
-    _, _, gcs_port = (ray_cluster._folder / "ray_current_cluster").read_text().strip().rpartition(":")
     return served_environment | {
         nursery.VARIABLE: str(nursery_address),
-        GCS_VARIABLE: f"127.0.0.1:{gcs_port}",
+        forked_trials.VARIABLE: str(strangers_address),
+        GCS_VARIABLE: gcs_address(ray_cluster),
         "PAIRFLOW_GPUS_PER_JOB": "0",
     }
 

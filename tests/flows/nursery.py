@@ -1,7 +1,8 @@
 """Commands and jobs as processes of their own that need not import anything: they fork off one that has.
 
-`python -m tests.flows.nursery SOCKET` imports what they use, and then forks for each request. A child becomes what
+`python -m tests.flows.nursery SOCKET ours` imports what they use, and then forks for each request. A child becomes what
 was asked for: arguments, environment, folder and output are those of the request, and it ends as any process does.
+`strangers` instead of `ours` has nothing of this repository: for trials of models (`forked_trials.py`).
 """
 
 import contextlib
@@ -23,26 +24,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.flows import forked_trials
+
 VARIABLE = "PAIRFLOW_TEST_NURSERY"
 """Where a command finds the nursery, so that its jobs fork off too."""
 _ROOT = Path(__file__).resolve().parents[2]
-_NEEDED = (
+# What MLflow and torch load only when they are first used: two seconds of each child.
+_LATE = (
+    *("torch._dynamo", "sqlalchemy.dialects.sqlite"),
+    *(f"mlflow.store.{name}.sqlalchemy_store" for name in ("tracking", "model_registry")),
+)
+_BY_OURS = (
     "flows.command.app",
     *(f"flows.{name}" for name in ("prepare", "pair", "train", "distill", "evaluate", "pipeline", "study", "retrain")),
     *(f"flows.jobs.{name}" for name in ("prepare", "pair", "train", "distill", "evaluate", "survey")),
     *(f"flows.{name}" for name in ("pages.terminal", "command.verification", "lineage.search", "stages.run_job")),
-    *("mlflow", "ray.job_submission", "rdkit.Chem", "sklearn.datasets", "matplotlib.figure"),
+    *("mlflow", "ray.job_submission", "rdkit.Chem.Draw", "sklearn.datasets", "matplotlib.figure", "PIL.ImageDraw"),
+    "flows.lineage.packaging",
+    *_LATE,
 )
+_BY_STRANGERS = ("mlflow.pyfunc", "torch", *_LATE)
 
 
 @contextlib.contextmanager
-def running(environment: Mapping[str, str], log: Path) -> Iterator[Path]:
+def running(environment: Mapping[str, str], log: Path, whose: str = "ours") -> Iterator[Path]:
     """Runs a nursery; the socket that it listens at."""
     folder = Path(tempfile.mkdtemp(prefix="pairflow-"))  # a socket's path has an end at 107 bytes
     address = folder / "nursery"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.flows.nursery", str(address)],
+            [sys.executable, "-m", "tests.flows.nursery", str(address), whose],
             cwd=_ROOT,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
@@ -103,9 +114,9 @@ class Child:
         return code
 
 
-def _serve(address: str) -> list[str]:
+def _serve(address: str, needed: Sequence[str]) -> list[str]:
     """Forks for whoever connects; returns in each child only, with the arguments that it has to run."""
-    for name in _NEEDED:
+    for name in needed:
         importlib.import_module(name)
     gc.freeze()  # else each child looks through all of that when it ends
     listener = socket.socket(socket.AF_UNIX)
@@ -176,11 +187,26 @@ def _forks_its_jobs() -> None:
     ray.job_submission.JobSubmissionClient = ForkedJobs  # type: ignore[misc,assignment]
 
 
-if __name__ == "__main__":
-    _module, *_arguments = _serve(sys.argv[1])
+def _runs_ours(module: str, arguments: list[str]) -> None:
     _as_if_imported_now()
     if VARIABLE in os.environ:
         _forks_its_jobs()
-    sys.argv = [_module, *_arguments]
-    sys.modules.pop(_module, None)  # runpy warns of what is there already
-    runpy.run_module(_module, run_name="__main__", alter_sys=True)
+    if forked_trials.VARIABLE in os.environ:
+        forked_trials.fork_them()
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)  # runpy warns of what is there already
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _runs_a_strangers(program: str, arguments: list[str]) -> None:
+    """With none of this repository in reach, as with `python -I -B`."""
+    sys.path[:] = [each for each in sys.path if Path(each).resolve() != _ROOT]
+    sys.dont_write_bytecode = True
+    sys.argv = [program, *arguments]
+    runpy.run_path(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    _strangers = sys.argv[2] == "strangers"
+    _what, *_arguments = _serve(sys.argv[1], _BY_STRANGERS if _strangers else _BY_OURS)
+    (_runs_a_strangers if _strangers else _runs_ours)(_what, _arguments)

@@ -1,19 +1,44 @@
-"""Retrainings one after the other in this process: `python -m tests.flows.retrain_story '[{...}, ...]'`.
+"""Retrainings one after the other in one process, which `tell` forks: `tests.flows.retrain_story '[{...}, ...]'`.
 
 The flows, Prefect's server, MLflow and the store are real; jobs run here instead of on Ray, which takes its seconds
-each time (but for the coupling, which needs Ray's tasks). A step is the flow's parameters (of `retrain`, unless `flow`
-names another one), the rows of a file that is dropped into the data's folder, `toys`, which are added then, or the name
-of a registered model whose champion somebody makes its challenger (`unseat`).
+each time (but for the coupling, which needs Ray's tasks, and is forked too). A step is the flow's parameters (of
+`retrain`, unless `flow` names another one), the rows of a file that is dropped into the data's folder, `toys`, which
+are added then, or the name of a registered model whose champion somebody makes its challenger (`unseat`).
 """
 
 import contextlib
 import importlib
 import json
+import os
+import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def tell(
+    steps: Sequence[dict[str, Any]], environment: Mapping[str, str], nursery_address: Path, folder: Path
+) -> list[str]:
+    """The result of each step that is a flow, as JSON; what is said goes into two files of the folder."""
+    from tests.flows.nursery import Child
+
+    said = folder / "stdout", folder / "stderr"
+    words = [json.dumps([*steps])]
+    child = Child(
+        nursery_address, "tests.flows.retrain_story", words, environment=environment, stdout=said[0], stderr=said[1]
+    )
+    try:
+        code = child.wait(1400)
+    except TimeoutError:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    assert code == 0, said[1].read_text()[-5000:]
+    lines = said[0].read_text().splitlines()
+    return [line.removeprefix("RESULT ") for line in lines if line.startswith("RESULT ")]
 
 
 def _run_here(name: str, request: Any, result_type: Any, **options: Any) -> Any:

@@ -1,8 +1,6 @@
 """A refinement and a coupling kind that a test adds go through `study` and `retrain` like those that are there."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +11,8 @@ from flows.results import ComparisonResult, RetrainResult
 from pairflow.presets import Preset
 from pairflow.spec import COUPLING_KINDS, CouplingSpec, EngineName, PairsFormat
 
-_ROOT = Path(__file__).resolve().parents[2]
+from .retrain_story import tell
+
 _SMALL = {
     "model": {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 8},
     "training": {"num_steps": 3, "batch_size": 16},
@@ -22,7 +21,9 @@ _SMALL = {
 
 
 @pytest.fixture(scope="module")
-def story(served_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def story(
+    cli_environment: dict[str, str], nursery_address: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     """Results by step, in the order in which they were asked for."""
     folder = tmp_path_factory.mktemp("rows")
     np.save(folder / "a.npy", np.random.default_rng(0).integers(5, size=(40, 6), dtype=np.uint8))
@@ -42,17 +43,8 @@ def story(served_environment: dict[str, str], tmp_path_factory: pytest.TempPathF
         "longer again": longer,
         "longer, another setting": {**longer, "redi_training": {"num_steps": 4, "batch_size": 16}},
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.flows.retrain_story", json.dumps(list(steps.values()))],
-        cwd=_ROOT,
-        env=served_environment,
-        capture_output=True,
-        text=True,
-        timeout=800,
-    )
-    results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0, done.stderr[-4000:]
-    return dict(zip([name for name in steps if name != "toys"], map(json.loads, results), strict=True))
+    told = tell([*steps.values()], cli_environment, nursery_address, tmp_path_factory.mktemp("story"))
+    return dict(zip([name for name in steps if name != "toys"], map(json.loads, told), strict=True))
 
 
 @pytest.mark.timeout(900)

@@ -16,6 +16,7 @@ from flows.home.locks import only_one
 from flows.results import RetrainResult
 
 from .conftest import Cli
+from .retrain_story import tell
 
 pytestmark = pytest.mark.timeout(1500)  # the story is many retrainings, on a machine that may have other work
 
@@ -49,7 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def story(served_environment: dict[str, str], folder: Path) -> dict[str, RetrainResult]:
+def story(
+    cli_environment: dict[str, str], nursery_address: Path, tmp_path_factory: pytest.TempPathFactory, folder: Path
+) -> dict[str, RetrainResult]:
     common = {
         **_RULE,
         "dataset": {"name": "tokens", "path": str(folder), "vocab_size": 5},
@@ -68,19 +71,9 @@ def story(served_environment: dict[str, str], folder: Path) -> dict[str, Retrain
         "extended": {**paired, "extend": True},
         "extended again": {**paired, "extend": True},
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.flows.retrain_story", json.dumps(list(steps.values()))],
-        cwd=_ROOT,
-        env=served_environment,
-        capture_output=True,
-        text=True,
-        timeout=1400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    said = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    told = tell([*steps.values()], cli_environment, nursery_address, tmp_path_factory.mktemp("story"))
     names = [name for name, step in steps.items() if "file" not in step]
-    return dict(zip(names, map(RetrainResult.model_validate_json, said), strict=True))
+    return dict(zip(names, map(RetrainResult.model_validate_json, told), strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """`retrain` while nothing is champion: no repeated work, and what is new is compared with the challenger."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,10 @@ from mlflow import MlflowClient
 
 from flows.results import RetrainResult
 
+from .retrain_story import tell
+
 pytestmark = pytest.mark.timeout(1500)  # of a machine that may have other work
 
-_ROOT = Path(__file__).resolve().parents[2]
 _MODEL = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "cond_size": 8}
 _TRAINING = {"batch_size": 16, "warmup_steps": 0}
 
@@ -44,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def story(served_environment: dict[str, str], folder: Path) -> dict[str, RetrainResult]:
+def story(
+    cli_environment: dict[str, str], nursery_address: Path, tmp_path_factory: pytest.TempPathFactory, folder: Path
+) -> dict[str, RetrainResult]:
     more = {"name": "nci", "max_rows": 70}
     steps = {
         "first": _molecules(),
@@ -60,19 +60,9 @@ def story(served_environment: dict[str, str], folder: Path) -> dict[str, Retrain
         "the bad one is taken out of service": {"unseat": "pairflow-seated"},
         "better": _tokens(folder, "seated", 60),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.flows.retrain_story", json.dumps(list(steps.values()))],
-        cwd=_ROOT,
-        env=served_environment,
-        capture_output=True,
-        text=True,
-        timeout=1400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    said = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    told = tell([*steps.values()], cli_environment, nursery_address, tmp_path_factory.mktemp("story"))
     names = [name for name, step in steps.items() if "unseat" not in step]
-    return dict(zip(names, map(RetrainResult.model_validate_json, said), strict=True))
+    return dict(zip(names, map(RetrainResult.model_validate_json, told), strict=True))
 
 
 def test_decisions(story: dict[str, RetrainResult]) -> None:

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 import storage
 from flows.jobs.redi_shards import BLOCK, draw_rows
-from flows.results import ComparisonResult
+from flows.results import ComparisonResult, TrainResult
 from pairflow.checkpoint import load_model
 from pairflow.distillation.redi import draw_pairs
 from pairflow.spec import RediSpec
@@ -31,19 +31,21 @@ _SETTINGS = {
     "redi_training.num_steps": 4,
     "redi_training.batch_size": 16,
 }
-_DATA = ["--dataset", "digits", "--max-rows", 150]
+_DATA = ["--dataset", "nci", "--max-rows", 150]
+
+
+_OPTIONS = [word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}")]
 
 
 def _result(cli: Cli, methods: str) -> tuple[ComparisonResult, str]:
-    settings = (word for name, value in _SETTINGS.items() for word in ("--set", f"{name}={value}"))
-    done = cli("study", *_DATA, "--methods", methods, "--shard-size", 5, "--json", *settings)
+    done = cli("study", *_DATA, "--methods", methods, "--shard-size", 5, "--json", *_OPTIONS)
     assert done.code == 0, done.stderr
     return ComparisonResult.model_validate(json.loads(done.last_line)), done.stderr
 
 
 @pytest.fixture(scope="module")
-def study(new_cli: Cli) -> ComparisonResult:
-    return _result(new_cli, "udlm+redi,udlm+dcd,mdlm")[0]
+def study(cli: Cli) -> ComparisonResult:
+    return _result(cli, "udlm+redi,udlm+dcd,mdlm")[0]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,21 @@ def test_another_study_finds_what_is_finished(cli: Cli, client: MlflowClient, st
     after = {run.info.run_id for run in client.search_runs([study.mlflow_experiment_id])}
     assert after - before == {again.mlflow_run_id}  # the study's own
     assert said.count("nothing to do") >= 2
+
+
+def test_a_distillation_is_a_job_of_rays(new_cli: Cli, client: MlflowClient, study: ComparisonResult) -> None:
+    """The study's are forked; of the kinds of jobs, this one is not in the pipeline whose jobs are Ray's."""
+    base = next(each for each in study.trainings if each.method == "udlm")
+    settings = {name: value for name, value in _SETTINGS.items() if name.startswith(("model.", "distillation."))}
+    settings["distillation.num_steps"] = 2
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    done = new_cli("distill", *_DATA, "--method", "udlm+dcd", "--model", base.checkpoint, *options, "--json")
+    assert done.code == 0, done.stderr
+    made = TrainResult.model_validate(json.loads(done.last_line))
+    assert (made.skipped, made.num_steps, made.base_checkpoint) == (False, 2, base.checkpoint)
+    tags = client.get_run(str(made.mlflow_run_id)).data.tags
+    assert tags["pairflow.ray_submission_id"].startswith("distill-")
+    assert tags["pairflow.base_model_id"] == base.mlflow_model_id
 
 
 def test_samples_of_a_model_in_mlflow(bare_cli: Cli, study: ComparisonResult, tmp_path: Path) -> None:
