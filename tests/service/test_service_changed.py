@@ -15,13 +15,11 @@ _TINY = {"dataset": {"name": "nci", "max_rows": 40}, "coupling": {"num_steps": 3
 
 
 def _says(user: User, *words: str) -> None:
-    user.wait_for(
-        lambda: all(each in (user.work().get(_NAME) or "") for each in words), timeout_s=120, or_say=user.work
-    )
+    user.wait_for_work(lambda work: all(each in (work.get(_NAME) or "") for each in words))
 
 
 def _is_well(user: User) -> None:
-    user.wait_for(lambda: user.work().get(_NAME, "nobody watches") is None, timeout_s=120, or_say=user.work)
+    user.wait_for_work(lambda work: work.get(_NAME, "nobody watches") is None)
 
 
 def _automation(user: User) -> list[str]:

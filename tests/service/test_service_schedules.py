@@ -98,9 +98,9 @@ def test_one_of_a_setting_that_is_deleted_is_named_and_put_back(user: User) -> N
         Schedule.of_setting(user, "nci").remove()
         says = "somebody deleted or changed: schedule of retraining nci; `pairflow up` puts that right"
         name = "prefect: registration"
-        user.wait_for(lambda: says in (user.work().get(name) or ""), timeout_s=120, or_say=user.work)
+        user.wait_for_work(lambda work: says in (work.get(name) or ""))
         up = user.run("up")
         assert up.returncode == 0, up.stderr
         assert "schedule of retraining nci" in up.stderr
         Schedule.of_setting(user, "nci").end()
-    user.wait_for(lambda: user.work().get(name, "nobody watches") is None, timeout_s=120, or_say=user.work)
+    user.wait_for_work(lambda work: work.get(name, "nobody watches") is None)

@@ -55,11 +55,11 @@ def _fails(database: sqlite3.Connection, table: str, when: str = "1") -> None:
 def _until(person: User, name: str, words: str | None, timeout_s: float = 400) -> None:
     """Waits until status says this of a thing."""
 
-    def said() -> bool:
-        reason = person.work().get(name, "nobody watches")
+    def said(work: dict[str, str | None]) -> bool:
+        reason = work.get(name, "nobody watches")
         return reason is None if words is None else words in (reason or "")
 
-    person.wait_for(said, timeout_s=timeout_s, or_say=person.work)
+    person.wait_for_work(said, timeout_s=timeout_s)
 
 
 def test_without_a_token(unwell: User) -> None:
@@ -123,7 +123,7 @@ def test_nobody_watches(unwell: User) -> None:
     watch = unwell.process("-m flows.service.watch")
     watch.suspend()
     try:
-        unwell.wait_for(lambda: unwell.work() == {}, timeout_s=200)
+        unwell.wait_for_work(lambda work: work == {}, timeout_s=200)
         status = unwell.run("status")
         assert status.returncode == 1
         assert any("watch" in line and " no " in line for line in status.stdout.splitlines())

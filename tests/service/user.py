@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from flows.cluster.protocol import JOB_URL_VARIABLE
 from flows.home.token import mlflow_credential
-from flows.service import server_logs
+from flows.service import server_logs, watch
 from flows.service.programs import PROGRAM_NAMES
 from flows.service.remains import processes_of
 
@@ -144,9 +144,30 @@ class User:
         found = json.loads(self.run("status", "--json").stdout)["work"]
         return {each["name"]: each["reason"] for each in found}
 
+    def wait_for_work(self, holds: Callable[[dict[str, str | None]], bool], *, timeout_s: float = 120) -> None:
+        """Until this holds of what `pairflow status` says of each thing that the servers do.
+
+        The command costs a core a second. So it is asked only when the file has it in which the watch leaves what it
+        found, and from which the command reads it.
+        """
+
+        def found() -> dict[str, str | None]:
+            report = watch.read(self.home)
+            return {} if report is None else {each.name: each.reason for each in report.findings}
+
+        self.wait_for(lambda: holds(found()) and holds(self.work()), timeout_s=timeout_s, or_say=self.work)
+
     def wait_until_well(self) -> None:
         """Until `pairflow status` finds nothing wrong, even if Ray is too slow twice for the 30 s of `ray start`."""
-        self.wait_for(lambda: self.run("status").returncode == 0, timeout_s=400, or_say=self.how_it_is)
+
+        def answers() -> bool:
+            try:
+                return self.get(f"{self.ray}/api/version", "ray") == HTTPStatus.OK
+            except OSError:
+                return False
+
+        # Ray is what takes long: the command, which costs a core a second, is asked once that is there.
+        self.wait_for(lambda: answers() and self.run("status").returncode == 0, timeout_s=400, or_say=self.how_it_is)
 
     def how_it_is(self) -> str:
         """What `pairflow status` says, and what was written last about the programs and by Ray, which dies most."""
