@@ -215,7 +215,7 @@ class User:
         deadline = time.monotonic() + patience_s
         while not condition():
             assert time.monotonic() < deadline, f"not within {patience_s:.0f} s; {or_say()}"
-            time.sleep(0.3)
+            time.sleep(0.5)
 
 
 def _json(url: str, body: Any, **headers: str) -> Any:
