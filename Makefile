@@ -11,6 +11,8 @@ PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet --dis
 # Three workers on two cores: the tests of servers mostly wait, and the others fill their waits (tests/conftest.py).
 PYTEST = $(BIN)/python -m pytest -n 3 $(TESTS)
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
+# Else each of the tests' hundreds of processes would compile all of our modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-fast check docs format clean
 

@@ -30,6 +30,13 @@ _SERVERS = {
     "service": ("served", "user"),
 }
 """Group -> fixtures of servers that start once a session: all files that use them go to one worker."""
+_BY_OTHERS = {
+    f"tests/service/test_{name}.py": "service of others"
+    for name in ("homes", "service_kills", "service_schedules", "service_turns", "shutdown")
+}
+"""Files with a group of their own, and its servers: these wait for clocks, and would have all others wait too."""
+_LAST = "service/test_shutdown.py"
+"""It ends the servers of its group, which would be started again for a file that comes after it."""
 _MARKS = {
     # Servers of their own, for one file. Those of a session are known by their fixtures.
     "service": (
@@ -72,7 +79,7 @@ def _group(path: str) -> str:
     text = (_FOLDER.parent / path).read_text(encoding="utf-8")
     for group, fixtures in _SERVERS.items():
         if re.search(rf"\b({'|'.join(fixtures)}): ", text):  # as the arguments of tests and fixtures are written
-            return group
+            return _BY_OTHERS.get(path, group)
     return path
 
 
@@ -91,24 +98,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-randomly has shuffled by then
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    turns: dict[pytest.Item, int] = {}
+    turns: dict[pytest.Item, tuple[int, bool]] = {}
+    groups = [*_SERVERS, *dict.fromkeys(_BY_OTHERS.values())]
     for item in items:
         path = item.path.relative_to(_FOLDER).as_posix()
         group = _group(f"tests/{path}")
         needed = {name for name, fixtures in _SERVERS.items() if {*fixtures} & {*getattr(item, "fixturenames", ())}}
-        if not needed <= {group}:
+        if not needed <= {group.partition(" ")[0]}:
             raise pytest.UsageError(f"{item.nodeid} needs the servers of {needed}, but its file is in group {group!r}")
         for mark in {mark for mark, paths in _MARKS.items() if path in paths} | ({"service"} if needed else set()):
             item.add_marker(mark)
         # Workers take groups in this order: first what takes longest, and mostly waits; files fill the waits.
-        alone = len(_SERVERS) + (item.get_closest_marker("service") is None)
-        turns[item] = [*_SERVERS].index(group) if group in _SERVERS else alone
+        alone = len(groups) + (item.get_closest_marker("service") is None)
+        turns[item] = groups.index(group) if group in groups else alone, path == _LAST
     _in_order_of_their_story(items)
     items.sort(key=turns.__getitem__)
 
 
 def pytest_configure() -> None:
-    for path in {path for paths in _MARKS.values() for path in paths}:
+    for path in {path for paths in _MARKS.values() for path in paths} | {
+        each.removeprefix("tests/") for each in _BY_OTHERS
+    }:
         if not (_FOLDER / path).is_file():
             raise pytest.UsageError(f"tests/conftest.py gives marks to tests/{path}, which is not there")
 

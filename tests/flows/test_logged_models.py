@@ -208,7 +208,7 @@ def test_a_request_is_one_row_with_all_three_numbers(logged: _Logged, asked: dic
 
 
 @pytest.fixture(scope="module")
-def served(logged: _Logged) -> Iterator[str]:
+def address(logged: _Logged) -> Iterator[str]:
     """Address of `mlflow models serve`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -249,14 +249,14 @@ def _post(url: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         return error.code, json.load(error)
 
 
-def test_over_http(served: str, asked: dict[str, Any]) -> None:
+def test_over_http(address: str, asked: dict[str, Any]) -> None:
     expected = [{"smiles": smiles} for smiles in asked["answers"][_CHAMPION][0]["smiles"]]
-    assert _post(served, _REQUEST) == (200, {"predictions": expected})
+    assert _post(address, _REQUEST) == (200, {"predictions": expected})
     for wrong, says in [*_WRONG, ({"n": "two"}, "Incompatible")]:
         if wrong in _CAST_BY_THE_SERVER:
             continue
-        status, answer = _post(served, {"n": 2, "steps": 2, "seed": 0} | wrong)
+        status, answer = _post(address, {"n": 2, "steps": 2, "seed": 0} | wrong)
         assert status == 400, (wrong, answer)
         assert says.startswith("Incompatible") or says in answer["message"]  # a wrong type is told by MLflow's reader
         assert "Traceback" not in json.dumps(answer)
-    assert _post(served, {"n": 2, "steps": 2})[0] == 400
+    assert _post(address, {"n": 2, "steps": 2})[0] == 400

@@ -38,8 +38,8 @@ def no_password_of_the_developer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
 
 
-def _database(server: PostgresServer, user: str = "maker", name: str = "runs", password: str | None = _PASSWORD):
-    return Database(user, "127.0.0.1", server.port, name, password)
+def _database(server: PostgresServer, owner: str = "maker", name: str = "runs", password: str | None = _PASSWORD):
+    return Database(owner, "127.0.0.1", server.port, name, password)
 
 
 def _home(tmp_path: Path, name: str = "home") -> Path:
@@ -185,16 +185,16 @@ def test_from_up_to_down_and_up_again(
         user.run("down")
 
 
-def _assert_nobody_sees_the_password(user: User, said: str) -> None:
+def _assert_nobody_sees_the_password(person: User, said: str) -> None:
     """Neither on a command line, nor in a file of the home, nor in the environment of what needs none."""
-    written = [path for path in user.home.rglob("*") if path.is_file()]
+    written = [path for path in person.home.rglob("*") if path.is_file()]
     assert any(path.name == "prefect.log" for path in written)
     for spelling in (_PASSWORD, "s3cret%2Fof%3Athe%40test"):
         assert spelling not in said
         assert [path for path in written if spelling.encode() in path.read_bytes()] == []
         assert not any(spelling in " ".join(each.cmdline()) for each in psutil.Process().children(recursive=True))
     knowing = set()
-    for each in user.processes():
+    for each in person.processes():
         assert _PASSWORD not in " ".join(each.cmdline())
         if _PASSWORD in each.environ().values():
             knowing.add(next(word for word in ("supervisord", "prefect", "mlflow") if word in " ".join(each.cmdline())))
