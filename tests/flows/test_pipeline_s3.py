@@ -1,11 +1,13 @@
-"""The whole `pipeline` on nci with its store on S3: pairs as on a disk, and the key in no log, manifest or tag."""
+"""The whole `pipeline` on nci with its store on S3: pairs as on a disk, and the key in no log, manifest or tag.
+
+The pairs are made by a job of Ray's, which has the key from the cluster's nodes; the pipeline finds them, and forks its
+other jobs.
+"""
 
 import hashlib
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,11 @@ import pytest
 from flows.cluster.local import LocalCluster
 from flows.service.setup import make_store
 
-from .conftest import Cli, Finished
+from .conftest import Cli, Finished, gcs_address
+from .forked_jobs import GCS_VARIABLE
 
 _DATASET = ["--dataset", "nci", "--max-rows", 120]
+_PAIR = ["pair", *_DATASET, "--seed", 7, "--json"]
 _PIPELINE = [
     *("pipeline", *_DATASET, "--json", "--set", "coupling.seed=7"),
     *("--set", "training.num_steps=4", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
@@ -41,23 +45,22 @@ def _s3_server() -> ModuleType:
 
 @dataclass(frozen=True)
 class Bucket:
-    """What a run left on S3, read by another client than the store's."""
+    """What two commands left on S3, read by another client than the store's."""
 
     objects: dict[str, bytes]
-    run: Finished
+    pair: Finished
+    pipeline: Finished
 
     @property
     def result(self) -> Any:
-        return json.loads(self.run.last_line)
+        return json.loads(self.pipeline.last_line)
 
 
 pytestmark = pytest.mark.timeout(1500)  # four jobs and servers of their own: on a busy machine more than ten minutes
 
 
 @pytest.fixture(scope="module")
-def bucket(
-    served_environment: dict[str, str], home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bucket]:
+def bucket(cli: Cli, new_cli: Cli, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     log = tmp_path_factory.mktemp("s3") / "server.log"
     with _s3_server().running(log) as keys, pytest.MonkeyPatch.context() as patch:
         for name, value in keys.items():
@@ -67,23 +70,21 @@ def bucket(
         # Jobs have their keys from the nodes of the cluster, so this one starts where they are set.
         with LocalCluster(home, object_store_mb=200, num_cpus=2) as cluster:
             cluster.wait()
-            done = subprocess.run(
-                [sys.executable, "-m", "flows.command.app", *map(str, _PIPELINE)],
-                env=served_environment | keys | cluster.environment | {"PAIRFLOW_STORE": "s3://pairs/store"},
-                capture_output=True,
-                text=True,
-                timeout=1200,
-                check=False,
-            )
-        run = Finished(done.returncode, done.stdout, done.stderr)
-        assert run.code == 0, run.stderr
+            variables = keys | cluster.environment | {"PAIRFLOW_STORE": "s3://pairs/store"}
+            pair = new_cli(*_PAIR, **variables)
+            assert pair.code == 0, pair.stderr
+            pipeline = cli(*_PIPELINE, **variables, **{GCS_VARIABLE: gcs_address(cluster)})
+            assert pipeline.code == 0, pipeline.stderr
         names = [each["Key"] for each in client.list_objects_v2(Bucket="pairs")["Contents"]]
-        yield Bucket({name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}, run)
+        objects = {name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}
+        yield Bucket(objects, pair, pipeline)
         client.close()
 
 
 def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Path) -> None:
     url = bucket.result["pairs"]["url"]
+    made = json.loads(bucket.pair.last_line)
+    assert (made["url"], made["skipped"], bucket.result["pairs"]["skipped"]) == (url, False, True)
     assert url.startswith("s3://pairs/store/pairs/")
     root = url.removeprefix("s3://pairs/") + "/"
     remote = {name.removeprefix(root): data for name, data in bucket.objects.items() if name.startswith(root)}
@@ -92,7 +93,7 @@ def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Pat
     beside = {name for name in bucket.objects if not name.startswith((root, *others, *kept))}
     assert beside == set()
 
-    local = cli("pair", *_DATASET, "--seed", 7, "--store", tmp_path, "--json")
+    local = cli(*_PAIR, "--store", tmp_path)
     assert local.code == 0, local.stderr
     folder = Path(json.loads(local.last_line)["url"])
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -120,6 +121,9 @@ def test_the_key_is_in_no_log_manifest_or_tag(bucket: Bucket, home: Path) -> Non
     written = {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
     assert any(name.endswith("mlflow.db") for name in written)
     assert any("prefect" in name and ".db" in name for name in written)  # its logs and parameters
-    said = {"stdout": bucket.run.stdout.encode(), "stderr": bucket.run.stderr.encode()}
+    commands = {"pair": bucket.pair, "pipeline": bucket.pipeline}
+    said = {
+        f"{name}, {of}": getattr(each, of).encode() for name, each in commands.items() for of in ("stdout", "stderr")
+    }
     places = written | bucket.objects | said
     assert [place for place, data in places.items() if any(secret in data for secret in secrets)] == []
