@@ -90,7 +90,7 @@ class _Block(nn.Module):
         """The weight of queries, keys and values with the halves of a query's and a key's features in turns.
 
         The product of a query and a key does not depend on their features' order, and two that lie side by side are
-        rotated as one complex number, in a third of the time.
+        rotated as one complex number.
         """
         width = self.qkv.weight.shape[1]
         halves = self.qkv.weight[: 2 * width].view(2 * self.num_heads, 2, -1, width)

@@ -119,7 +119,7 @@ class Gelu(nn.Module):
 
 
 class _Gelu(torch.autograd.Function):
-    """A logistic function costs a quarter of a tanh here; what torch computes anew for the gradient is kept."""
+    """A logistic function costs less than a tanh; what torch computes anew for the gradient is kept."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
