@@ -1,4 +1,4 @@
-"""deploy/Dockerfile: linted, and what it copies is there. It cannot be built here: there is no Docker."""
+"""deploy/Dockerfile: linted, and what it copies is there. `make test-containers` builds it."""
 
 import fnmatch
 import re
@@ -23,7 +23,7 @@ def _stages() -> dict[str, list[str]]:
         if match := re.match(r"FROM (\S+) AS (\S+)", line):
             name = match[2]
             stages[name] = list(stages.get(match[1], []))
-        elif line.strip():
+        elif stages and line.strip():  # what stands before the first is about bases
             stages[name].append(line)
     return stages
 
@@ -84,6 +84,7 @@ def test_final_stage(target: str) -> None:
     (packages,) = [line for line in _stages()[f"packages-{target}"] if "pip install" in line]
     assert "--constraint constraints.txt" in packages
     assert ("gpu" in packages) == (target == "cuda")
+    assert ("slim.py /opt/pairflow/venv" in packages) == (target == "cpu")  # what it takes out is in no image
 
 
 def test_the_stand_ins_for_the_code_are_packages() -> None:
@@ -97,7 +98,8 @@ def test_the_stand_ins_for_the_code_are_packages() -> None:
 
 def test_bases_are_pinned_by_version() -> None:
     bases = {match for match in re.findall(r"^FROM (\S+)", _TEXT, flags=re.MULTILINE) if match not in _stages()}
-    assert bases == {"python:3.11.14-slim-bookworm"}
+    assert bases == {"${PYTHON_IMAGE}"}
+    assert re.findall(r"^ARG PYTHON_IMAGE=(.*)", _TEXT, flags=re.MULTILINE) == ["python:3.11.14-slim-bookworm"]
 
 
 def test_every_requirement_is_in_the_constraints() -> None:
