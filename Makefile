@@ -14,10 +14,10 @@ export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 # Else each of the tests' hundreds of processes would compile all of our modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast check docs format clean
+.PHONY: help demo test test-fast test-containers check docs format clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # A stamp a set of packages: a second `make` installs nothing, a changed pin does.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -52,6 +52,10 @@ docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/; a broke
 
 test-fast: $(VENV)/.installed-dev  ## The tests that need no server, but for the slowest.
 	$(PYTEST) -m 'not service and not slow'
+
+# Not among all tests: it builds the image, wants root or an engine that answers, and takes minutes.
+test-containers: $(VENV)/.installed-dev  ## deploy/Dockerfile built, compose up, servers killed; docs/operations.md says more.
+	$(BIN)/python -m pytest --capture=no tests/containers
 
 format: $(VENV)/.installed-dev  ## Rewrite the code in the house's format.
 	$(BIN)/ruff check --fix .

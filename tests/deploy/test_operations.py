@@ -34,7 +34,7 @@ def test_pairflow_has_the_command(line: str) -> None:
 
 def test_commands_were_found() -> None:
     assert len(_lines("pairflow")) > 15
-    assert {words.split()[1] for words in _lines("docker")} == {"build", "compose", "buildx"}
+    assert {words.split()[1] for words in _lines("docker")} == {"build", "compose", "buildx", "pull"}
 
 
 def test_files_that_are_named_are_there() -> None:
@@ -50,6 +50,7 @@ def test_files_that_are_named_are_there() -> None:
 def test_variables_that_are_named_are_read() -> None:
     named = set(re.findall(r"\b(?:PAIRFLOW|PREFECT|MLFLOW|PG)_?[A-Z_]*[A-Z]\b", _TEXT))
     of_tests = {"PAIRFLOW_FUZZ_EXAMPLES", "PAIRFLOW_CHAOS_STEPS", "PAIRFLOW_CHAOS_SEED"}
+    of_tests |= {f"PAIRFLOW_CONTAINERS_{each}" for each in ("BASE", "DIR", "PULL")}
     not_of_a_process = {"PREFECT_AUTH", "PAIRFLOW_IMAGE"} | of_tests  # the first two are compose's own
     assert {"PAIRFLOW_HOME", "PGPASSWORD", "PAIRFLOW_DATABASE_URL"} <= named
     assert programs.unknown_variables(named - not_of_a_process) == []
