@@ -36,7 +36,7 @@ from pairflow.spec import DatasetSpec
 from . import one_host
 from .two_hosts import Host, Hosts, obstacle, two_hosts
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)  # on a busy machine a job alone takes minutes to start
 _STORE, _TOKEN = "s3://pairs/store", "0123456789" * 4
 _PYTHON, _ROOT = sys.executable, Path(__file__).parents[2]
 _DATASET = ["--dataset", "digits", "--max-rows", str(one_host.ROWS), "--json"]
@@ -68,7 +68,7 @@ def _bare() -> dict[str, str]:
     return inherited | {"PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true", "TMPDIR": "/tmp"}  # noqa: S108 - Ray's is short
 
 
-def _until(what: str, well: Callable[[], bool], timeout_s: float = 180) -> None:
+def _until(what: str, well: Callable[[], bool], timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while not well():
         if time.monotonic() > deadline:
@@ -98,7 +98,7 @@ class _Service:
         )
 
     def result(self, running: "subprocess.Popen[str]") -> Any:
-        stdout, stderr = running.communicate(timeout=300)
+        stdout, stderr = running.communicate(timeout=900)
         assert running.returncode == 0, stderr
         return json.loads(stdout.strip().rpartition("\n")[2])
 
