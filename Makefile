@@ -14,7 +14,7 @@ export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 # Else each of the tests' hundreds of processes would compile all of our modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-containers check docs format clean
+.PHONY: help demo test test-fast test-containers test-hosts check docs format clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,9 @@ test-fast: $(VENV)/.installed-dev  ## The tests that need no server, but for the
 # Not among all tests: it builds the image, wants root or an engine that answers, and takes minutes.
 test-containers: $(VENV)/.installed-dev  ## deploy/Dockerfile built, compose up, servers killed; docs/operations.md says more.
 	$(BIN)/python -m pytest --capture=no tests/containers
+
+test-hosts: $(VENV)/.installed-dev  ## Two machines without a disk in common, one of them cut off; as root, with iproute2.
+	$(BIN)/python -m pytest tests/hosts
 
 format: $(VENV)/.installed-dev  ## Rewrite the code in the house's format.
 	$(BIN)/ruff check --fix .

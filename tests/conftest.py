@@ -44,7 +44,6 @@ _MARKS = {
         "flows/test_lineage_outage.py",
         "flows/test_logged_models.py",
         "flows/test_readme.py",  # a story, of which some parts would need none
-        "flows/test_two_hosts.py",
         "journeys/test_three_uses.py",
         "service/test_postgres.py",
         "service/test_service_unwell.py",
@@ -54,7 +53,6 @@ _MARKS = {
         *("flows/test_embedded.py", "flows/test_killed.py", "flows/test_lineage_outage.py", "flows/test_parts.py"),
         *(
             "flows/test_replicas.py",
-            "flows/test_two_hosts.py",
             "service/test_service_kills.py",
             "service/test_service_pipeline.py",
         ),
