@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import one_host
 import pytest
 import torch
 import zarr
-from two_hosts import Host, Hosts, obstacle, two_hosts
 
 from flows.jobs.scoring import score
 from flows.parameters import TrainParameters
@@ -34,6 +32,9 @@ from pairflow.checkpoint import load_model
 from pairflow.coupling import couple
 from pairflow.datasets import load
 from pairflow.spec import DatasetSpec
+
+from . import one_host
+from .two_hosts import Host, Hosts, obstacle, two_hosts
 
 pytestmark = pytest.mark.timeout(1500)  # on a busy machine a job alone takes minutes to start
 _STORE, _TOKEN = "s3://pairs/store", "0123456789" * 4
