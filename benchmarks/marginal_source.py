@@ -2,8 +2,8 @@
 
     python benchmarks/marginal_source.py       checks bound and posterior against the equations written out
 
-docs/results.md has what came of it: it did not help beyond chance, so it is not in the library. Noise is a product
-distribution π_i(a), its own at every position i:
+The studies digits_rest and qm9_rest of gpu_study_plan.py have its models; they have not been run yet. Noise is a
+product distribution π_i(a), its own at every position i:
 
     q_t(a | b) = κ_t·1[a = b] + (1−κ_t)·π_i(a)
 

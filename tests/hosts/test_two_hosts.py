@@ -97,10 +97,14 @@ class _Service:
             cwd=self.folder,
         )
 
-    def result(self, running: "subprocess.Popen[str]") -> Any:
+    def said(self, running: "subprocess.Popen[str]") -> str:
+        """What a command printed, which must have gone well."""
         stdout, stderr = running.communicate(timeout=900)
         assert running.returncode == 0, stderr
-        return json.loads(stdout.strip().rpartition("\n")[2])
+        return stdout
+
+    def result(self, running: "subprocess.Popen[str]") -> Any:
+        return json.loads(self.said(running).strip().rpartition("\n")[2])
 
     def kept(self) -> list[int]:
         """The steps of checkpoints, in the order in which they came to the store."""
@@ -173,8 +177,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Service]:
         second.start("worker", [*_AGAIN, *node(second, f"--address={first.address}:6379")], environment(second))
         for page in ("7070/moto-api/", "5000/health", "4200/api/health"):
             _until(page, lambda page=page: _asked(first, page) is not None)  # type: ignore[misc]
-        bucket = made.command("-c", f"from flows.service.setup import make_store; make_store({_STORE!r})")
-        assert bucket.wait(60) == 0, bucket.communicate()
+        made.said(made.command("-c", f"from flows.service.setup import make_store; make_store({_STORE!r})"))
         _until("both machines", lambda: made.nodes() == 2)
         yield made
 
@@ -202,12 +205,11 @@ def test_one_store_and_no_shared_disk_although_a_machine_is_cut_off(service: _Se
     assert not (service.folder / "user" / "runs").exists()
     drawn = service.folder / "drawn.npy"
     sample = ["sample", "--model", model["fingerprint"][:12], "--num-samples", "4", "--steps", "2", "--out", drawn]
-    assert service.command(*app, *sample).wait(120) == 0
+    service.said(service.command(*app, *sample))
     assert np.load(drawn).shape[0] == 4
 
     everything = service.folder / "bucket"
-    fetch = service.command("-c", _FETCH_ALL, everything)
-    assert fetch.wait(60) == 0, fetch.communicate()
+    service.said(service.command("-c", _FETCH_ALL, everything))
     store = everything / "store"
     _check_pairs(store / pairs["url"].removeprefix(_STORE).lstrip("/"))
     checkpoint = store / model["checkpoint"].removeprefix(_STORE).lstrip("/")
