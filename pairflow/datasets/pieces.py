@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from pairflow.datasets.screening import Screened, Treatment, Verdict, screen_rows
 from pairflow.datasets.smiles_files import iterate_smiles, kind_of
 from pairflow.datasets.vocabulary import Vocabulary, tokenise
 from pairflow.errors import DatasetError
+from pairflow.memory import free_memory
 
 PIECE_BYTES = 1 << 17
 """Of text, counted as characters: some 5,000 SMILES, a few tenths of a second's work."""
@@ -221,7 +221,7 @@ def check_memory(num_bytes: int, what: str) -> None:
     Raises:
         DatasetError: this machine has not so much left.
     """
-    left = psutil.virtual_memory().available
+    left = free_memory()
     if num_bytes > left:
         raise DatasetError(
             f"{what} take {num_bytes / 2**30:,.1f} GiB of memory, and this machine has {left / 2**30:,.1f} GiB left; "

@@ -201,10 +201,7 @@ def test_a_file_that_changes_while_it_is_read(folder, tmp_path, grows):
 
 
 def test_what_does_not_fit_memory_is_said_before(folder, tmp_path, monkeypatch):
-    class Little:
-        available = 1000
-
-    monkeypatch.setattr(pieces.psutil, "virtual_memory", Little)
+    monkeypatch.setattr(pieces, "free_memory", lambda: 1000)
     with pytest.raises(DatasetError, match=r"rows of 74 tokens take .* GiB of memory.*dataset\.max_rows"):
         _in_pieces(_plan(_own(folder), tmp_path), 1000)
 
