@@ -1,5 +1,6 @@
 """The comparison of methods, from data to report: what the flows `pipeline` and `study` have in common."""
 
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from prefect.runtime import flow_run
 
 from flows.distill import distill
 from flows.evaluate import evaluate, show_comparison
+from flows.home import kept_results
 from flows.home.settings import Settings
 from flows.lineage.stage_run import StageRun
 from flows.lineage.tracking import Lineage
@@ -140,6 +142,7 @@ class Comparison(Plan):
     ) -> EvaluateResult:
         """All models, and others by reference; the page and its pictures are logged with the run above as well."""
         evaluation = evaluate(self.evaluation(pairs, models))
-        for path in (evaluation.figure, evaluation.grid, evaluation.trajectories, evaluation.report):
-            lineage.attach(parent.run_id, Path(path))
+        with tempfile.TemporaryDirectory(prefix="pairflow-") as folder:
+            for place in (evaluation.figure, evaluation.grid, evaluation.trajectories, evaluation.report):
+                lineage.attach(parent.run_id, kept_results.brought(place, Path(folder)))
         return evaluation

@@ -134,3 +134,18 @@ def content(place: str) -> bytes | None:
         return storage.open_folder(folder or "/").read(name)
     except StoreError:
         return None
+
+
+def brought(place: str, folder: Path) -> Path:
+    """A file by the place that a result names, path or URL, on this disk: where it lies, or as a copy in `folder`.
+
+    Raises:
+        StoreError: it is at a URL and cannot be read.
+    """
+    if "://" not in place:
+        return Path(place)
+    if (data := content(place)) is None:
+        raise StoreError(f"cannot read {place}, which an evaluation has just written; see that the store is reachable")
+    copy = folder / place.rpartition("/")[2]
+    copy.write_bytes(data)
+    return copy

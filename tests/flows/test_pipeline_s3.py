@@ -89,7 +89,7 @@ def test_pairs_are_those_of_a_local_disk(bucket: Bucket, cli: Cli, tmp_path: Pat
     root = url.removeprefix("s3://pairs/") + "/"
     remote = {name.removeprefix(root): data for name, data in bucket.objects.items() if name.startswith(root)}
     others = [each["url"].removeprefix("s3://pairs/") + "/" for each in bucket.result["other_pairs"]]
-    kept = ("store/jobs/", "store/runs/", "store/evaluations/", "store/reports/")
+    kept = ("store/datasets/", "store/jobs/", "store/runs/", "store/evaluations/", "store/reports/")
     beside = {name for name in bucket.objects if not name.startswith((root, *others, *kept))}
     assert beside == set()
 

@@ -9,8 +9,9 @@ import fsspec
 import pytest
 import torch
 
+import storage
 from flows.home.kept_checkpoints import Checkpoints, step_of
-from flows.home.kept_results import KeptFolder, content
+from flows.home.kept_results import KeptFolder, brought, content
 from flows.home.settings import Settings
 from pairflow import checkpoint
 from pairflow.data_card import CARD, DataCard
@@ -185,3 +186,12 @@ def test_a_result_is_found_by_every_machine(store: str, tmp_path: Path) -> None:
     assert place == f"{store}/runs/0/spec.json"
     assert json.loads(content(place) or b"") == json.loads((kept("b").here / "spec.json").read_bytes())
     assert content(f"{store}/runs/0/nothing.json") is None
+
+
+def test_a_file_by_its_place_lies_on_this_disk(store: str, tmp_path: Path) -> None:
+    storage.open_folder(f"{store}/reports/abc").write("page.html", b"page")
+    copy = brought(f"{store}/reports/abc/page.html", tmp_path)
+    assert (copy, copy.read_bytes()) == (tmp_path / "page.html", b"page")
+    assert brought("/reports/abc/page.html", tmp_path) == Path("/reports/abc/page.html")
+    with pytest.raises(StoreError, match=f"{store}/reports/abc/other"):
+        brought(f"{store}/reports/abc/other.html", tmp_path)
