@@ -10,7 +10,6 @@ from flows import references
 from flows.command import options as opt
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
-from flows.lineage import models
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetName
 
@@ -36,6 +35,7 @@ def register(
     json: opt.Json = False,
 ) -> None:
     """Make a trained model a version of `pairflow-<dataset>`, after it was loaded back and sampled once."""
+    from flows.lineage import models
     from pairflow.data_card import DataCard
 
     settings = Settings.read()

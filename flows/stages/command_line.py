@@ -14,7 +14,6 @@ from typing import Any, TypeVar, get_args
 from pydantic.fields import FieldInfo
 
 from flows.home.places import absolute_url
-from flows.lineage import models
 from flows.parameters import FlowParameters, PairParameters
 from flows.recipes import methods
 from flows.recipes.changes import resolve, settable, spec_of, with_assignments
@@ -156,8 +155,14 @@ def _value(option: Option, field: str, given: Any, store: str | None) -> Any:
     if field in _READ and isinstance(given, str):
         return _READ[field](given)
     if option.repeats:
-        return tuple(map(models.for_job, given))
+        return tuple(map(_model_for_job, given))
     return given
+
+
+def _model_for_job(reference: str) -> str:
+    from flows.lineage import models  # with all that reads a store, which a page of help does not need
+
+    return models.for_job(reference)
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -177,7 +182,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "method": lambda text: methods.find(text).name,
     "methods": lambda text: methods.parse(text) if text else (),
     "training_seeds": seeds,
-    "base_model": models.for_job,
+    "base_model": _model_for_job,
     **dict.fromkeys(("path", "vocab_path", "store"), absolute_url),
 }
 

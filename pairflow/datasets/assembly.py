@@ -56,7 +56,7 @@ def assemble(rows: LoadedRows, spec: DatasetSpec, info: DatasetInfo) -> TokenDat
     chosen = np.arange(len(tokens))
     if spec.max_rows is not None and spec.max_rows < len(tokens):
         chosen = splits.choose_rows(len(tokens), spec.max_rows, spec.split_seed, num_train)
-        dropped = {**report.dropped, NOT_CHOSEN: len(tokens) - len(chosen)}
+        dropped = dict(sorted({**report.dropped, NOT_CHOSEN: len(tokens) - len(chosen)}.items()))
         report = replace(report, rows_kept=len(chosen), dropped=dropped)
         tokens = tokens[chosen]
         labels = None if labels is None else labels[chosen]
