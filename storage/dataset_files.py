@@ -12,7 +12,7 @@ import numpy.typing as npt
 from storage.dataset_manifest import DatasetHeader
 from storage.manifest import ShardPlan
 from storage.sharding import ZSTD_LEVEL, decode_object, encode_object
-from storage.zarr_shards import chunk_rows
+from storage.zarr_shards import chunk_rows, group_document
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,17 +102,7 @@ def metadata(header: DatasetHeader) -> dict[str, bytes]:
             dimension_names=("row", "position")[: 1 + len(tail)],
         )
     arrays = {f"{name}/zarr.json": bytes(contents[f"{name}/zarr.json"].to_bytes()) for name in columns}
-    group = {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {"pairflow": header.model_dump(mode="json")},
-        "consolidated_metadata": {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": {name: json.loads(arrays[f"{name}/zarr.json"]) for name in columns},
-        },
-    }
-    return {"zarr.json": json.dumps(group, indent=2, sort_keys=True).encode()} | arrays
+    return {"zarr.json": group_document(header.model_dump(mode="json"), arrays)} | arrays
 
 
 def _chunks(header: DatasetHeader, column: str) -> tuple[int, int]:

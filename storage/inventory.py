@@ -5,12 +5,12 @@ import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pairflow.errors import ManifestVersionError, ShardCorruptError
 from storage.dataset_manifest import DatasetHeader, DatasetManifest
 from storage.documents import HEADER, MANIFEST, read_document
-from storage.filesystem import join, open_folder
+from storage.filesystem import Folder, join, open_folder
 from storage.listing import Files, StoredFile, holds_anything, list_files
 from storage.manifest import Manifest, PairsHeader
 from storage.ownership import is_job, is_job_document, is_planned, is_planned_of_dataset, is_temporary
@@ -21,6 +21,7 @@ _JOB = re.compile(r"jobs/([^/]+)/")
 _READERS = 8  # documents that are read at a time: a store may be far away
 
 State = Literal["complete", "partial", "damaged"]
+Header = TypeVar("Header", PairsHeader, DatasetHeader)
 
 
 @dataclass(frozen=True)
@@ -164,20 +165,10 @@ def _coupling(store_url: str, name: str, files: Files) -> StoredCoupling | None:
     """A folder of pairs; None where no document of ours is in it."""
     url = join(store_url, name)
     fingerprint = name[len("pairs/") :].partition(".")[0]
-    folder = open_folder(url)
-    header: PairsHeader | None = None
-    state: State = "partial"
-    try:
-        manifest = read_document(Manifest, folder, MANIFEST)
-        header = read_document(PairsHeader, folder, HEADER) if manifest is None else manifest.header
-        if header is None:
-            return None
-        if manifest is not None:
-            state = "complete"
-    except (ShardCorruptError, ManifestVersionError):
-        state = "damaged"
-    if header is not None and header.fingerprint != fingerprint:
-        header, state = None, "damaged"  # somebody has renamed the folder
+    found = _state(open_folder(url), Manifest, PairsHeader, fingerprint)
+    if found is None:
+        return None
+    state, header = found
     below = {file: file.removeprefix(f"{name}/") for file in files}
     own = () if header is None else tuple(file for file, short in below.items() if is_planned(header, short))
     written = sum(file.startswith(f"{name}/_records/") and not is_temporary(file) for file in files)
@@ -187,26 +178,32 @@ def _coupling(store_url: str, name: str, files: Files) -> StoredCoupling | None:
 def _dataset(store_url: str, name: str, files: Files) -> PreparedData | None:
     """A folder of prepared data; None where no document of ours is in it."""
     url, fingerprint = join(store_url, name), name.removeprefix("datasets/")
-    folder = open_folder(url)
-    header: DatasetHeader | None = None
-    state: State = "partial"
-    try:
-        manifest = read_document(DatasetManifest, folder, MANIFEST)
-        header = read_document(DatasetHeader, folder, HEADER) if manifest is None else manifest.header
-        if header is None:
-            return None
-        if manifest is not None:
-            state = "complete"
-    except (ShardCorruptError, ManifestVersionError):
-        state = "damaged"
-    if header is not None and header.fingerprint != fingerprint:
-        header, state = None, "damaged"  # somebody has renamed the folder
+    found = _state(open_folder(url), DatasetManifest, DatasetHeader, fingerprint)
+    if found is None:
+        return None
+    state, header = found
     own = (
         ()
         if header is None
         else tuple(file for file in files if is_planned_of_dataset(header, file.removeprefix(f"{name}/")))
     )
     return PreparedData(url, fingerprint, state, header, files, own)
+
+
+def _state(
+    folder: Folder, manifest_type: type[Manifest | DatasetManifest], header_type: type[Header], fingerprint: str
+) -> tuple[State, Header | None] | None:
+    """How far a folder is, and its header where that can be read; None where no document of ours is in it."""
+    try:
+        manifest = read_document(manifest_type, folder, MANIFEST)
+        header: Any = read_document(header_type, folder, HEADER) if manifest is None else manifest.header
+    except (ShardCorruptError, ManifestVersionError):
+        return "damaged", None
+    if header is None:
+        return None
+    if header.fingerprint != fingerprint:
+        return "damaged", None  # somebody has renamed the folder
+    return "partial" if manifest is None else "complete", header
 
 
 def _job(store_url: str, name: str, files: Files) -> StoredJob | None:

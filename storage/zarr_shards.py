@@ -6,6 +6,7 @@ a filesystem: so a shard is put atomically and hashed whole, and both formats sh
 
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,27 @@ def metadata(header: PairsHeader) -> dict[str, bytes]:
     stumble over the store's own files.
     """
     arrays = _array_metadata(header.num_rows, header.length, header.dtype, header.shard_size)
+    return {"zarr.json": group_document(header.model_dump(mode="json"), arrays)} | arrays
+
+
+def group_document(header: dict[str, Any], arrays: Mapping[str, bytes]) -> bytes:
+    """A group's zarr.json, with those of its arrays as consolidated metadata.
+
+    Args:
+        header: of the rows, as JSON has it.
+        arrays: name of an array's zarr.json -> its bytes.
+    """
     group = {
         "zarr_format": 3,
         "node_type": "group",
-        "attributes": {"pairflow": header.model_dump(mode="json")},
+        "attributes": {"pairflow": header},
         "consolidated_metadata": {
             "kind": "inline",
             "must_understand": False,
-            "metadata": {name: json.loads(arrays[f"{name}/zarr.json"]) for name in COLUMNS},
+            "metadata": {name.removesuffix("/zarr.json"): json.loads(data) for name, data in arrays.items()},
         },
     }
-    return {"zarr.json": json.dumps(group, indent=2, sort_keys=True).encode()} | arrays
+    return json.dumps(group, indent=2, sort_keys=True).encode()
 
 
 def objects(header: PairsHeader, index: int) -> dict[str, tuple[str, ...]]:
