@@ -4,8 +4,10 @@
     python benchmarks/gpu_study.py train FOLDER --out OUT --scratch SCRATCH
                                                           trains and samples, for at most --seconds; goes on if told
 
-The second runs on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic). Which models there are
-says `gpu_study_plan.py`; what is left in OUT is measured by `gpu_study_scores.py`.
+The second runs on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic; scipy
+for a source from the marginals). Which models there are
+says `gpu_study_plan.py`, what they are trained on `gpu_study_data.py`; what is left in OUT is measured by
+`gpu_study_scores.py`.
 """
 
 import argparse
@@ -26,22 +28,20 @@ from unittest import mock
 import marginal_source
 import numpy as np
 import torch
+from gpu_study_data import Data, group_of, make_pairs, pairs_name, pairs_path, prepare
 from gpu_study_plan import ENDS, LANES, STUDIES, Entry, Study, changed
 from study_variants import VARIANTS
 
-from flows.recipes.methods import DEFAULT_PAIRS, METHODS
+from flows.recipes.methods import METHODS
 from pairflow import processes, training
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.checkpoint_files import latest
-from pairflow.coupling import couple
 from pairflow.distillation.redi import draw_pairs
 from pairflow.exported import export
 from pairflow.objectives import Denoising
 from pairflow.presets import Preset
 from pairflow.sampling import sample
-from pairflow.spec import CouplingSpec, DatasetSpec, Spec
-
-_VALIDATION_ROWS = 1024
+from pairflow.spec import Spec
 
 
 def _turn(job: "Job") -> int:
@@ -51,116 +51,6 @@ def _turn(job: "Job") -> int:
     if METHODS[job.entry.method].refinement is not None:
         return 2
     return 3 if job.study == "qm9_laptop" else 1
-
-
-def _key(spec: DatasetSpec) -> str:
-    return f"{spec.name}-{spec.max_rows or 'all'}"
-
-
-def prepare(folder: Path) -> None:
-    """Writes the training part and some held-out rows of every study's data."""
-    from pairflow import datasets
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for study in STUDIES.values():
-        path = folder / f"{_key(study.dataset)}.npz"
-        if path.exists():
-            continue
-        data = datasets.load(study.dataset)
-        train, test = data.part("train"), data.part("test")
-        facts = {"vocab_size": train.vocab_size, "image_shape": train.image_shape, "rows": len(train.tokens)}
-        np.savez_compressed(
-            path, train=_packed(train.tokens), test=_packed(test.tokens[:_VALIDATION_ROWS]), facts=json.dumps(facts)
-        )
-        print(path, facts)
-
-
-def _packed(tokens: np.ndarray) -> np.ndarray:
-    return tokens.astype(np.min_scalar_type(int(tokens.max())))
-
-
-@dataclass
-class Data:
-    """What a training needs of a dataset."""
-
-    train: np.ndarray
-    test: np.ndarray
-    vocab_size: int
-    image_shape: tuple[int, int, int] | None
-
-    @classmethod
-    def read(cls, folder: Path, spec: DatasetSpec) -> "Data":
-        with np.load(folder / f"{_key(spec)}.npz") as arrays:
-            facts = json.loads(str(arrays["facts"]))
-            shape = facts["image_shape"]
-            return cls(arrays["train"], arrays["test"], facts["vocab_size"], None if shape is None else tuple(shape))
-
-
-def couplings(study: Study) -> dict[str, CouplingSpec]:
-    """The couplings that a study's models are trained on, by their file's name."""
-    found: dict[str, CouplingSpec] = {}
-    for entry in study.entries:
-        group = _group(entry)
-        if group is not None:
-            found[_pairs_name(entry, group)] = _coupling(study, entry, group)
-    return found
-
-
-def _group(entry: Entry) -> str | None:
-    """The group of settings by which a model's stored pairs are made, its own or its base's."""
-    return DEFAULT_PAIRS if entry.paired and entry.base.method == "udlm" else METHODS[entry.base.method].pairs
-
-
-def _replicas(entry: Entry) -> int | None:
-    match = re.search(r"replicas-(\d+)$", entry.variant)
-    return int(match[1]) if match else None
-
-
-def _pairs_name(entry: Entry, group: str) -> str:
-    name = f"{group}-marginal" if entry.marginal else group
-    return name if _replicas(entry) is None else f"{name}-{_replicas(entry)}"
-
-
-def _coupling(study: Study, entry: Entry, group: str) -> CouplingSpec:
-    spec: CouplingSpec = getattr(study.settings, group)
-    return spec if _replicas(entry) is None else spec.model_copy(update={"sources_per_target": _replicas(entry)})
-
-
-def make_pairs(folder: Path, scratch: Path, names: tuple[str, ...]) -> None:
-    """Couples the data of studies, every coupling once."""
-    for name in names:
-        study = STUDIES[name]
-        data = Data.read(folder, study.dataset)
-        for label, spec in couplings(study).items():
-            path = pairs_path(scratch, study, label)
-            if path.exists():
-                continue
-            started = time.perf_counter()
-            ids = np.tile(np.arange(len(data.train)), spec.sources_per_target)
-            copies = np.repeat(np.arange(spec.sources_per_target), len(data.train))
-            if "-marginal" in label:
-                source = marginal_source.assigned(data.train, data.vocab_size, spec.sources_per_target, spec.seed)
-            else:
-                source = couple(
-                    data.train[ids], data.train, vocab_size=data.vocab_size, spec=spec, sample_ids=ids, replicas=copies
-                )
-            seconds = time.perf_counter() - started
-            path.parent.mkdir(parents=True, exist_ok=True)
-            facts = {
-                "seconds": seconds,
-                "mean_hamming": float((source != data.train[ids]).sum(1).mean()),
-                "sources_per_target": spec.sources_per_target,
-                "kind": spec.kind,
-            }
-            path.with_suffix(".json").write_text(json.dumps(facts))
-            partial = path.with_suffix(".part.npy")
-            np.save(partial, source)
-            partial.rename(path)
-            print(f"{name} {label}: {facts}", flush=True)
-
-
-def pairs_path(scratch: Path, study: Study, label: str) -> Path:
-    return scratch / "pairs" / f"{_key(study.dataset)}-{label}.npy"
 
 
 class _EnoughError(Exception):
@@ -282,9 +172,9 @@ def _train(job: Job) -> str:
 
 def _stored(job: Job, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Sources and targets of the pairs that were made for a model."""
-    group = _group(job.entry)
+    group = group_of(job.entry)
     assert group is not None
-    source = np.load(pairs_path(job.scratch, STUDIES[job.study], _pairs_name(job.entry, group)))
+    source = np.load(pairs_path(job.scratch, STUDIES[job.study], pairs_name(job.entry, group)))
     return source, np.tile(data.train, (len(source) // len(data.train), 1))
 
 

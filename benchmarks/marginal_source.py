@@ -21,7 +21,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from pairflow.processes import Prediction, UniformProcess
 from pairflow.rng import Purpose, draw_pairs
@@ -116,6 +115,8 @@ def of(tokens: np.ndarray, vocab_size: int) -> Callable[[int, Prediction], Margi
 
 def assigned(tokens: np.ndarray, vocab_size: int, replicas: int, seed: int) -> np.ndarray:
     """Sources [R·M, D], replica after replica, matched in blocks; a match counts −log π of its token."""
+    from scipy.optimize import linear_sum_assignment
+
     marginal = marginals(tokens, vocab_size)
     process, weights = MarginalProcess(vocab_size, "others", marginal), -np.log(marginal)
     generator = torch.Generator().manual_seed(seed)
