@@ -71,7 +71,7 @@ def port_holder(port: int) -> PortHolder | None:
                 words = psutil.Process(connection.pid).cmdline()
             except psutil.Error:
                 continue
-            return PortHolder(port, connection.pid, " ".join(words)[:120])
+            return PortHolder(port, connection.pid, " ".join(words).strip()[:120])
     return PortHolder(port, None, "")
 
 

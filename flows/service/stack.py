@@ -81,7 +81,7 @@ def start(
     started = datetime.now(UTC)
     if remains := supervisor.end_remains():
         say(f"ended {len(remains)} process(es) that an earlier `pairflow up` left, which was killed")
-    _refuse_taken_ports(settings)
+    _refuse_taken_ports(_FIELDS, settings)
     environment = shared_environment(settings)
     if database is not None:
         from flows.service.postgres import prepare
@@ -93,7 +93,7 @@ def start(
         os.environ.update(environment)  # for the registration, which uses Prefect's client
         set_up_network()
         supervisor.start(dict(os.environ))
-        _wait(["prefect"], settings, supervisor, say)
+        wait_until_well(["prefect"], settings, supervisor, say)
         _refuse_open("prefect", settings)
         from prefect.client.orchestration import get_client
 
@@ -110,7 +110,7 @@ def start(
         for name in PROGRAM_NAMES:
             if name not in SERVER_NAMES:
                 supervisor.start_program(name)
-        _wait([name for name in PROGRAM_NAMES if name != "prefect"], settings, supervisor, say)
+        wait_until_well([name for name in PROGRAM_NAMES if name != "prefect"], settings, supervisor, say)
         _refuse_open("mlflow", settings)
         _announce(settings, supervisor)
         if database is not None:
@@ -136,7 +136,7 @@ def attach(settings: Settings, supervisor: Supervisor, say: Callable[[str], None
     say(f"already running for {settings.home}, under process {process.pid}")
     settings = settings.model_copy(update=settings_of(process.environ()))
     _put_back(settings, process.environ(), say)
-    _wait(PROGRAM_NAMES, settings, supervisor, lambda _: None)
+    wait_until_well(PROGRAM_NAMES, settings, supervisor, lambda _: None)
     _announce(settings, supervisor)
 
 
@@ -186,8 +186,9 @@ def _announce(settings: Settings, supervisor: Supervisor) -> None:
     announce(settings.home, servers_of(settings, pid, psutil.Process(pid).create_time()))
 
 
-def _refuse_taken_ports(settings: Settings) -> None:
-    for name, field in _FIELDS.items():
+def _refuse_taken_ports(names: Iterable[ProgramName], settings: Settings) -> None:
+    for name in names:
+        field = _FIELDS[name]
         port = getattr(settings, field)
         if (holder := health.port_holder(port)) is not None:
             raise ServiceError(
@@ -204,8 +205,14 @@ def _refuse_open(name: ProgramName, settings: Settings) -> None:
         )
 
 
-def _wait(names: Iterable[ProgramName], settings: Settings, supervisor: Supervisor, say: Callable[[str], None]) -> None:
-    """Returns when all of them answer well."""
+def wait_until_well(
+    names: Iterable[ProgramName], settings: Settings, supervisor: Supervisor, say: Callable[[str], None]
+) -> None:
+    """Returns when all of them answer well.
+
+    Raises:
+        ServiceError: one was given up, cannot have its port, or is not well within ten minutes.
+    """
     started = time.monotonic()
     waiting = list(names)
     while waiting:
@@ -218,6 +225,9 @@ def _wait(names: Iterable[ProgramName], settings: Settings, supervisor: Supervis
             if states[name] == "RUNNING" and health.is_healthy(name, settings):
                 waiting.remove(name)
                 say(f"{name} is ready")
+            if states[name] == "BACKOFF" and name in _FIELDS:
+                # It ended, so whoever listens there is somebody else, who came after the first look.
+                _refuse_taken_ports([name], settings)
         if waiting and time.monotonic() - started > _READY_TIMEOUT_S:
             raise ServiceError(
                 f"{', '.join(waiting)} not ready after {_READY_TIMEOUT_S} s: {supervisor.log_tail(waiting[0])}"

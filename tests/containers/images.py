@@ -9,7 +9,6 @@ import contextlib
 import http.server
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -143,13 +142,3 @@ def _make_base(engine: Engine) -> None:
             "ENV LANG=C.UTF-8",
         ]
         engine.docker("import", *changes, archive, _STAND_IN_BASE)
-
-
-def free_ports(count: int) -> list[int]:
-    """Of loopback, for what compose publishes."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

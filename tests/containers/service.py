@@ -11,8 +11,9 @@ from typing import Any, Literal
 import requests
 import yaml
 
+from ..ports import free_port
 from .engine import Engine
-from .images import ROOT, Images, free_ports
+from .images import ROOT, Images
 
 PATIENCE_S = 600.0
 """No wait ends sooner: on two cores that others work on too, a server takes minutes to come."""
@@ -25,7 +26,7 @@ class Service:
 
     def __init__(self, engine: Engine, images: Images, folder: Path) -> None:
         self.engine = engine
-        prefect, mlflow, ray = free_ports(3)
+        prefect, mlflow, ray = (free_port() for _ in range(3))
         self.prefect, self.mlflow, self.ray = (f"http://127.0.0.1:{port}" for port in (prefect, mlflow, ray))
         self.ports = (prefect, mlflow, ray)
         self._password, self.token = (secrets.token_hex(16) for _ in range(2))

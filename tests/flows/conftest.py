@@ -6,7 +6,6 @@ Each is ended by whoever started it, by its process id.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from flows.home.settings import Settings
 from flows.home.token import access_token, cluster_environment
 from flows.service import server_logs
 
+from ..ports import free_port
 from . import forked_trials, nursery
 from .forked_jobs import GCS_VARIABLE
 
@@ -81,9 +81,7 @@ def ray_cluster(home: Path) -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="session")
 def prefect_url(home: Path, bare_environment: dict[str, str]) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server_start = ("flows.service.prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     command = [sys.executable, "-m", *server_start]
     environment = bare_environment | prefect_environment(Settings(home=home))

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from flows.lineage.registry import Registry
 from flows.lineage.tracking import Lineage
 from pairflow.spec import DatasetSpec
 
+from ..ports import free_port
 from .model_files import trained
 
 _REQUEST = {"n": 16, "steps": 3, "seed": 7, "final_step": "ancestral", "top_p": 0.9}
@@ -211,9 +211,7 @@ def test_a_request_is_one_row_with_all_three_numbers(logged: _Logged, asked: dic
 @pytest.fixture(scope="module")
 def address(logged: _Logged) -> Iterator[str]:
     """Address of `mlflow models serve`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["-m", "mlflow", "models", "serve", "-m", _CHAMPION, "--env-manager", "local", "-h", "127.0.0.1"]
     log = logged.settings.home / "serve.log"
     with log.open("wb") as out:

@@ -5,13 +5,11 @@ other jobs.
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import boto3
@@ -20,6 +18,7 @@ import pytest
 from flows.cluster.local import LocalCluster
 from flows.service.setup import make_store
 
+from ..storage import s3_server
 from .conftest import Cli, Finished, gcs_address
 from .forked_jobs import GCS_VARIABLE
 
@@ -30,17 +29,6 @@ _PIPELINE = [
     *("--set", "training.num_steps=4", "--set", "training.batch_size=16", "--set", "model.hidden_size=16"),
     *("--set", "evaluation.steps=[1]", "--set", "evaluation.num_samples=8", "--set", "evaluation.num_trials=1"),
 ]
-
-
-def _s3_server() -> ModuleType:
-    """The server of the store's tests."""
-    path = Path(__file__).parents[1] / "storage" / "s3_server.py"
-    spec = importlib.util.spec_from_file_location("tests_s3_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ pytestmark = pytest.mark.timeout(1500)  # four jobs and servers of their own: on
 @pytest.fixture(scope="module")
 def bucket(cli: Cli, new_cli: Cli, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
     log = tmp_path_factory.mktemp("s3") / "server.log"
-    with _s3_server().running(log) as keys, pytest.MonkeyPatch.context() as patch:
+    with s3_server.running(log) as keys, pytest.MonkeyPatch.context() as patch:
         for name, value in keys.items():
             patch.setenv(name, value)
         make_store("s3://pairs/store")  # as a cluster's setup does

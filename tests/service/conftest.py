@@ -1,37 +1,27 @@
 """`pairflow up` as a user has it, once for the session, on free ports and in a home of its own."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from ..ports import free_port
 from .user import User
 
 # What the developer may have set, and what must not leak into a test.
 _OWN_VARIABLES = ("PAIRFLOW_", "PREFECT_", "RAY_", "MLFLOW_")
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 def environment_of(home: Path) -> dict[str, str]:
     """Of somebody with this home, and with free ports."""
-    prefect, mlflow, ray = _free_ports(3)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
     return inherited | {
         "PAIRFLOW_HOME": str(home),
-        "PAIRFLOW_PREFECT_PORT": str(prefect),
-        "PAIRFLOW_MLFLOW_PORT": str(mlflow),
-        "PAIRFLOW_RAY_PORT": str(ray),
+        "PAIRFLOW_PREFECT_PORT": str(free_port()),
+        "PAIRFLOW_MLFLOW_PORT": str(free_port()),
+        "PAIRFLOW_RAY_PORT": str(free_port()),
         "PAIRFLOW_OBJECT_STORE_MB": "200",
         # One thread a job: the machine that runs the tests has other things to do.
         "PAIRFLOW_THREADS_PER_JOB": "1",

@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+
+from ..ports import free_port
 
 ADMINISTRATOR, ADMINISTRATORS_PASSWORD = "administrator", "the administrator's"
 
@@ -67,9 +68,7 @@ def _run(programs: Path, folder: Path, user: str) -> Iterator[PostgresServer]:
     made = _start(words, user, log)
     if made.wait(120) != 0:
         raise RuntimeError(f"initdb failed: {log.read_text(errors='replace')[-2000:]}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=60"]
     server = _start(
         [programs / "postgres", "-D", data, "-p", str(port), *(word for each in settings for word in ("-c", each))],

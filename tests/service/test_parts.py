@@ -1,6 +1,7 @@
 """The parts of the service that need no server."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ from flows.home.environment import prepare_environment
 from flows.home.private import close_home, private_folder
 from flows.home.settings import Settings
 from flows.home.token import access_token, read_token
-from flows.service import health
+from flows.service import health, stack
 from flows.service.remains import end, processes_of
 from flows.service.sockets import runtime_folder, supervisor_socket
-from flows.service.supervision import Supervisor
+from flows.service.supervision import ProgramState, ServiceError, Supervisor
 from pairflow.errors import SpecError
+
+from ..ports import free_port
 
 
 def _servers(**changes: object) -> Servers:
@@ -211,3 +214,14 @@ def test_holder_of_a_port() -> None:
         holder.wait()
         holder.stdout.close()
     assert health.port_holder(port) is None
+
+
+def test_a_port_taken_while_the_servers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said at once and by whom: the server that cannot have it would be started again until the patience ends."""
+    supervisor = Supervisor(tmp_path)
+    ended = ProgramState("prefect", "BACKOFF", 0, 0)
+    monkeypatch.setattr(supervisor, "states", lambda: [ended])
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match=f"port {port}, for prefect, is taken by process {os.getpid()} "):
+            stack.wait_until_well(["prefect"], Settings(home=tmp_path, prefect_port=port), supervisor, print)

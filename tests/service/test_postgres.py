@@ -11,8 +11,8 @@ from flows.service.postgres import prepare
 from flows.service.supervision import ServiceError
 from pairflow.errors import PairFlowError, SpecError
 
+from ..ports import free_port
 from . import postgres_server
-from .conftest import _free_ports
 from .postgres_server import PostgresServer
 from .user import User
 
@@ -146,11 +146,9 @@ def test_databases_of_another_home(server: PostgresServer, tmp_path: Path, monke
 def test_from_up_to_down_and_up_again(
     server: PostgresServer, service_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    ports = [f"PAIRFLOW_{name}_PORT" for name in ("PREFECT", "MLFLOW", "RAY")]
+    ports = {f"PAIRFLOW_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "RAY")}
     user = User(
-        service_environment
-        | {"PAIRFLOW_HOME": str(tmp_path / "home"), "PGPASSFILE": str(tmp_path / "none")}
-        | dict(zip(ports, map(str, _free_ports(3)), strict=True))
+        service_environment | {"PAIRFLOW_HOME": str(tmp_path / "home"), "PGPASSFILE": str(tmp_path / "none")} | ports
     )
     try:
         url = str(_database(server))

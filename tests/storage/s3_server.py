@@ -1,7 +1,6 @@
 """A real S3 server over HTTP, on loopback and a free port, for as long as a test session needs it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,15 +12,15 @@ from pathlib import Path
 
 from s3fs import S3FileSystem
 
+from ..ports import free_port
+
 ACCESS_KEY, SECRET_KEY = "ACCESSKEYOFTHETESTS", "secret/key+of+the+tests"
 
 
 @contextmanager
 def running(log: Path) -> Iterator[dict[str, str]]:
     """Runs moto's server; the environment with which a client finds it and gets in."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         server = subprocess.Popen(
