@@ -20,6 +20,7 @@ ROUNDS = 10
 REPLICA_SHIFT, PURPOSE_SHIFT = 16, 28  # places in the counter's second word
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_KEYS_AT_ONCE = 1 << 18  # some 20 MB of working memory
 
 
 class Purpose(IntEnum):
@@ -76,6 +77,17 @@ def draw_pairs(
     )
     w0, w1, w2, w3 = philox4x32((np.arange(length, dtype=np.uint64)[None], word, ids, ids >> _SHIFT), seed)
     return to_unit(w0, w1), to_unit(w2, w3)
+
+
+def draw_one_each(
+    seed: int, keys: NDArray[np.integer], step: int, purpose: Purpose, replica: int = 0
+) -> NDArray[np.float64]:
+    """One uniform float in [0, 1) a key, shape [B], with little working memory however many keys there are."""
+    draws = np.empty(len(keys))
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = slice(start, start + _KEYS_AT_ONCE)
+        draws[some] = draw_pairs(seed, keys[some], step, 1, purpose, replica)[0][:, 0]
+    return draws
 
 
 def uniform_draws(seed: int, sample_ids: NDArray[np.integer], step: int, length: int) -> NDArray[np.float64]:

@@ -8,11 +8,12 @@ from typing import Any
 
 from pairflow.errors import ShardCorruptError, SpecError, StoreError
 from pairflow.spec import canonical_json
-from storage.content import COLUMNS, ContentHash, column_dtype, column_shape
+from storage.ahead import in_order
+from storage.content import COLUMNS, Columns, ContentHash, column_dtype, column_shape
 from storage.documents import MANIFEST, read_document, record_name, render
 from storage.filesystem import Folder, open_folder
 from storage.layout import read_shard
-from storage.manifest import ArrayInfo, Manifest, PairsHeader, ShardRecord, StoredObject
+from storage.manifest import ArrayInfo, Manifest, PairsHeader, ShardPlan, ShardRecord, StoredObject
 from storage.records import partial_state, put_metadata, read_record, require_header
 from storage.store import missing_shards
 
@@ -88,18 +89,21 @@ def _read_in_order(folder: Folder, header: PairsHeader, content: ContentHash, pr
     """Feeds all shards to `content`; returns their records."""
     from tqdm import tqdm
 
-    records = []
-    for shard in tqdm(header.plan(), "commit", unit="shard", disable=not progress, delay=1):
+    def read(shard: ShardPlan) -> tuple[ShardRecord, Columns]:
         record = read_record(folder, header, shard)
         if record is None:
             raise StoreError(f"cannot commit {folder.url}: {partial_state(header, [shard])}")
         try:
-            columns = read_shard(folder, header, record)
+            return record, read_shard(folder, header, record)
         except ShardCorruptError as error:
             folder.delete(record_name(header, shard.index))
             raise ShardCorruptError(
                 f"cannot commit: {error}. It counts as missing now: run `pairflow pair` again, which makes it anew"
             ) from error
+
+    records = []
+    plan = tqdm(header.plan(), "commit", unit="shard", disable=not progress, delay=1)
+    for record, columns in in_order(read, plan):
         content.update(columns)
         records.append(record)
     return records

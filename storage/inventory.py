@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pairflow.errors import ManifestVersionError, ShardCorruptError
+from storage.ahead import READERS
 from storage.dataset_manifest import DatasetHeader, DatasetManifest
 from storage.documents import HEADER, MANIFEST, read_document
 from storage.filesystem import Folder, join, open_folder
@@ -18,7 +19,6 @@ from storage.ownership import is_job, is_job_document, is_planned, is_planned_of
 _COUPLING = re.compile(r"pairs/([0-9a-f]{64})\.(?:zarr|parquet)/")
 _DATASET = re.compile(r"datasets/([0-9a-f]{64})/")
 _JOB = re.compile(r"jobs/([^/]+)/")
-_READERS = 8  # documents that are read at a time: a store may be far away
 
 State = Literal["complete", "partial", "damaged"]
 Header = TypeVar("Header", PairsHeader, DatasetHeader)
@@ -153,7 +153,7 @@ def take_inventory(store_url: str | os.PathLike[str]) -> Inventory:
         for name, file in sorted(list_files(join(url, room)).items()):
             if match := pattern.match(f"{room}/{name}"):
                 found[pattern][match[0].rstrip("/")][f"{room}/{name}"] = file
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         couplings = pool.map(lambda each: _coupling(url, *each), found[_COUPLING].items())
         jobs = pool.map(lambda each: _job(url, *each), found[_JOB].items())
         datasets = pool.map(lambda each: _dataset(url, *each), found[_DATASET].items())

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy.typing as npt
 
 from pairflow.errors import ShardConflictError, SpecError, StoreError
+from storage.ahead import in_order
 from storage.content import check_columns, content_sha256
 from storage.documents import HEADER, MANIFEST, read_document, record_name, render
 from storage.filesystem import Folder, join, open_folder
@@ -134,7 +135,9 @@ def missing_shards(url: Url, header: PairsHeader) -> list[ShardPlan]:
     """
     folder = open_folder(url)
     header = require_header(folder, header)
-    return [shard for shard in header.plan() if not is_written(folder, header, shard)]
+    plan = header.plan()
+    written = in_order(lambda shard: is_written(folder, header, shard), plan)
+    return [shard for shard, there in zip(plan, written, strict=True) if not there]
 
 
 def write_shard(

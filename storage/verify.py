@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pairflow.errors import ShardConflictError, ShardCorruptError
+from storage.ahead import in_order
 from storage.content import COLUMNS, Columns, ContentHash, content_sha256
 from storage.documents import HEADER, MANIFEST, read_document, record_name
 from storage.filesystem import Folder, open_folder
@@ -64,10 +65,15 @@ def verify_pairs(url: str | os.PathLike[str], *, progress: bool = True) -> Verif
     header = manifest.header
     bad = list(_bad_files(folder, manifest))
     content = ContentHash(header)
-    for record in tqdm(manifest.shards, "verify", unit="shard", disable=not progress, delay=1):
+
+    def check(record: ShardRecord) -> tuple[list[BadShard], Columns]:
         columns: Columns = {}
         faults = list(_bad_record(folder, header, record))
         faults += _bad_objects(folder, header, record, columns)
+        return faults, columns
+
+    records = tqdm(manifest.shards, "verify", unit="shard", disable=not progress, delay=1)
+    for faults, columns in in_order(check, records):
         if not faults:
             content.update(columns)
         bad += faults

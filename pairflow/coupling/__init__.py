@@ -14,6 +14,7 @@ Each engine has a version, which is part of a coupling's fingerprint: equal fing
 change one, read the README beside this file. May import `schedule`, `rng`, `spec` and `errors` of the library.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -29,7 +30,7 @@ from pairflow.coupling.checks import check_dtype, check_integer, check_keys, che
 from pairflow.coupling.result import Coupled
 from pairflow.coupling.versions import VERSIONS
 from pairflow.errors import SpecError
-from pairflow.rng import Purpose, draw_pairs, uniform_tokens
+from pairflow.rng import Purpose, draw_one_each, uniform_tokens
 
 if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines
     from pairflow.coupling.parts import SplitSupport
@@ -194,9 +195,18 @@ def support_rows(points: NDArray[Any], spec: "CouplingSpec") -> NDArray[Any]:
     """
     if spec.support_size is None or spec.support_size >= len(points):
         return points
-    draws, _ = draw_pairs(spec.seed, np.arange(len(points)), 0, 1, Purpose.SUBSET)
-    chosen = np.argsort(draws[:, 0], kind="stable")[: spec.support_size]
-    return points[np.sort(chosen)]
+    return points[_subset(spec.seed, len(points), spec.support_size)]
+
+
+@functools.lru_cache(maxsize=1)  # a worker makes shard after shard of one coupling, and 10^7 draws take a second
+def _subset(seed: int, num_rows: int, size: int) -> NDArray[np.int64]:
+    """The rows with the smallest draws, of equal ones the first: [size] row numbers, ascending, read-only."""
+    draws = draw_one_each(seed, np.arange(num_rows), 0, Purpose.SUBSET)
+    largest = np.partition(draws, size - 1)[size - 1]
+    below, level = np.flatnonzero(draws < largest), np.flatnonzero(draws == largest)
+    chosen = np.sort(np.concatenate([below, level[: size - len(below)]]))
+    chosen.flags.writeable = False
+    return chosen
 
 
 def resolve_engine(engine: str, spec: "CouplingSpec") -> str:

@@ -31,7 +31,7 @@ from pairflow.coupling.match_counts import count_matches
 from pairflow.coupling.optimal import most_matches
 from pairflow.coupling.result import Coupled
 from pairflow.errors import SpecError
-from pairflow.rng import Purpose, draw_pairs, uniform_tokens
+from pairflow.rng import Purpose, draw_one_each, uniform_tokens
 
 if TYPE_CHECKING:
     from pairflow.spec import CouplingSpec
@@ -113,7 +113,8 @@ def couple_block(
         places = np.arange(first + start, first + min(start + at_once, size))
         drawn = uniform_tokens(spec.seed, places, length, vocab_size, replica, Purpose.MATCHED)
         sources[start : start + at_once] = drawn
-    turns = np.argsort(_order_draws(spec.seed, np.arange(first, first + size), _TURN, replica), kind="stable")
+    turn_draws = draw_one_each(spec.seed, np.arange(first, first + size), _TURN, Purpose.ORDER, replica)
+    turns = np.argsort(turn_draws, kind="stable")
     shuffled, columns = targets[turns], np.ascontiguousarray(sources.T)
     matches = np.empty((size, size), np.uint8 if length < 256 else np.uint16)
     for start in range(0, size, _ROWS_PER_PASS):
@@ -170,7 +171,7 @@ def couple_rows(
 @functools.lru_cache(maxsize=2)  # the blocks of a replica are made one after the other
 def row_order(seed: int, replica: int, num_rows: int) -> NDArray[np.int64]:
     """The keyed order of the rows in a replica: by place the row, [M] int64, read-only."""
-    order = np.argsort(_order_draws(seed, np.arange(num_rows), _PLACE, replica), kind="stable")
+    order = np.argsort(draw_one_each(seed, np.arange(num_rows), _PLACE, Purpose.ORDER, replica), kind="stable")
     order.flags.writeable = False
     return order
 
@@ -178,14 +179,6 @@ def row_order(seed: int, replica: int, num_rows: int) -> NDArray[np.int64]:
 def check_memory(num_rows: int, length: int, spec: "CouplingSpec") -> None:
     """Raises SpecError if this machine's free memory does not hold one block; says which block size it holds."""
     blocks_that_fit(BlockPlan.of(num_rows, spec).size, length)
-
-
-def _order_draws(seed: int, keys: NDArray[np.int64], step: int, replica: int) -> NDArray[np.float64]:
-    draws = np.empty(len(keys))
-    for start in range(0, len(keys), _DRAWS_AT_ONCE):
-        some = slice(start, start + _DRAWS_AT_ONCE)
-        draws[some] = draw_pairs(seed, keys[some], step, 1, Purpose.ORDER, replica)[0][:, 0]
-    return draws
 
 
 def _rows(plan: BlockPlan, seed: int, block: Block) -> NDArray[np.int64]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pairflow.coupling import couple, couple_counted
+from pairflow.coupling import couple, couple_counted, support_rows
 from pairflow.errors import SpecError
+from pairflow.rng import Purpose, draw_one_each, draw_pairs
 from pairflow.spec import CouplingSpec
 
 RNG = np.random.default_rng(0)
@@ -67,6 +68,22 @@ def test_a_subset_of_the_support_is_seeded_and_contains_the_row_itself():
         among = couple(FAR_APART[row : row + 1], FAR_APART, vocab_size=50, spec=far, sample_ids=[row])
         agreement = (own == among).mean()
         assert agreement > 0.9
+
+
+@pytest.mark.parametrize("levels", [2**53, 7])
+def test_a_subset_is_of_the_rows_with_the_smallest_draws(monkeypatch, levels):
+    """As a stable sort has them, also among equal draws, of which 53 bits leave none."""
+    rows = np.arange(1000, dtype=np.uint16)[:, None]
+
+    def coarse(*key):
+        return np.floor(draw_one_each(*key) * levels)
+
+    monkeypatch.setattr("pairflow.coupling.draw_one_each", coarse)
+    for size in (1, 20, 999):
+        spec = CouplingSpec(seed=levels % 1000 + size, support_size=size)
+        draws, _ = draw_pairs(spec.seed, rows[:, 0], 0, 1, Purpose.SUBSET)
+        chosen = np.argsort(np.floor(draws[:, 0] * levels), kind="stable")[:size]
+        np.testing.assert_array_equal(support_rows(rows, spec)[:, 0], np.sort(chosen))
 
 
 def test_a_subset_as_large_as_the_support_is_the_support():
