@@ -1,9 +1,7 @@
 """The pair job: `python -m flows.jobs.pair` on the Ray cluster."""
 
 import contextlib
-import functools
 import logging
-import operator
 import sys
 import time
 from dataclasses import dataclass
@@ -137,7 +135,7 @@ class _Work:
         header = storage.begin_pairs(self.url, self.header)
         made = self._make(header, storage.missing_shards(self.url, header), stage)
         seconds = time.perf_counter() - started
-        rows = sum(each.rows for each in made)
+        rows = 0 if made is None else made.rows
         summary: dict[str, JsonValue] = {
             "rows": header.num_rows,
             # Shards that an earlier, interrupted run left are not counted in what follows.
@@ -147,8 +145,8 @@ class _Work:
         }
         if (earlier := self.source.earlier) is not None:
             summary["rows_taken_over"] = len(earlier.donors) - earlier.num_new
-        if made:
-            summary |= functools.reduce(operator.add, made).figures(self.source.scanning_steps)
+        if made is not None:
+            summary |= made.figures(self.source.scanning_steps)
         return storage.commit_pairs(self.url, header, summary, progress=False)
 
     def repair(self) -> bool:
@@ -182,19 +180,20 @@ class _Work:
 
     def _make(
         self, header: PairsHeader, shards: list[ShardPlan], stage: StageRun | None = None
-    ) -> list[ShardStatistics]:
-        """Couples and writes shards as Ray tasks."""
+    ) -> ShardStatistics | None:
+        """Couples and writes shards as Ray tasks; what their rows look like, or None where none was to be made."""
         rows = sum(shard.num_rows for shard in shards)
         _logger.info("%d of %d shards to make, %d rows", len(shards), header.num_shards, rows)
-        made: list[ShardStatistics] = []
         if not shards:
-            return made
+            return None
+        made: ShardStatistics | None = None
         ray.init(address="auto", logging_level=logging.WARNING, ignore_reinit_error=True)
         with ProgressLines(desc=f"pair {self.data.spec.name}", total=rows, unit="rows") as bar:
             speed = Speed()
 
             def on_shard(statistics: ShardStatistics) -> None:
-                made.append(statistics)
+                nonlocal made
+                made = statistics if made is None else made + statistics
                 bar.update(statistics.rows)
                 rows_per_second = speed.after(statistics.rows)
                 if stage is not None and rows_per_second is not None:
