@@ -1,4 +1,4 @@
-"""What preparing a dataset costs: by two tasks and in one process, beside RDKit's parsing alone; opening; memory.
+"""What preparing a dataset costs: by two tasks, one, and none, beside RDKit's parsing alone; opening; memory.
 
     python benchmarks/preparing.py                  # QM9, as PAIRFLOW_DATA_DIR has it; about two minutes
     python benchmarks/preparing.py --rows 5000000   # and so many random SMILES of QM9's and ZINC's molecules, in /tmp
@@ -89,12 +89,15 @@ def _speed(spec: DatasetSpec, settings: Settings, repeats: int) -> dict[str, Any
     def in_tasks() -> TokenDataset:
         return plan.assemble(prepared_data.in_tasks(plan.pieces(), recipe, settings))
 
+    def in_one_task() -> TokenDataset:
+        return plan.assemble(prepared_data.in_tasks(plan.pieces(), recipe, settings, num_workers=1))
+
     def read() -> None:
         for _ in plan.pieces():
             pass
 
     assert in_process().digest == in_tasks().digest  # and the workers are there
-    work = {"parse": parse, "read": read, "in_process": in_process, "in_tasks": in_tasks}
+    work = {"parse": parse, "read": read, "in_process": in_process, "in_one_task": in_one_task, "in_tasks": in_tasks}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, each in work.items():
@@ -108,6 +111,7 @@ def _speed(spec: DatasetSpec, settings: Settings, repeats: int) -> dict[str, Any
         "share_of_rdkit_parsing": medians["parse"] / medians["in_process"],
         "share_of_reading": medians["read"] / medians["in_process"],
         "two_tasks_over_one_process": medians["in_process"] / medians["in_tasks"],
+        "two_tasks_over_one_task": medians["in_one_task"] / medians["in_tasks"],
     }
 
 
