@@ -32,8 +32,8 @@ class FlowParameters(Spec):
     overrides: tuple[str, ...] = Field(
         (),
         max_length=256,
-        description="Any other setting, each as GROUP.FIELD=VALUE, such as training.num_steps=50, coupling.seed=1 or "
-        "dataset.holdout=0.2; `pairflow presets --preset demo --dataset digits` lists them with their values.",
+        description=f"Any other setting, each as GROUP.FIELD=VALUE{forms.EXAMPLES}; `pairflow presets --preset demo "
+        "--dataset digits` lists them with their values.",
     )
 
     @model_validator(mode="before")

@@ -1,5 +1,6 @@
 """What Prefect's server refuses before a run begins, and in which words; checked by its own validator."""
 
+import re
 from inspect import signature
 from typing import Any
 
@@ -12,6 +13,7 @@ from flows.evaluate import evaluate
 from flows.pair import pair
 from flows.parameters import PairParameters, TrainParameters
 from flows.pipeline import pipeline
+from flows.prepare import prepare
 from flows.recipes.changes import decided, resolve, settable, with_assignments
 from flows.retrain import retrain
 from flows.study import study
@@ -20,6 +22,7 @@ from pairflow.errors import SpecError
 from pairflow.presets import PRESETS, preset
 from pairflow.spec import parse
 
+_FLOWS = [pair, train, distill, evaluate, pipeline, retrain, study]
 TOKENS = {"name": "tokens", "path": "/a.npy"}
 
 
@@ -90,7 +93,7 @@ def test_mistyped_overrides_are_refused_when_submitted(override: str, says: str)
         parse(TrainParameters, {"overrides": [override]})
 
 
-@pytest.mark.parametrize("flow", [pair, train, distill, evaluate, pipeline, retrain, study], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("flow", _FLOWS, ids=lambda flow: flow.name)
 def test_every_setting_can_be_an_override(flow: Any) -> None:
     schema: Any = parameter_schema(flow).model_dump(exclude_unset=True)
     parameters: Any = next(iter(signature(flow.fn).parameters.values())).annotation
@@ -100,6 +103,17 @@ def test_every_setting_can_be_an_override(flow: Any) -> None:
         validate({"parameters": {"overrides": [f"{name}=3", f" {name} = 3"]}}, schema, raise_on_error=True)
     with pytest.raises(ValidationError):
         validate({"parameters": {"overrides": [f"{names[0]}s=3"]}}, schema, raise_on_error=True)
+
+
+@pytest.mark.parametrize("flow", [prepare, *_FLOWS], ids=lambda flow: flow.name)
+def test_what_a_form_gives_as_examples_of_overrides_it_takes(flow: Any) -> None:
+    schema: Any = parameter_schema(flow).model_dump(exclude_unset=True)
+    parameters: Any = next(iter(signature(flow.fn).parameters.values())).annotation
+    said = parameters.model_json_schema()["properties"]["overrides"]["description"]
+    examples = re.findall(r"[a-z]+\.[a-z_]+=[0-9.]*[0-9]", said)
+    assert len(examples) == (1 if flow is prepare else 2 if flow is pair else 3)
+    validate({"parameters": {"overrides": examples}}, schema, raise_on_error=True)
+    parse(parameters, {"overrides": examples})
 
 
 def test_presets_as_they_are() -> None:
