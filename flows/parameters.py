@@ -32,8 +32,8 @@ class FlowParameters(Spec):
     overrides: tuple[str, ...] = Field(
         (),
         max_length=256,
-        description=f"Any other setting, each as GROUP.FIELD=VALUE{forms.EXAMPLES}; `pairflow presets --preset demo "
-        "--dataset digits` lists them with their values.",
+        description="Any other setting, each as GROUP.FIELD=VALUE; `pairflow presets --preset demo --dataset digits` "
+        "lists them with their values.",
     )
 
     @model_validator(mode="before")

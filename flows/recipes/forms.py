@@ -9,8 +9,7 @@ from pydantic import GetJsonSchemaHandler
 from pairflow.presets import PRESETS, Preset
 from pairflow.spec import OWN_DATA, DatasetSpec
 
-EXAMPLES = ", such as …"
-"""In the description of overrides: the settings that a flow has stand there on its form."""
+# Of overrides: a flow's form shows those of the settings that it has.
 _EXAMPLES = ("training.num_steps=50", "coupling.seed=1", "dataset.holdout=0.2")
 
 # The form: what people choose first, then the flow's own numbers, then what the preset knows, and operations last.
@@ -52,9 +51,8 @@ def shape(schema: dict[str, Any], handler: GetJsonSchemaHandler, settings: Seque
         _fold(schema, tuple(name for name in (*_FOLDED, "base_model") if name != "coupling"))
     for position, name in enumerate(sorted(properties, key=_place)):
         properties[name]["position"] = position
-    properties["overrides"]["description"] = properties["overrides"]["description"].replace(
-        EXAMPLES, _such_as(settings)
-    )
+    examples = [each for each in _EXAMPLES if each.partition("=")[0] in settings]
+    properties["overrides"]["description"] += f" Examples: {', '.join(examples)}."
     properties["dataset"]["title"] = "Data"
     dataset["properties"]["name"]["title"] = "Dataset"  # `retrain` has a name, too
     dataset["allOf"] = _own_data()
@@ -90,12 +88,6 @@ def _overrides(settings: Sequence[str]) -> dict[str, Any]:
         for group, names in fields.items()
     ]
     return {"properties": {"overrides": {"items": {"allOf": rules}}}}
-
-
-def _such_as(settings: Sequence[str]) -> str:
-    """Some of a flow's own settings, as examples of overrides."""
-    *others, last = [each for each in _EXAMPLES if each.partition("=")[0] in settings]
-    return f", such as {', '.join(others)} or {last}" if others else f", such as {last}"
 
 
 def _presets_of_datasets() -> list[dict[str, Any]]:
