@@ -126,7 +126,7 @@ def _make_base(engine: Engine) -> None:
             "var/cache/apt/*",
         ):
             for path in root.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for name, text in _SMALL.items():
             (root / name).write_text(text)
         if Path(_CERTIFICATES).is_file():
