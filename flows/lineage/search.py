@@ -53,7 +53,11 @@ def experiment_id_of(client: MlflowClient, dataset: str, artifacts: Artifacts) -
         client.restore_experiment(found.experiment_id)
         _logger.warning("somebody deleted the experiment %s in MLflow: restored, as its runs belong there", name)
     if tag.DATASET not in found.tags:  # made by an earlier release: it shall be known when it is renamed
-        client.set_experiment_tag(found.experiment_id, tag.DATASET, dataset)
+        try:
+            client.set_experiment_tag(found.experiment_id, tag.DATASET, dataset)
+        except MlflowException:
+            if tag.DATASET not in client.get_experiment(found.experiment_id).tags:  # else another process was quicker
+                raise
     return str(found.experiment_id)
 
 
