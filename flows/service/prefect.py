@@ -1,5 +1,7 @@
 """Prefect's server for its own pages alone, and on SQLite as several runs at once can use it.
 
+A new history's tables are laid at once (`prefect_tables.py`).
+
 `python -m flows.service.prefect server start …` is the command `prefect` with two changes. Where
 PREFECT_SERVER_API_AUTH_STRING has it ask for a password, it also refuses foreign Host and Origin headers (`guard.py`),
 for which it has no settings: its CORS has a browser hide the answers from other pages, and does what they ask.
@@ -20,8 +22,10 @@ from typing import Any
 
 import uvicorn
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from flows.service import prefect_tables
 from flows.service.guard import Guard
 
 
@@ -57,6 +61,7 @@ def answer_own_pages() -> None:
 
 def main() -> None:
     """Becomes the command `prefect`, with the arguments of this one."""
+    prefect_tables.lay({"PREFECT_HOME": str(get_current_settings().home), **os.environ})
     begin_immediately()
     if os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         answer_own_pages()
