@@ -18,7 +18,7 @@ from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.live_samples import LiveSamples
 from flows.jobs.machine import in_use, keep_freed_memory, use_threads
-from flows.jobs.replicas import checkpoints_of, connect, fit_together
+from flows.jobs.replicas import checkpoints_of, connect_for_training, fit_together
 from flows.jobs.turns import turn
 from flows.lineage import page_text
 from flows.lineage import tags as tag
@@ -94,8 +94,8 @@ def learn(work: Learning, settings: Settings, context: JobContext) -> TrainResul
     with contextlib.ExitStack() as turns:
         turns.enter_context(in_turn(settings.home / "locks", name, context.submission_id or "another job", wait_for))
         if folder.url is not None:  # nor may two of one cluster whose homes are others
-            connect()
-            turns.enter_context(turn(f"{work.stage} {folder.url}", context.submission_id))
+            connect_for_training()
+            turns.enter_context(turn(f"{work.stage} {folder.url}"))
         found = folder.read("result.json", TrainResult)
         if found is not None and lineage.finished(work.data.spec.name, work.stage, work.fingerprint) is not None:
             _logger.info("%s", finished.model_is_trained(found))

@@ -6,13 +6,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-import ray
 from pydantic import JsonValue
 
 import storage
 from flows.cluster.protocol import JobContext, ProgressLines, Speed, main
 from flows.home.settings import Settings
 from flows.jobs import finished, inputs
+from flows.jobs.driver import connect
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import PairSource, Resources, source_of
 from flows.jobs.turns import turn
@@ -68,7 +68,7 @@ def run(request: PairRequest, context: JobContext) -> PairResult:
     work = _Work(url, header, data, source, settings, request.num_workers)
     with contextlib.ExitStack() as stack:
         if not storage.has_manifest(url):
-            stack.enter_context(turn(url, context.submission_id))
+            stack.enter_context(turn(url))
         return _make_or_find(work, lineage, request, context, started)
 
 
@@ -187,7 +187,7 @@ class _Work:
         if not shards:
             return None
         made: ShardStatistics | None = None
-        ray.init(address="auto", logging_level=logging.WARNING, ignore_reinit_error=True)
+        connect()
         with ProgressLines(desc=f"pair {self.data.spec.name}", total=rows, unit="rows") as bar:
             speed = Speed()
 

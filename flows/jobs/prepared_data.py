@@ -247,7 +247,9 @@ def in_tasks(
     """
     import ray
 
-    ray.init(address="auto", logging_level=logging.WARNING, ignore_reinit_error=True)
+    from flows.jobs.driver import connect
+
+    connect()
     workers = num_workers or settings.num_workers
     in_flight = workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     task = ray.remote(prepare).options(num_cpus=1, max_retries=_MAX_RETRIES)

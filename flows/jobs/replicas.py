@@ -17,7 +17,7 @@ import ray
 from flows.home.kept_checkpoints import Checkpoints
 from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
-from flows.jobs.turns import beside_driver
+from flows.jobs.driver import connect
 from pairflow.errors import JobFailedError, PairFlowError, SpecError
 from pairflow.replicas import Replica
 from pairflow.training import FitResult, StepMetrics
@@ -27,11 +27,21 @@ _POLL_S = 0.5
 _logger = logging.getLogger("pairflow.job")
 
 
-def connect() -> None:
-    """Makes this job's process a driver of its cluster, if it is none yet."""
-    # Ray Train's own actors look for their cluster by themselves, and find several where there are several.
+def connect_for_training() -> None:
+    """Makes this job's process a driver of its cluster, if it is none yet.
+
+    Ray Train's own actors look for their cluster by themselves, and find several where there are several.
+    """
     own = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
-    ray.init(address="auto", logging_level=logging.WARNING, runtime_env={"env_vars": own}, ignore_reinit_error=True)
+    connect({"env_vars": own})
+
+
+def _beside_driver() -> dict[str, Any]:
+    """Options of an actor that is to live and die with this machine, whatever becomes of the others."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
 
 def fit_together(
@@ -66,10 +76,10 @@ def fit_together(
 
     from flows.jobs.rendezvous import OwnRendezvous
 
-    connect()
+    connect_for_training()
     resources = {"CPU": 1.0} | ({"GPU": settings.gpus_per_job} if settings.gpus_per_job else {})
     check_room(resources, num_workers)
-    said = Queue(actor_options=beside_driver())
+    said = Queue(actor_options=_beside_driver())
     trainer = TorchTrainer(
         _work,
         train_loop_config={"fit": ray.put(fit), "fingerprint": fingerprint, "said": said},

@@ -1,0 +1,21 @@
+"""A job's process as a driver of its Ray cluster."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+_NAMESPACE = "pairflow"
+"""Of all jobs: by default each has one of its own, and sees no names that others gave."""
+
+
+def connect(runtime_env: Mapping[str, Any] | None = None) -> None:
+    """Makes this process one, if it is none yet; what its tasks and actors are to have is the job's, by default."""
+    ray.init(
+        address="auto",
+        namespace=_NAMESPACE,
+        logging_level=logging.WARNING,
+        runtime_env=None if runtime_env is None else dict(runtime_env),
+        ignore_reinit_error=True,
+    )
