@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from flows.cluster.local import START_PATIENCE_S, LocalCluster
 from flows.home.addresses import running_servers
+from flows.home.environment import job_environment
 from flows.home.settings import Settings
 from pairflow.errors import JobFailedError, PairFlowError, SpecError
 
@@ -36,6 +37,8 @@ class Cluster:
                 f"HTTP), got {address!r}; unset it to have a local cluster started"
             )
         self.settings = settings
+        self.gives_jobs: dict[str, str] = {}
+        """Environment variables that every job on it has, whatever it is submitted with."""
         self._job_settings: Settings | None = None
         self._local: LocalCluster | None = None
         self._client: JobSubmissionClient | None = None
@@ -44,9 +47,11 @@ class Cluster:
     def __enter__(self) -> Self:
         if self.settings.ray_address is None:
             patience = self.settings.ray_patience
+            self.gives_jobs = job_environment(self.settings)
             self._local = LocalCluster(
                 self.settings.home,
                 object_store_mb=self.settings.object_store_mb,
+                for_jobs=self.gives_jobs,
                 patience_s=START_PATIENCE_S if patience is None else patience,
             )
         return self

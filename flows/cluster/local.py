@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,8 @@ class LocalCluster:
         home: PAIRFLOW_HOME; the access token lies there, readable by its owner only.
         object_store_mb: shared memory for objects, MiB.
         num_cpus: CPUs that Ray may hand out; all of this machine by default.
+        for_jobs: environment variables of every job. Jobs that need no others need no runtime environment, and find
+            processes that Ray has started beforehand.
         patience_s: how long it may take to start, in seconds, attempts that were too slow included.
 
     Raises:
@@ -49,6 +52,7 @@ class LocalCluster:
         *,
         object_store_mb: int,
         num_cpus: int | None = None,
+        for_jobs: Mapping[str, str] | None = None,
         patience_s: float = START_PATIENCE_S,
     ) -> None:
         self._token_path = access_token(home)
@@ -66,7 +70,7 @@ class LocalCluster:
         self._supervisor = start_holder(
             "flows.cluster.local",
             json.dumps(request),
-            environment=os.environ | cluster_environment(self._token_path),
+            environment=os.environ | dict(for_jobs or {}) | cluster_environment(self._token_path),
             folder=self._folder,  # jobs start here: `python -m` must not find modules of wherever the user stands
         )
 
@@ -172,13 +176,14 @@ def _hold(request: dict[str, Any]) -> int:
             object_store_mb=request["object_store_mb"],
             num_cpus=request["num_cpus"],
         )
-        return [*RAY_START, *arguments], os.environ | environment
+        return [*RAY_START, "--no-monitor", *arguments], os.environ | environment  # nobody adds machines to this one
 
     code = hold(
         command,
         folder / "head.log",
         again=lambda said: any(each in said for each in _TOO_SLOW),
         patience_s=request["patience_s"],
+        grace_s=0,  # its jobs have ended, and it keeps nothing: to end it in order takes two seconds
     )
     if code is None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,9 +16,10 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from flows.cluster.connection import UNREACHABLE, Cluster
 from flows.cluster.protocol import JOB_URL_VARIABLE, JobContext, JobFolder, Progress, parse_line
@@ -71,12 +72,18 @@ def submit(
     metadata = {"flow_run_id": context.flow_run_id, "module": module}
     if (alive := _alive(client, metadata)) is not None:
         return Job(client, alive, JobFolder(f"{jobs_url}/{alive}"), num_gpus)
+    given = cluster.gives_jobs
+    variables = {**job_environment(cluster.job_settings), JOB_URL_VARIABLE: folder.url}
+    entrypoint = [sys.executable, "-m", module]
+    if given:  # what is left is the driver's alone: its tasks need none of their own, which takes a second for each
+        left = (f"{name}={value}" for name, value in variables.items() if given.get(name) != value)
+        entrypoint = ["env", *left, *entrypoint]
     try:
         client.submit_job(
-            entrypoint=f"{shlex.quote(sys.executable)} -m {module}",
+            entrypoint=shlex.join(entrypoint),
             submission_id=submission_id,
             metadata=metadata | {"root_flow_run_id": context.root_flow_run_id or context.flow_run_id},
-            runtime_env={"env_vars": {**job_environment(cluster.job_settings), JOB_URL_VARIABLE: folder.url}},
+            runtime_env=None if given else {"env_vars": variables},
             # Zero CPUs: the driver mostly waits for its tasks, which ask for their own.
             entrypoint_num_cpus=0,
             entrypoint_num_gpus=num_gpus or None,
@@ -107,7 +114,7 @@ def follow(
         JobFailedError: the job failed, with its own error; it was stopped; or the cluster was lost.
     """
     try:
-        with _log_lines(job) as lines:
+        with _Log(job) as log:
             lost_since: float | None = None
             waiting = _Waiting(job, on_log)
             ended = False
@@ -134,8 +141,9 @@ def follow(
                             f"the Ray cluster has not answered about job {job.submission_id} for {_LOST_TIMEOUT_S} s "
                             f"({error}); what is finished is kept: retry when it is back"
                         ) from error
-                _hand_on(lines, on_log, on_progress, timeout=_POLL_S)
-            _hand_on(lines, on_log, on_progress, timeout=2, until_closed=True)
+                _hand_on(log.lines, on_log, on_progress, timeout=_POLL_S)
+            log.finish()
+            _hand_on(log.lines, on_log, on_progress, timeout=0)
     except BaseException:
         stop(job.client, job.submission_id, timeout_s=_STOP_TIMEOUT_S if sees_its_end() else 0)
         raise
@@ -231,73 +239,87 @@ def _outcome(job: Job, result_type: type[R]) -> R:
     )
 
 
-_END = object()
+class _Log:
+    """The job's log: its lines as they come, read by a thread; a context manager.
 
+    Attributes:
+        lines: those that are to be handed on.
+    """
 
-@contextlib.contextmanager
-def _log_lines(job: Job) -> Iterator["queue.Queue[Any]"]:
-    """The job's log lines as they come, read by a thread; `_END` closes them."""
-    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)  # it reports each log's regular end
-    lines: queue.Queue[Any] = queue.Queue()
-    loop = asyncio.new_event_loop()
+    def __init__(self, job: Job) -> None:
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(
+            logging.WARNING
+        )  # it reports each log's regular end
+        self.lines: queue.Queue[str] = queue.Queue()
+        self._job, self._num_read = job, 0
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(self._read())
+        self._thread = threading.Thread(target=self._run, name=f"log of {job.submission_id}", daemon=True)
 
-    async def read() -> None:
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def finish(self) -> None:
+        """Of a job that has ended: adds what its log has besides, at once. Ray follows a log every few seconds."""
+        self._leave()
+        with contextlib.suppress(*UNREACHABLE):
+            whole = self._job.client.get_job_logs(self._job.submission_id).split("\n")
+            self._put(*(whole if whole[-1] else whole[:-1])[self._num_read :])
+
+    def _put(self, *lines: str) -> None:
+        self._num_read += len(lines)
+        for line in lines:
+            self.lines.put(line)
+
+    async def _read(self) -> None:
         rest = ""
-        async for chunk in job.client.tail_job_logs(job.submission_id):
+        async for chunk in self._job.client.tail_job_logs(self._job.submission_id):
             *whole, rest = (rest + chunk).split("\n")
-            for line in whole:
-                lines.put(line)
+            self._put(*whole)
         if rest:
-            lines.put(rest)
+            self._put(rest)
 
-    task = loop.create_task(read())
-
-    def run() -> None:
+    def _run(self) -> None:
+        # The log is a service to the reader: the job's end and result are learnt from elsewhere, and at its end what
+        # was not read is fetched.
         try:
-            loop.run_until_complete(task)
+            self._loop.run_until_complete(self._task)
         except asyncio.CancelledError:
             pass
         except Exception as error:
-            # The log is a service to the reader: the job's end and result are learnt from elsewhere.
-            lines.put(f"WARNING | the job's log was cut off: {error}")
+            self.lines.put(f"WARNING | the job's log was cut off, its rest follows at the job's end: {error}")
         finally:
-            lines.put(_END)
-            loop.close()
+            self._loop.close()
 
-    thread = threading.Thread(target=run, name=f"log of {job.submission_id}", daemon=True)
-    thread.start()
-    try:
-        yield lines
-    finally:
+    def _leave(self) -> None:
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join(5)
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(5)
 
 
 def _hand_on(
-    lines: "queue.Queue[Any]",
+    lines: "queue.Queue[str]",
     on_log: Callable[[int, str], None],
     on_progress: Callable[[Progress], None],
     *,
     timeout: float,
-    until_closed: bool = False,
 ) -> None:
-    """Hands on the lines that are there, waiting up to `timeout` seconds for the first (or for the last) of them."""
+    """Hands on the lines that are there, waiting up to `timeout` seconds for the first of them."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return
-        if line is _END:
-            lines.put(_END)  # for the next call, which must not wait for more
-            if not until_closed:
-                time.sleep(max(0.0, deadline - time.monotonic()))
-            return
         said = parse_line(line.rstrip("\r"))
         if isinstance(said, Progress):
             on_progress(said)
         elif said[1].strip():
             on_log(*said)
-        if not until_closed:
-            deadline = min(deadline, time.monotonic() + 0.05)
+        deadline = min(deadline, time.monotonic() + 0.05)

@@ -69,24 +69,26 @@ def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Clu
     quiet = verbosity is Verbosity.QUIET
     _say_in_short_lines(verbosity)
     _leave_signals_to_us()
-    with within(cluster=cluster, bars=not quiet):
-        cluster.prepare()
-        try:
-            if temporary := temporary_prefect.start_temporary_server(settings, begun):
+    cluster.prepare()
+    try:
+        with (
+            temporary_prefect.temporary_server(settings, begun) as temporary,
+            within(cluster=cluster, bars=not quiet, prefect_ends=temporary),
+        ):
+            if temporary:
                 for ended in end_unfinished(settings.home):
                     if not quiet:
                         print(f"ended run '{ended}', whose command was killed", file=sys.stderr)
             if temporary or running_servers(settings.home) is not None:
                 flow = flow.with_options(on_running=[_Hold(settings.home, hold_run)])
             return flow(parameters)
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code != HTTPStatus.UNAUTHORIZED:
-                raise
-            raise JobFailedError(
-                f"Prefect at {os.environ.get('PREFECT_API_URL')} answers 401: it wants a credential; give the one of "
-                "its `pairflow up` in PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL to use that of this "
-                "PAIRFLOW_HOME"
-            ) from None
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise JobFailedError(
+            f"Prefect at {os.environ.get('PREFECT_API_URL')} answers 401: it wants a credential; give the one of "
+            "its `pairflow up` in PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL to use that of this PAIRFLOW_HOME"
+        ) from None
 
 
 class _Hold:

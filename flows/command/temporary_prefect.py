@@ -5,6 +5,7 @@ the run could say how it ended, and with the patience of an idle machine.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from flows.cluster.local import free_ports
 from flows.home.held import hold, let_go, start_holder
 from flows.home.settings import Settings
 from flows.home.token import access_token, prefect_credential, prefect_password
+from flows.service import prefect_tables
 from pairflow.errors import JobFailedError
 
 # Of a start that may be made again: it was too slow, or another command of a new home makes the same tables meanwhile,
@@ -79,34 +81,45 @@ def _may_say_otherwise() -> bool:
     return False
 
 
-def start_temporary_server(settings: Settings, begun: Starting | None = None) -> bool:
-    """Starts one, if the environment names none and Prefect may have one; it ends with this process. Whether it did.
+@contextlib.contextmanager
+def temporary_server(settings: Settings, begun: Starting | None = None) -> Iterator[bool]:
+    """One for this block, if the environment names none and Prefect may have one; it ends with this process.
+
+    Within the block PREFECT_API_URL names it, as it would a lasting one: Prefect's clients need not load the server's
+    code to find it, which takes seconds.
 
     Args:
         settings: whose home it is.
         begun: one that is starting; waited for.
 
+    Yields:
+        Whether there is one.
+
     Raises:
         JobFailedError: it does not start.
     """
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, get_current_settings
     from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as PATIENCE
 
-    server = SubprocessASGIServer()  # the one that Prefect's clients look for
-    if PREFECT_API_URL.value() is not None or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value() or server.running:
+    if PREFECT_API_URL.value() is not None or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
         if begun is not None:
             let_go(begun.holder)
-        return False
+        yield False
+        return
     if begun is None:
         if settings.auth == "on":
-            _let_in_nobody_else(settings)
+            os.environ.update(_credentials(settings))
+            _read_settings_again()
         environment = os.environ | get_current_settings().to_environment_variables(exclude_unset=True)
-        begun = _start(settings, server.find_available_port(), float(PATIENCE.value()), environment)
-    server.port = begun.port
-    _wait(f"{server.api_url}/health", begun.patience_s, begun.log)
-    server.running, server.server_process = True, begun.holder
-    return True
+        begun = _start(settings, free_ports(1)[0], float(PATIENCE.value()), environment)
+    url = f"http://127.0.0.1:{begun.port}/api"
+    _wait(f"{url}/health", begun.patience_s, begun.log)
+    os.environ["PREFECT_API_URL"] = url
+    _read_settings_again()
+    try:
+        yield True
+    finally:
+        del os.environ["PREFECT_API_URL"]  # no address to tell anybody; what Prefect still has to send knows it
 
 
 def _start(settings: Settings, port: int, patience_s: float, environment: Mapping[str, str]) -> Starting:
@@ -125,10 +138,9 @@ def _credentials(settings: Settings) -> dict[str, str]:
     return prefect_credential(token) | {"PREFECT_SERVER_API_AUTH_STRING": prefect_password(token)}
 
 
-def _let_in_nobody_else(settings: Settings) -> None:
+def _read_settings_again() -> None:
     from prefect.context import refresh_global_settings_context
 
-    os.environ.update(_credentials(settings))
     refresh_global_settings_context()
 
 
@@ -161,6 +173,7 @@ def _hold(port: int, log: str, patience_s: float) -> int:
     words = [sys.executable, "-m", "uvicorn", "--app-dir", str(package.parent), "--factory"]
     words += ["prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--log-level", "error", "--lifespan", "on"]
+    prefect_tables.lay(os.environ)
     # As Prefect starts it: no pages, and it knows that it is temporary.
     as_temporary = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     try:

@@ -20,7 +20,7 @@ _QUIET = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-# The first start of the embedded server migrates its database: 14 s when idle, several times that when busy.
+# Another release's history is migrated at the start: 14 s when idle, several times that when busy.
 _EMBEDDED_PREFECT = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",

@@ -58,6 +58,7 @@ def hold(
     again: Callable[[str], bool] = lambda said: False,
     patience_s: float = 0,
     owner: IO[Any] | None = None,
+    grace_s: float = _GRACE_S,
 ) -> int | None:
     """Runs a command until the owner lets go (None), or until it ends by itself (its exit code).
 
@@ -67,6 +68,7 @@ def hold(
         again: whether it is to be started once more, by the output of an attempt that has failed.
         patience_s: how long after the first attempt.
         owner: a pipe that nobody writes to; standard input by default.
+        grace_s: how long the process may take to end in order, and to end its children; 0: all are killed at once.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -94,7 +96,7 @@ def hold(
             while process.poll() is None and not released.wait(0.2):
                 pass
         finally:
-            _end_all(process)
+            _end_all(process, grace_s)
         said = log_path.read_text(errors="replace")
         if released.is_set():
             return None
@@ -102,17 +104,18 @@ def hold(
             return process.returncode
 
 
-def _end_all(process: "subprocess.Popen[bytes]") -> None:
+def _end_all(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
     """Ends the process, which ends its children in order; then whatever of them is left."""
-    if process.poll() is None:
+    if process.poll() is None and grace_s:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_S)
-    left = psutil.Process().children(recursive=True)
-    for each in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.kill()
-    psutil.wait_procs(left, timeout=_GRACE_S)
+            process.wait(grace_s)
+    deadline = time.monotonic() + _GRACE_S
+    while (left := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
+        for each in left:  # one may have started another since; that one is then ours
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(left, timeout=_GRACE_S)
     process.wait()
 
 

@@ -27,6 +27,7 @@ class Surroundings:
         num_sharing: jobs that share the machine with its own, itself included.
         stopped: set when one beside it has failed.
         bars: whether its progress is drawn where standard error is a terminal.
+        prefect_ends: whether Prefect's server ends with this command, and its pages with it.
     """
 
     cluster: Cluster | None = None
@@ -36,6 +37,7 @@ class Surroundings:
     num_sharing: int = 1
     stopped: threading.Event | None = None
     bars: bool = True
+    prefect_ends: bool = False
 
 
 _here: ContextVar[Surroundings] = ContextVar("surroundings", default=Surroundings())  # noqa: B039 - it is frozen
@@ -96,8 +98,8 @@ def job_context(
         cluster: that the job goes to; one that ends with this command has no page to link to.
     """
     dashboard = None if cluster is None else cluster.settings.ray_pages
-    # An embedded server's address dies with this process: no link is better than a dead one.
-    served = PREFECT_API_URL.value() is not None
+    # No link is better than a dead one. (Without a URL Prefect has started a server by itself, for this process.)
+    served = PREFECT_API_URL.value() is not None and not here().prefect_ends
     return JobContext(
         submission_id=submission_id,
         flow_run_id=str(flow_run.id),

@@ -99,6 +99,10 @@ class ForkedJobs:
         os.killpg(job.child.pid, signal.SIGTERM)  # a session of its own, so its own processes only
         return True
 
+    def get_job_logs(self, submission_id: str) -> str:
+        log = self._jobs[submission_id].log
+        return log.read_text(errors="replace") if log.exists() else ""
+
     async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
         job = self._jobs[submission_id]
         read = 0

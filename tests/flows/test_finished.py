@@ -60,7 +60,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a server was started")
 
     monkeypatch.setattr(local.LocalCluster, "__init__", start)
-    monkeypatch.setattr(temporary_prefect, "start_temporary_server", start)
+    monkeypatch.setattr(temporary_prefect, "temporary_server", start)
 
 
 @pytest.fixture
