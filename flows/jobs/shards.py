@@ -21,9 +21,13 @@ from storage import PairsHeader, ShardPlan
 MAX_RETRIES = 3
 # Shards at a time when the support is in parts: one thinks while the parts work for the other.
 _IN_FLIGHT_IN_PARTS = 2
-# A row costs about 8e-11 s of a core for every token of the support, so this is some two seconds: long beside the
-# writing of a shard (tens of milliseconds, most of it fsync), short beside the whole, so that workers end together.
+# A row costs so many seconds of a core for every token of the support, and for every token of every step.
+_SECONDS_PER_SUPPORT_TOKEN, _SECONDS_PER_STEP_TOKEN = 8e-11, 1e-7
+# So this is some two seconds: long beside the writing of a shard (tens of milliseconds, most of it fsync), short beside
+# the whole, so that workers end together.
 _TOKENS_PER_SHARD = 2.5e10
+# What takes so long by one core is done before a worker has begun.
+_SECONDS_IN_PROCESS = 2.0
 _SHARD_ROWS = (1000, 16_384)
 
 
@@ -92,9 +96,9 @@ def couple_shards(
     on_shard: Callable[[ShardStatistics], None],
     earlier: Earlier | None = None,
 ) -> None:
-    """Couples and writes shards, each against the whole training part.
+    """Couples and writes shards, each against the whole training part: in this process where all take a moment only.
 
-    The training part lies once in each node's object store, column after column, which is how the engine reads it:
+    Else the training part lies once in each node's object store, column after column, which is how the engine reads it:
     no task copies it. No more than `num_workers` tasks are in flight, by default twice as many as the cluster has
     room for, so that a free CPU never waits for this process. With several `support_parts` it lies in as many actors,
     and the tasks ask them (`flows.jobs.parts`): the same pairs, from a support that no node could hold.
@@ -137,12 +141,19 @@ def couple_shards(
             target = train.tokens[np.arange(shard.start, shard.stop) % len(train)]
             return in_parts.remote(target, len(train), remote, url, header, shard, spec, taken_over(shard))
     else:
+        num_threads = max(1, int(cpus_per_task))
+        if engine == "cpu" and _seconds(shards, train, spec) < _SECONDS_IN_PROCESS:
+            support_here = np.asfortranarray(train.tokens)
+            for shard in shards:
+                on_shard(_couple_shard(support_here, url, header, shard, spec, engine, num_threads, taken_over(shard)))
+            return
         in_flight = num_workers or 2 * room(cpus_per_task, gpus_per_task)
         support = ray.put(np.asfortranarray(train.tokens))
-        whole = _couple_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES)
+        whole = ray.remote(_couple_shard).options(
+            num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES
+        )
 
         def submit(shard: ShardPlan) -> ray.ObjectRef:
-            num_threads = max(1, int(cpus_per_task))
             return whole.remote(support, url, header, shard, spec, engine, num_threads, taken_over(shard))
 
     make_shards(url, shards, submit, in_flight, on_shard)
@@ -209,7 +220,14 @@ def room(cpus_per_task: float, gpus_per_task: float) -> int:
     return max(1, int(room))
 
 
-@ray.remote
+def _seconds(shards: Sequence[ShardPlan], train: TokenDataset, spec: CouplingSpec) -> float:
+    """About what shards take one core."""
+    rows = sum(shard.num_rows for shard in shards)
+    support = min(spec.support_size or len(train), len(train))
+    a_row = support * _SECONDS_PER_SUPPORT_TOKEN + spec.num_steps * _SECONDS_PER_STEP_TOKEN
+    return rows * a_row * train.length
+
+
 def _couple_shard(
     support: np.ndarray,
     url: str,

@@ -17,10 +17,13 @@ import logging
 import os
 import sqlite3
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from mlflow.version import VERSION
 
 from flows.home.locks import in_turn
 from flows.home.places import sqlite_url
@@ -83,14 +86,31 @@ def _last_revision() -> str:
 
 
 def _is_ready(place: Path) -> bool:
-    """Whether MLflow can open it as it is; False too where that cannot be read."""
-    ready = "SELECT version_num FROM alembic_version WHERE EXISTS (SELECT 1 FROM experiments)"
+    """Whether MLflow can open it as it is; False too where that cannot be read.
+
+    Which is the last of MLflow's migrations is told by the files of all, a second's work: once known, the file's own
+    mark for whoever uses it (SQLite's `user_version`) says that this MLflow has nothing to add to what is made.
+    """
+    made = "SELECT version_num FROM alembic_version WHERE EXISTS (SELECT 1 FROM experiments)"
     try:
         with contextlib.closing(_open(place, "ro")) as connection:
-            rows = connection.execute(ready).fetchall()
+            revisions = [str(revision) for (revision,) in connection.execute(made)]
+            (mark,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error:
         return False
-    return rows == [(_last_revision(),)]
+    if len(revisions) != 1:
+        return False
+    if mark != (ready := _mark(revisions[0])):
+        if revisions[0] != _last_revision():
+            return False
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_open(place, "rw", patience_s=0)) as connection:
+            connection.execute(f"PRAGMA user_version = {ready}")
+    return True
+
+
+def _mark(revision: str) -> int:
+    """Of a file whose last migration this is, and is that of this MLflow."""
+    return zlib.crc32(f"{VERSION} {revision}".encode()) >> 1  # it holds 31 bits
 
 
 def _look(place: Path) -> tuple[bool, str | None]:
@@ -190,5 +210,5 @@ def _draft(place: Path) -> Iterator[Path]:
         clear()
 
 
-def _open(place: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(place))}?mode={mode}", uri=True, timeout=_PATIENCE_S)
+def _open(place: Path, mode: str, *, patience_s: float = _PATIENCE_S) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(place))}?mode={mode}", uri=True, timeout=patience_s)

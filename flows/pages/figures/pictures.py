@@ -25,20 +25,22 @@ def coupling(manifest: Manifest, path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from scipy import stats
+    from scipy import special
 
     summary: dict[str, Any] = dict(manifest.summary)
     length, vocab_size = manifest.length, manifest.vocab_size
     first, counts = summary["hamming_histogram"]["first"], np.array(summary["hamming_histogram"]["counts"])
     kept = np.array(summary["keep_rate_by_position"])
-    independent = stats.binom(length, 1 - 1 / vocab_size)
-    low, high = min(first, int(independent.ppf(1e-3))), max(first + len(counts) - 1, int(independent.ppf(0.999)))
-    distances = np.arange(low, high + 1)
+    # By scipy.special: scipy.stats takes a second to load, of a job that may be over in five.
+    at_most = special.bdtr(np.arange(length + 1.0), length, 1 - 1 / vocab_size)
+    independent = np.diff(at_most, prepend=0)
+    rarely, nearly_always = (int(np.searchsorted(at_most, each)) for each in (1e-3, 0.999))
+    distances = np.arange(min(first, rarely), max(first + len(counts) - 1, nearly_always) + 1)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.bar(np.arange(first, first + len(counts)), counts / counts.sum(), width=1, color=_ORANGE, label="these pairs")
-    left.step(distances, independent.pmf(distances), where="mid", color=_BLUE, label="independent coupling")
+    left.step(distances, independent[distances], where="mid", color=_BLUE, label="independent coupling")
     left.set_xlabel("Hamming distance of source and target (tokens)")
     left.set_ylabel("fraction of pairs")
     left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
