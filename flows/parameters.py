@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from flows import references
+from flows.home import references
 from flows.recipes import forms
 from flows.recipes.changes import assigned, assignments, groups, settable
 from flows.recipes.methods import METHODS, BaseName, MethodName, RefinedName
@@ -18,7 +18,7 @@ from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, PresetName, RediSpec, Seed, Spec, parse
 
 Reference = Annotated[str, Field(min_length=1, max_length=4096)]
-"""To a model: see `flows.references`."""
+"""To a model: see `flows.home.references`."""
 
 
 class FlowParameters(Spec):

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from flows import references
 from flows.command import options as opt
+from flows.home import references
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
 from pairflow.errors import SpecError, StoreError

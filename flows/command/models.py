@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import references
 from flows.command import options as opt
+from flows.home import references
 from flows.home.settings import Settings
 from flows.parameters import (
     DistillParameters,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import annotated_types
 import typer
 
-from flows import references
 from flows.command.running import run_flow
+from flows.home import references
 from flows.parameters import FlowParameters, FromPreset
 from flows.recipes.changes import assignments
 from flows.stages.command_line import OPERATIONS, Option, option_of, options_of, read

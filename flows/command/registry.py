@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from flows import references
 from flows.command import options as opt
+from flows.home import references
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
 from pairflow.errors import CheckpointError

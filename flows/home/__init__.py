@@ -1,4 +1,4 @@
-"""This machine's side: settings, PAIRFLOW_HOME, addresses, token, locks.
+"""This machine's side: settings, PAIRFLOW_HOME, addresses, token, locks, and what a path or REF means.
 
 The bottom of the house: it imports the library alone.
 """

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.home import kept_results
+from flows.home.references import CheckpointUrl, Folder, Pretrained, RegisteredModel
+from flows.home.references import parse as parse_reference
 from flows.home.settings import Settings
 from flows.jobs.known_data import DataFacts
 from flows.lineage import tags as tag
 from flows.lineage.models import FoundModel, resolve
 from flows.recipes import methods
 from flows.recipes.methods import METHODS, Method
-from flows.references import CheckpointUrl, Folder, Pretrained, RegisteredModel
-from flows.references import parse as parse_reference
 from flows.results import TrainResult
 from pairflow.checkpoint_files import read_state
 from pairflow.data_card import DataCard

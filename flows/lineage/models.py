@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import storage
-from flows import pretrained, references
-from flows.home import kept_results
+from flows import pretrained
+from flows.home import kept_results, references
 from flows.home.kept_checkpoints import Checkpoints
 from flows.home.kept_results import KeptFolder
-from flows.home.settings import Settings
-from flows.references import (
+from flows.home.references import (
     CheckpointUrl,
     Digits,
     Folder,
@@ -21,6 +20,7 @@ from flows.references import (
     Reference,
     RegisteredModel,
 )
+from flows.home.settings import Settings
 from flows.results import TrainResult
 from pairflow import checkpoint_files
 from pairflow.errors import CheckpointError

@@ -3,10 +3,10 @@
 from pathlib import PurePosixPath
 
 import storage
-from flows import references
+from flows.home import references
 from flows.home.places import absolute_url
+from flows.home.references import Digits, Folder, Other, PairsUrl
 from flows.home.settings import Settings
-from flows.references import Digits, Folder, Other, PairsUrl
 from pairflow.errors import StoreError
 
 

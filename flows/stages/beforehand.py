@@ -6,14 +6,14 @@ downloads nothing and asks no server.
 
 from typing import Any
 
-from flows import references
 from flows.cluster.protocol import check_store
+from flows.home import references
 from flows.home.places import absolute_url
+from flows.home.references import Folder, Other, Pretrained
 from flows.home.settings import Settings
 from flows.lineage import models
 from flows.parameters import FlowParameters
 from flows.recipes.changes import resolve
-from flows.references import Folder, Other, Pretrained
 
 
 def check(parameters: FlowParameters) -> None:

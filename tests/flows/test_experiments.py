@@ -2,11 +2,11 @@
 
 import pytest
 
+from flows.home.references import Other
 from flows.home.settings import Settings
 from flows.lineage import tags as tag
 from flows.lineage.tracing.starts import find
 from flows.lineage.tracking import Lineage
-from flows.references import Other
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 import storage
-from flows import references
 from flows.command.app import app
+from flows.home import references
 from flows.lineage import stored_pairs
 from pairflow.errors import CheckpointError, PairFlowError, StoreError
 

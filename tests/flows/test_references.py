@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from flows import references
 from flows.cluster.protocol import JobContext
 from flows.command.app import app
+from flows.home import references
 from flows.home.kept_checkpoints import Checkpoints
 from flows.home.kept_results import KeptFolder
+from flows.home.references import CheckpointUrl, Digits, Folder, ModelId, Other, PairsUrl, Pretrained, RegisteredModel
 from flows.home.settings import Settings
 from flows.lineage import models, tags
 from flows.lineage import trial as trials
@@ -20,7 +21,6 @@ from flows.lineage.errors import LineageError
 from flows.lineage.registry import Registry
 from flows.lineage.tracing import starts
 from flows.lineage.tracking import Lineage
-from flows.references import CheckpointUrl, Digits, Folder, ModelId, Other, PairsUrl, Pretrained, RegisteredModel
 from pairflow.data_card import DataCard
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetSpec

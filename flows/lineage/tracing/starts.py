@@ -10,13 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import storage
-from flows import pretrained, references
-from flows.lineage import tags as tag
-from flows.lineage.errors import LineageError
-from flows.lineage.search import all_runs, experiment_ids, model_ids_of
-from flows.lineage.versions import Versions
-from flows.lineage.waiting import or_none
-from flows.references import (
+from flows import pretrained
+from flows.home import references
+from flows.home.references import (
     CheckpointUrl,
     Digits,
     Folder,
@@ -27,6 +23,11 @@ from flows.references import (
     Reference,
     RegisteredModel,
 )
+from flows.lineage import tags as tag
+from flows.lineage.errors import LineageError
+from flows.lineage.search import all_runs, experiment_ids, model_ids_of
+from flows.lineage.versions import Versions
+from flows.lineage.waiting import or_none
 from pairflow.errors import StoreError
 
 

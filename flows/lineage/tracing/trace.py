@@ -1,12 +1,12 @@
 """The trace of a reference: found in MLflow, and checked against the store and the disk."""
 
-from flows import references
+from flows.home import references
+from flows.home.references import PairsUrl, Reference
 from flows.lineage.tracing import checks, starts
 from flows.lineage.tracing.graph import Graph
 from flows.lineage.tracing.nodes import Trace
 from flows.lineage.tracing.records import Records
 from flows.lineage.tracking import Lineage
-from flows.references import PairsUrl, Reference
 
 
 def trace(reference: str, lineage: Lineage) -> Trace:

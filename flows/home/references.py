@@ -2,8 +2,7 @@
 
 A reference is parsed once, by its form and by whether there is such a folder; nothing else is asked or read. What it
 stands for depends on what is wanted: a model (`flows.lineage.models`), pairs (`flows.lineage.stored_pairs`), or
-anything that has a history (`flows.lineage.tracing.starts`). Above `flows.home` this imports nothing: the parameters
-quote it.
+anything that has a history (`flows.lineage.tracing.starts`). The parameters quote it.
 """
 
 import os
