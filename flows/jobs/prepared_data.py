@@ -5,6 +5,7 @@ What is kept never decides about content: the rows, their digests and the report
 
 import itertools
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -214,7 +215,8 @@ def _make(plan: Preparation, settings: Settings, num_workers: int | None) -> Tok
     pieces = plan.pieces()
     first = list(itertools.islice(pieces, IN_PROCESS + 1))
     if len(first) <= IN_PROCESS:
-        return plan.assemble(prepare(piece, recipe) for piece in first)
+        num_threads = settings.threads_per_job or os.cpu_count() or 1
+        return plan.assemble(prepare(piece, recipe, num_threads) for piece in first)
     results = in_tasks(itertools.chain(first, pieces), recipe, settings, num_workers)
     return plan.assemble(results, _Told(plan.spec.name))
 

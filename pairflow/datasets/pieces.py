@@ -124,9 +124,10 @@ def cut(files: Sequence[Path], *, column: str | None, piece_bytes: int = PIECE_B
         yield Piece(number, path.name, rows, records)
 
 
-def prepare(piece: Piece, recipe: Recipe) -> PreparedPiece:
-    """Screens and tokenises rows: a pure function of what it is given."""
-    return tokenised(screen_rows(piece.rows, recipe.treatment, of_records=piece.of_records), piece, recipe.length)
+def prepare(piece: Piece, recipe: Recipe, num_threads: int = 1) -> PreparedPiece:
+    """Screens and tokenises rows: a pure function of piece and recipe."""
+    screened = screen_rows(piece.rows, recipe.treatment, of_records=piece.of_records, num_threads=num_threads)
+    return tokenised(screened, piece, recipe.length)
 
 
 def tokenised(screened: Screened, piece: Piece, length: int) -> PreparedPiece:

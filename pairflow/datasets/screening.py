@@ -1,16 +1,17 @@
 """Which published SMILES RDKit can read, kept on disk so that the second load is quick."""
 
 import hashlib
+import itertools
 import logging
 import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from pairflow.progress import Progress, bar
 logger = logging.getLogger(__name__)
 
 Treatment = Literal["published", "canonical", "standardised"]
-Judge = Callable[[str], tuple[str, "Verdict"]]
+_OF_RDKIT = (ValueError, RuntimeError)  # of its sanitisation and invariants
+_BATCH = 500  # molecules that are cleaned up together
 
 # Part of the key of what is kept, here and in a store: raise it whenever rows would come out differently.
 VERSION = 2
@@ -77,12 +79,12 @@ def screen(
     if found is None:
         rows = list(iterate_smiles(path, column=column))
         shown = bar(rows, desc=f"reading {path.name}", unit=" molecules", progress=progress, delay=1)
-        found = screen_rows(shown, treatment, of_records=kind_of(path) == "SDF")
+        found = screen_rows(shown, treatment, of_records=kind_of(path) == "SDF", num_threads=os.cpu_count() or 1)
         _keep(found, kept)
     return found
 
 
-def screen_rows(rows: Iterable[str], treatment: Treatment, *, of_records: bool) -> Screened:
+def screen_rows(rows: Iterable[str], treatment: Treatment, *, of_records: bool, num_threads: int = 1) -> Screened:
     """Marks the rows that RDKit does not read; what becomes of a row depends on no other.
 
     Args:
@@ -90,53 +92,61 @@ def screen_rows(rows: Iterable[str], treatment: Treatment, *, of_records: bool) 
         treatment: "published" keeps a readable row's text, "canonical" writes RDKit's canonical SMILES,
             "standardised" first cleans the molecule up (rdMolStandardize) and takes its largest fragment.
         of_records: they are records of an SD file, which have no SMILES of their own: "published" is "canonical".
+        num_threads: that clean molecules up.
     """
-    from rdkit import rdBase
+    from rdkit import Chem, rdBase
 
-    if of_records:
-        judge = _rewriter(standardise=treatment == "standardised", of_records=True)
-    else:
-        judge = _keeper() if treatment == "published" else _rewriter(standardise=treatment == "standardised")
+    read = Chem.MolFromMolBlock if of_records else Chem.MolFromSmiles
+    as_published = treatment == "published" and not of_records
+    judged: list[tuple[str, Verdict]] = []
+    rest = iter(rows)
     with rdBase.BlockLogs():  # its line for each bad row: we count and report them
-        judged = [judge(text) if text else (text, Verdict.EMPTY) for text in rows]
+        while batch := [*itertools.islice(rest, _BATCH)]:
+            molecules = [read(text) if text else None for text in batch]
+            cleaned = _standardised(molecules, num_threads) if treatment == "standardised" else molecules
+            for text, molecule, final in zip(batch, molecules, cleaned, strict=True):
+                if not text:
+                    judged.append((text, Verdict.EMPTY))
+                    continue
+                published = text.partition("\n")[0].strip() if of_records else text
+                if molecule is None:
+                    judged.append((published, Verdict.UNREADABLE))
+                elif as_published:
+                    judged.append((published, Verdict.KEPT))
+                elif (canonical := _canonical(final)) is None:
+                    judged.append((published, Verdict.NOT_STANDARDISED))
+                else:
+                    judged.append((canonical, Verdict.KEPT))
     return Screened([text for text, _ in judged], np.array([verdict for _, verdict in judged], dtype=np.uint8))
 
 
-def _keeper() -> Judge:
-    """Keeps the text of what RDKit reads."""
-    from rdkit.Chem import MolFromSmiles
-
-    def judge(smiles: str) -> tuple[str, Verdict]:
-        return smiles, Verdict.UNREADABLE if MolFromSmiles(smiles) is None else Verdict.KEPT
-
-    return judge
-
-
-def _rewriter(*, standardise: bool, of_records: bool = False) -> Judge:
-    """Writes canonical SMILES that RDKit reads again, after the clean-up if asked for."""
+def _standardised(molecules: Sequence[Any], num_threads: int) -> list[Any]:
+    """The largest fragments of molecules, cleaned up; None for what is None or cannot be."""
     from rdkit import Chem
     from rdkit.Chem.MolStandardize import rdMolStandardize
 
+    cleaned = [None if each is None else Chem.Mol(each) for each in molecules]
+    try:
+        rdMolStandardize.CleanupInPlace([each for each in cleaned if each is not None], num_threads)
+    except _OF_RDKIT:  # one of them cannot be, and RDKit says neither which nor how far it came
+        cleaned = [None if each is None else _or_none(rdMolStandardize.Cleanup, each) for each in molecules]
     chooser = rdMolStandardize.LargestFragmentChooser()
+    return [None if each is None else _or_none(chooser.choose, each) for each in cleaned]
 
-    read = Chem.MolFromMolBlock if of_records else Chem.MolFromSmiles
 
-    def judge(published: str) -> tuple[str, Verdict]:
-        molecule = read(published)
-        smiles = published.partition("\n")[0].strip() if of_records else published
-        if molecule is None:
-            return smiles, Verdict.UNREADABLE
-        try:
-            if standardise:
-                molecule = chooser.choose(rdMolStandardize.Cleanup(molecule))
-            canonical = Chem.MolToSmiles(molecule)
-        except (ValueError, RuntimeError):  # RDKit's sanitisation and invariant errors
-            return smiles, Verdict.NOT_STANDARDISED
-        if not canonical or Chem.MolFromSmiles(canonical) is None:
-            return smiles, Verdict.NOT_STANDARDISED
-        return canonical, Verdict.KEPT
+def _canonical(molecule: Any) -> str | None:
+    """SMILES that RDKit reads again; None if it writes none."""
+    from rdkit import Chem
 
-    return judge
+    smiles: str | None = None if molecule is None else _or_none(Chem.MolToSmiles, molecule)
+    return smiles if smiles and Chem.MolFromSmiles(smiles) is not None else None
+
+
+def _or_none(make: Callable[[Any], Any], molecule: Any) -> Any:
+    try:
+        return make(molecule)
+    except _OF_RDKIT:
+        return None
 
 
 def _recall(path: Path) -> Screened | None:

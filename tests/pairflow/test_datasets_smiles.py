@@ -1,12 +1,16 @@
 """SMILES to tokens and back, and what becomes of rows that RDKit or the tokeniser does not take."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rdkit import Chem, RDConfig, rdBase
+from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from pairflow import datasets
-from pairflow.datasets.screening import Verdict, screen
+from pairflow.datasets.screening import Verdict, screen, screen_rows
 from pairflow.datasets.vocabulary import Vocabulary, tokenise
 from pairflow.errors import DatasetError, SpecError
 from pairflow.spec import DatasetSpec, parse
@@ -135,6 +139,51 @@ def test_screening_counts_every_row_by_what_became_of_it(tmp_path):
     assert (texts[0], texts[4]) == ("CCO", "CC(=O)[O-]")
     assert verdicts == [Verdict.KEPT, *bad, Verdict.KEPT, Verdict.UNREADABLE]
     assert len(list((tmp_path / "prepared").iterdir())) == 3
+
+
+def _one_by_one(rows):
+    """What is to come of rows, by RDKit's calls for one molecule."""
+    chooser = rdMolStandardize.LargestFragmentChooser()
+    with rdBase.BlockLogs():
+        for text in rows:
+            if (molecule := Chem.MolFromSmiles(text)) is None:
+                yield text, Verdict.UNREADABLE
+            else:
+                yield Chem.MolToSmiles(chooser.choose(rdMolStandardize.Cleanup(molecule))), Verdict.KEPT
+
+
+def _rows_of_nci(count):
+    path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
+    return [line.split()[0] for line in path.read_text().splitlines()[:count]]
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_molecules_are_cleaned_up_together_as_each_by_itself(num_threads):
+    rows = ["nonsense", *_rows_of_nci(700)]
+    found = screen_rows(rows, "standardised", of_records=False, num_threads=num_threads)
+    assert [*zip(found.smiles, found.verdicts, strict=True)] == [*_one_by_one(rows)]
+
+
+def test_one_that_cannot_be_cleaned_up_keeps_no_other_from_it(monkeypatch):
+    rows = _rows_of_nci(20)
+    clean, bad = rdMolStandardize.Cleanup, Chem.CanonSmiles(rows[7])
+
+    def clean_in_place(molecules, num_threads):
+        for molecule in molecules[:5]:
+            molecule.GetAtomWithIdx(0).SetFormalCharge(3)  # it had begun
+        raise RuntimeError("Invariant Violation")
+
+    def clean_one(molecule):
+        if Chem.MolToSmiles(molecule) == bad:
+            raise ValueError("Can't kekulize mol")
+        return clean(molecule)
+
+    monkeypatch.setattr(rdMolStandardize, "CleanupInPlace", clean_in_place)
+    expected = [*_one_by_one(rows)]
+    expected[7] = rows[7], Verdict.NOT_STANDARDISED
+    monkeypatch.setattr(rdMolStandardize, "Cleanup", clean_one)
+    found = screen_rows(rows, "standardised", of_records=False)
+    assert [*zip(found.smiles, found.verdicts, strict=True)] == expected
 
 
 def test_a_changed_file_is_screened_again(tmp_path):
