@@ -174,8 +174,9 @@ def _hold(port: int, log: str, patience_s: float) -> int:
     words += ["prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--log-level", "error", "--lifespan", "on"]
     prefect_tables.lay(os.environ)
-    # As Prefect starts it: no pages, and it knows that it is temporary.
+    # As Prefect starts it: no pages, and it knows that it is temporary. And no list of blocks, which only pages show.
     as_temporary = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    as_temporary |= {"PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0"}
     try:
         code = hold(
             lambda: (words, os.environ | as_temporary),
