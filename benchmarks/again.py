@@ -3,8 +3,8 @@
     python benchmarks/again.py --base COMMIT
 
 The earlier commit is checked out into a folder of its own. Either code has a home of its own, without servers: first
-`pair` is timed from that empty home, and a small pipeline is run. Then every command is asked once more, the two codes
-in turns, each in a fresh process; its `--json` must be the first one's but for `seconds` and `skipped`.
+`pair` is timed from that empty home, and a small pipeline and a study are run. Then every command is asked once more,
+the two codes in turns, each in a fresh process; its `--json` must be the first one's but for `seconds` and `skipped`.
 """
 
 import json
@@ -82,6 +82,7 @@ def main(
         "train": ["train", *data, "--method", "pairflow", *of_training],
         "evaluate": ["evaluate", *data, "--methods", "udlm,pairflow,assigned", *settings],
         "pipeline": ["pipeline", *data, *settings],
+        "study": ["study", *data, "--methods", "udlm,pairflow,assigned", *settings],
     }
     with (
         tempfile.TemporaryDirectory(prefix="pairflow-again-", dir="/tmp") as folder,  # for Ray's sockets
@@ -91,6 +92,7 @@ def main(
         for code in codes:
             code.ask("pair, first", pair)
             code.ask("pipeline, first", asked["pipeline"])
+            code.ask("study, first", asked["study"])  # of models that the pipeline has trained
         for _ in range(repeats):
             for name, words in asked.items():
                 for code in codes:
