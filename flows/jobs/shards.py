@@ -96,8 +96,9 @@ def couple_shards(
     on_shard: Callable[[ShardStatistics], None],
     earlier: Earlier | None = None,
 ) -> None:
-    """Couples and writes shards, each against the whole training part: in this process where all take a moment only.
+    """Couples and writes shards, each against the whole training part.
 
+    In this process where all take one core a moment only, and nobody asks for a number of workers.
     Else the training part lies once in each node's object store, column after column, which is how the engine reads it:
     no task copies it. No more than `num_workers` tasks are in flight, by default twice as many as the cluster has
     room for, so that a free CPU never waits for this process. With several `support_parts` it lies in as many actors,
@@ -142,7 +143,7 @@ def couple_shards(
             return in_parts.remote(target, len(train), remote, url, header, shard, spec, taken_over(shard))
     else:
         num_threads = max(1, int(cpus_per_task))
-        if engine == "cpu" and _seconds(shards, train, spec) < _SECONDS_IN_PROCESS:
+        if num_workers is None and engine == "cpu" and _seconds(shards, train, spec) < _SECONDS_IN_PROCESS:
             support_here = np.asfortranarray(train.tokens)
             for shard in shards:
                 on_shard(_couple_shard(support_here, url, header, shard, spec, engine, num_threads, taken_over(shard)))

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils as theirs
 
 from flows.home.settings import Settings
+from flows.lineage import database
 from flows.lineage.errors import LineageError
 from flows.lineage.tracking import Lineage
 
@@ -87,6 +88,25 @@ def test_the_log_of_a_file_that_is_gone_is_not_taken_for_one_of_the_new(tmp_path
     Lineage(Settings(home=tmp_path))
     assert _experiments(place) == ["Default"]
     assert place.with_name("mlflow.db.half-made-1-wal").read_bytes() == log
+
+
+def test_which_migration_is_the_last_is_asked_once_of_a_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    last = theirs._get_latest_schema_revision()
+    monkeypatch.setattr(database, "_last_revision", lambda: asked.append("") or last)
+    place = tmp_path / "mlflow.db"
+    database.make_whole(place, tmp_path)  # makes it
+    database.make_whole(place, tmp_path)  # asks, and marks it
+    asked.clear()
+    database.make_whole(place, tmp_path)
+    assert asked == []
+    monkeypatch.setattr(database, "VERSION", "another")
+    database.make_whole(place, tmp_path)
+    assert len(asked) == 1
+    _ask(place, "UPDATE alembic_version SET version_num = 'of a later release'")
+    assert not database._is_ready(place)  # whatever the mark says
 
 
 class TestHistory:
