@@ -18,8 +18,8 @@ from flows.lineage.tracking import Lineage
 from flows.pages import artifacts, comparison_page
 from flows.pair import pair
 from flows.parameters import StudyParameters
-from flows.plan import Key, Pairs, Plan, result_of
 from flows.recipes.methods import METHODS
+from flows.requests import Key, Pairs, Plan, result_of
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
 from flows.stages.side_by_side import side_by_side
 from flows.stages.surroundings import job_context, nested_under, shared_cluster

@@ -1,13 +1,26 @@
-"""What jobs are asked for: concrete, made once of a flow's parameters at its entry. No job knows of presets."""
+"""What is asked of whom, made once of a flow's parameters at its entry: of jobs, requests that are concrete, as no job
+knows of presets; of the stages of a comparison, parameters, whoever runs them or looks for what they left.
+"""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 
-from flows.parameters import FlowParameters, FromPreset, PairParameters, Reference
-from flows.recipes.changes import resolve
+from flows.parameters import (
+    DistillParameters,
+    EvaluateParameters,
+    FlowParameters,
+    FromPreset,
+    PairParameters,
+    Reference,
+    StudyParameters,
+    TrainParameters,
+)
+from flows.recipes.changes import resolve, with_seed
+from flows.recipes.methods import DEFAULT_PAIRS, METHODS, bases, coupling_of, in_order, pair_groups
+from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
 from pairflow.presets import Preset
-from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, RediSpec, Seed, Spec
+from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, RediSpec, Seed, Spec, fingerprint
 
 
 class Request(Spec):
@@ -104,3 +117,139 @@ class SurveyRequest(RequestWithEngine):
     coupling: CouplingSpec | None = None
     rival: Reference | None = None
     extend: str | None = None
+
+
+Key = tuple[str, int | None]
+"""Method and training seed."""
+Pairs = dict[str, PairResult]
+"""By the group of settings that they are made by."""
+
+
+class Plan:
+    """Of one comparison; what a stage gets may depend on what earlier ones left."""
+
+    def __init__(self, parameters: StudyParameters) -> None:
+        self.parameters = parameters
+        self.preset = resolve(parameters)
+        self.methods = in_order(parameters.methods)
+        self.seeds = tuple(dict.fromkeys(parameters.training_seeds or (None,)))
+        self.refined = [METHODS[name] for name in self.methods if METHODS[name].refinement is not None]
+        self.pair_groups = pair_groups(self.methods, self.preset)
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """For the MLflow run: all that decides about the result."""
+        return {
+            "dataset": self.parameters.dataset,
+            **{name: getattr(self.preset, name) for name in type(self.preset).model_fields},
+        }
+
+    def fingerprint(self, pairs: Pairs) -> str:
+        """Of the comparison; without pairs it is the dataset's spec that says what data it is about."""
+        about = ",".join(made.fingerprint for made in pairs.values()) or fingerprint(self.parameters.dataset)
+        seeds = ",".join(map(str, self.seeds))
+        return fingerprint(self.preset, data=about, methods=",".join(self.methods), seeds=seeds)
+
+    def pairings(self, extend: str | None = None) -> dict[str, PairParameters]:
+        """The pairs that the methods are trained on, by group of settings; PairFlow's may extend those at a URL."""
+        return {
+            group: PairParameters(
+                **self._common,
+                **self._sharding,
+                coupling=coupling_of(self.preset, group),
+                extend=extend if group == DEFAULT_PAIRS else None,
+            )
+            for group in self.pair_groups
+        }
+
+    def trainings(self, pairs: Pairs) -> dict[Key, TrainParameters]:
+        """The base of every method, with every seed."""
+        return {
+            (base, seed): TrainParameters(
+                **self._common,
+                **self._chosen(seed, TrainParameters),
+                method=base,
+                pairs=_url(pairs, METHODS[base].pairs),
+            )
+            for seed in self.seeds
+            for base in bases(self.methods)
+        }
+
+    def own_pairings(self, trained: dict[Key, TrainResult]) -> tuple[PairParameters, ...]:
+        """The pairs that models make themselves."""
+        return tuple(
+            PairParameters(
+                **self._common, **self._sharding, redi=spec, base_model=trained[method.base, seed].checkpoint
+            )
+            for method in self.refined
+            if method.refinement is not None and (spec := method.refinement.own_pairs(self.preset)) is not None
+            for seed in self.seeds
+        )
+
+    def refinements(self, pairs: Pairs, trained: dict[Key, TrainResult]) -> dict[Key, DistillParameters]:
+        """Every refined method, with every seed."""
+        return {
+            (method.name, seed): DistillParameters(
+                **self._common,
+                **self._chosen(seed, DistillParameters),
+                method=method.name,
+                base_model=trained[method.base, seed].checkpoint,
+                pairs=_url(pairs, method.refined_on(self.preset)),
+            )
+            for seed in self.seeds
+            for method in self.refined
+        }
+
+    def evaluation(self, pairs: Pairs, models: tuple[str, ...] = ()) -> EvaluateParameters:
+        """All models, and others by reference, at once: what measures them is prepared once."""
+        return EvaluateParameters(
+            **self._common,
+            **self._chosen(None, EvaluateParameters),
+            methods=self.methods,
+            models=models,
+            training_seeds=self.parameters.training_seeds,
+            pairs=_url(pairs, DEFAULT_PAIRS),
+        )
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {name: getattr(self.parameters, name) for name in ("dataset", "engine", "store")}
+
+    @property
+    def _sharding(self) -> dict[str, Any]:
+        return {name: getattr(self.parameters, name) for name in ("format", "shard_size", "num_workers")}
+
+    def _chosen(self, seed: int | None, parameters_type: type[Spec]) -> dict[str, Any]:
+        """The preset's name, and its specs with a training seed, as far as a stage has them."""
+        seeded = with_seed(self.preset, seed)
+        specs = {name: getattr(seeded, name) for name in Preset.model_fields if name in parameters_type.model_fields}
+        return {"preset": self.parameters.preset, **specs}
+
+
+def _url(pairs: Pairs, group: str | None) -> str | None:
+    return pairs[group].url if group in pairs else None
+
+
+def result_of(
+    pairs: Pairs,
+    redi_pairs: tuple[PairResult, ...],
+    trained: dict[Key, TrainResult],
+    refined: dict[Key, TrainResult],
+    evaluation: EvaluateResult,
+    *,
+    mlflow_run_id: str,
+    mlflow_experiment_id: str,
+    prefect_run_id: str,
+) -> ComparisonResult:
+    """A comparison of what its stages left."""
+    return ComparisonResult(
+        pairs=pairs.get(DEFAULT_PAIRS),
+        other_pairs=tuple(made for group, made in pairs.items() if group != DEFAULT_PAIRS),
+        redi_pairs=redi_pairs,
+        trainings=tuple(trained.values()),
+        distillations=tuple(refined.values()),
+        evaluation=evaluation,
+        mlflow_run_id=mlflow_run_id,
+        mlflow_experiment_id=mlflow_experiment_id,
+        prefect_run_id=prefect_run_id,
+    )

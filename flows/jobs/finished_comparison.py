@@ -8,8 +8,7 @@ from flows.home.settings import Settings
 from flows.jobs import evaluations, finished
 from flows.lineage.finished_runs import finished_run, waits_to_be_sent
 from flows.parameters import FlowParameters, StudyParameters
-from flows.plan import Plan, result_of
-from flows.requests import DistillRequest, EvaluateRequest, PairRequest, TrainRequest
+from flows.requests import DistillRequest, EvaluateRequest, PairRequest, Plan, TrainRequest, result_of
 from flows.results import ComparisonResult, Found
 
 K = TypeVar("K")
