@@ -27,6 +27,7 @@ from rich.table import Table
 _EVERY_S = 0.05
 _KINDS = {
     "flows.command.app": "the command",
+    "flows.home.held": "holders",
     "flows.jobs.": "the job's driver",
     "uvicorn": "Prefect's server",
     "flows.command.temporary_prefect": "Prefect's server",

@@ -1,12 +1,16 @@
 """The Ray cluster that jobs go to: a given one, or one on this machine for as long as it is needed."""
 
 import contextlib
+import json
+import os
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from flows.cluster.local import START_PATIENCE_S, LocalCluster
+from flows.cluster.own_jobs import OwnJobs
 from flows.home.addresses import running_servers
 from flows.home.environment import job_environment
 from flows.home.settings import Settings
@@ -17,13 +21,16 @@ if TYPE_CHECKING:
 
 # What the client raises for a head that is gone: those of `requests` are no ConnectionError, but an OSError.
 UNREACHABLE = (RuntimeError, OSError)
+_SIGNS_OF_GPUS = ("/dev/nvidiactl", "/dev/dxg")
+"""Device files, natively and on Windows' Linux."""
 
 
 class Cluster:
     """The Ray cluster of `settings`, or one on this machine for as long as this context lasts.
 
-    A local cluster is started on entering and waited for when the first job is submitted, so that its seven seconds
-    pass while other things start. It ends with the context; a cluster of somebody else is left alone.
+    A local cluster ends with the context; a cluster of somebody else is left alone. Where jobs may want GPUs, which are
+    Ray's to give, it is started on entering, and takes them by its job server. Else jobs are processes of this one, and
+    start before Ray does (`flows.cluster.own_jobs`).
 
     Raises:
         SpecError: RAY_ADDRESS is no dashboard address.
@@ -38,29 +45,46 @@ class Cluster:
             )
         self.settings = settings
         self.gives_jobs: dict[str, str] = {}
-        """Environment variables that every job on it has, whatever it is submitted with."""
+        """Environment variables that every job has which its job server starts, whatever it is submitted with."""
         self._job_settings: Settings | None = None
         self._local: LocalCluster | None = None
-        self._client: JobSubmissionClient | None = None
+        self._own_jobs: OwnJobs | None = None
+        self._client: JobSubmissionClient | OwnJobs | None = None
         self._one_at_a_time = threading.RLock()
 
     def __enter__(self) -> Self:
         if self.settings.ray_address is None:
+            by_server = self._may_have_gpus()
+            if not by_server:
+                self._job_settings = self.settings.model_copy(update={"gpus_per_job": 0.0})
+            of_all = job_environment(self._job_settings or self.settings)
             patience = self.settings.ray_patience
-            self.gives_jobs = job_environment(self.settings)
             self._local = LocalCluster(
                 self.settings.home,
                 object_store_mb=self.settings.object_store_mb,
-                for_jobs=self.gives_jobs,
+                job_server=by_server,
+                for_jobs=of_all,
                 patience_s=START_PATIENCE_S if patience is None else patience,
             )
+            if by_server:
+                self.gives_jobs = of_all
+                self._local.start()
+            else:
+                self._client = self._own_jobs = OwnJobs(self._local, of_all)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._own_jobs is not None:
+            self._own_jobs.close()
         if self._local is not None:
             self._local.stop()
+
+    def expect(self, module: str) -> None:
+        """A job of this module is about to be submitted: where that can be, its process starts before it is known."""
+        if self._own_jobs is not None:
+            self._own_jobs.expect(module)
 
     def prepare(self) -> None:
         """Waits for a cluster that is starting, and loads its client, in a thread; who asks hears what went wrong."""
@@ -73,8 +97,8 @@ class Cluster:
             threading.Thread(target=ask, name="ray-client", daemon=True).start()
 
     @property
-    def client(self) -> "JobSubmissionClient":
-        """The job server's client.
+    def client(self) -> "JobSubmissionClient | OwnJobs":
+        """The job server's client, or what stands for it.
 
         Raises:
             JobFailedError: the cluster cannot be reached, or does not start.
@@ -82,7 +106,7 @@ class Cluster:
         with self._one_at_a_time:
             return self._ask_for_client()
 
-    def _ask_for_client(self) -> "JobSubmissionClient":
+    def _ask_for_client(self) -> "JobSubmissionClient | OwnJobs":
         if self._client is None:
             if self._local is not None:
                 from ray.job_submission import JobSubmissionClient
@@ -133,9 +157,18 @@ class Cluster:
         """GPUs of the nodes that are there now."""
         try:
             # The client has no public call for this; its own one brings the token along.
-            answer = self.client._do_request("GET", "/api/v0/nodes", params={"detail": "1"})
+            client = self.client
+            assert not isinstance(client, OwnJobs)  # noqa: S101 - whose jobs have none
+            answer = client._do_request("GET", "/api/v0/nodes", params={"detail": "1"})
             answer.raise_for_status()
             nodes = answer.json()["data"]["result"]["result"]
         except UNREACHABLE as error:
             raise JobFailedError(f"the Ray cluster does not say which GPUs it has: {error}") from None
         return float(sum(each["resources_total"].get("GPU", 0) for each in nodes if each["state"] == "ALIVE"))
+
+    def _may_have_gpus(self) -> bool:
+        """Whether Ray may find GPUs on this machine, or somebody says that there are some."""
+        if self.settings.gpus_per_job is not None:
+            return self.settings.gpus_per_job > 0
+        told = json.loads(os.environ.get("RAY_OVERRIDE_RESOURCES") or "{}")
+        return bool(told.get("GPU")) or any(Path(each).exists() for each in _SIGNS_OF_GPUS)

@@ -6,11 +6,14 @@ loopback, with a token, on free ports, in a folder of its own, so that neither a
 remains of one can get in the way.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,18 +28,20 @@ from flows.home.token import access_token, cluster_environment, token_headers
 from pairflow.errors import JobFailedError
 
 RAY_START = (sys.executable, "-m", "ray.scripts.scripts", "start")
+_WANTED = "wanted"
 START_PATIENCE_S = 300.0
 """Ray gives its raylet 30 s; on a busy machine those pass, and the next attempt, with all of it in memory, succeeds."""
 _TOO_SLOW = ("timed out during startup", "Failed to start", "address already in use", "Address already in use")
 
 
 class LocalCluster:
-    """A local Ray head with a job server; a context manager that starts at once and is waited for when used.
+    """A local Ray head; a context manager that starts it at once, and it is waited for when used.
 
     Args:
         home: PAIRFLOW_HOME; the access token lies there, readable by its owner only.
         object_store_mb: shared memory for objects, MiB.
         num_cpus: CPUs that Ray may hand out; all of this machine by default.
+        job_server: whether it has Ray's dashboard, which takes jobs over HTTP.
         for_jobs: environment variables of every job. Jobs that need no others need no runtime environment, and find
             processes that Ray has started beforehand.
         patience_s: how long it may take to start, in seconds, attempts that were too slow included.
@@ -52,27 +57,38 @@ class LocalCluster:
         *,
         object_store_mb: int,
         num_cpus: int | None = None,
+        job_server: bool = True,
         for_jobs: Mapping[str, str] | None = None,
         patience_s: float = START_PATIENCE_S,
     ) -> None:
         self._token_path = access_token(home)
         self._patience_s = patience_s
-        self._folder = ray_folder()
+        self.folder = ray_folder()
         (dashboard_port,) = free_ports(1)
         self.address = f"http://127.0.0.1:{dashboard_port}"
         request = {
-            "folder": str(self._folder),
+            "folder": str(self.folder),
             "dashboard_port": dashboard_port,
             "object_store_mb": object_store_mb,
             "num_cpus": num_cpus,
+            "job_server": job_server,
             "patience_s": patience_s,
         }
-        self._supervisor = start_holder(
-            "flows.cluster.local",
-            json.dumps(request),
-            environment=os.environ | dict(for_jobs or {}) | cluster_environment(self._token_path),
-            folder=self._folder,  # jobs start here: `python -m` must not find modules of wherever the user stands
-        )
+        self._request = json.dumps(request)
+        self._environment = os.environ | dict(for_jobs or {}) | cluster_environment(self._token_path)
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def start(self) -> None:
+        """Starts it; calling it again does nothing."""
+        with self._one_at_a_time:
+            if self._supervisor is None:
+                self._supervisor = start_holder(
+                    "flows.cluster.local",
+                    self._request,
+                    environment=self._environment,
+                    folder=self.folder,  # of jobs too: `python -m` must not find modules of wherever the user stands
+                )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -84,13 +100,26 @@ class LocalCluster:
         """HTTP headers with which the job server lets a request in."""
         return token_headers(self._token_path)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for it."""
+        return (self.folder / _WANTED).exists()
+
+    def check(self) -> None:
+        """Makes sure that it has not ended.
+
+        Raises:
+            JobFailedError: it has, with the end of its log.
+        """
+        if self._supervisor is not None and self._supervisor.poll() is not None:
+            raise JobFailedError(f"the local Ray cluster did not start, or has ended: {self._log_tail()}")
+
     def wait(self) -> None:
-        """Returns when the cluster accepts jobs."""
+        """Returns when its job server accepts jobs."""
         deadline = time.monotonic() + self._patience_s
         request = urllib.request.Request(f"{self.address}/api/jobs/", headers=self.headers)  # noqa: S310 - http
         while True:
-            if self._supervisor.poll() is not None:
-                raise JobFailedError(f"the local Ray cluster did not start: {self._log_tail()}")
+            self.check()
             try:
                 with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - http
                     response.read()
@@ -104,10 +133,12 @@ class LocalCluster:
 
     def stop(self) -> None:
         """Ends the cluster and waits until it is gone; calling it again does nothing."""
-        let_go(self._supervisor)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._supervisor is not None:
+            let_go(self._supervisor)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
@@ -116,9 +147,27 @@ class LocalCluster:
         self.stop()
 
     def _log_tail(self) -> str:
-        log = self._folder / "head.log"
+        log = self.folder / "head.log"
         lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
         return " / ".join(lines[-5:]) or "it left no log"
+
+
+def wait_for_head(folder: Path, patience_s: float = START_PATIENCE_S) -> str:
+    """Where a process of this machine finds the head whose folder this is, once it has started: host:port.
+
+    That it is wanted is said by a file there, for an owner who starts it only then (`wanted`).
+
+    Raises:
+        JobFailedError: it has not, so many seconds long.
+    """
+    (folder / _WANTED).touch()
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            if address := (folder / "ray_current_cluster").read_text().strip():  # written last, by `ray start`
+                return address
+        time.sleep(0.05)
+    raise JobFailedError(f"the local Ray cluster was not ready after {patience_s:.0f} s; its log is {folder}/head.log")
 
 
 def head_command(
@@ -176,7 +225,12 @@ def _hold(request: dict[str, Any]) -> int:
             object_store_mb=request["object_store_mb"],
             num_cpus=request["num_cpus"],
         )
-        return [*RAY_START, "--no-monitor", *arguments], os.environ | environment  # nobody adds machines to this one
+        arguments += ["--no-monitor"]  # nobody adds machines to this one
+        if not request["job_server"]:
+            arguments += ["--include-dashboard=false"]
+            # No workers for a first job that may have no tasks: they would take its cores as they start.
+            environment |= {"RAY_prestart_worker_first_driver": "0"}
+        return [*RAY_START, *arguments], os.environ | environment
 
     code = hold(
         command,

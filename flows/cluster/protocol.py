@@ -8,6 +8,7 @@ Progress travels as lines of the job's log, so following a job costs no polling 
 log is what Ray's page shows of the job: `PROGRESS | pair qm9: 1,000 of 4,600 rows, 60 rows/s, 01:00 left`.
 """
 
+import contextlib
 import io
 import json
 import logging
@@ -33,6 +34,10 @@ from pairflow.spec import Spec
 PROGRESS = "is_progress"
 """Attribute of log records that say no more than a bar does."""
 JOB_URL_VARIABLE = "PAIRFLOW_JOB_URL"
+"""The folder of a job."""
+EXPECTED_VARIABLE = "PAIRFLOW_JOB_EXPECTED"
+"""Of a process that is started before its job is known: the file that will say that folder."""
+_SECONDS_BETWEEN_LOOKS = 0.02
 _PROGRESS_MARK = "PROGRESS | "
 _PROGRESS = re.compile(
     r"(?P<description>.*): (?P<done>[\d,]+) of (?P<total>[\d,]+) (?P<unit>[^,]*?)"
@@ -241,15 +246,30 @@ def parse_line(line: str) -> Progress | tuple[int, str]:
     return (_LEVELS[level], message) if separator and level in _LEVELS else (logging.INFO, line)
 
 
-def main(parameters_type: type[P], work: Callable[[P, JobContext], Spec]) -> int:
-    """Runs a job: request in, result or error out; the process's exit code."""
+def main(
+    parameters_type: type[P],
+    work: Callable[[P, JobContext], Spec],
+    *,
+    beforehand: Callable[[], object] = lambda: None,
+) -> int:
+    """Runs a job: request in, result or error out; the process's exit code.
+
+    Args:
+        parameters_type: of the request.
+        work: makes the result.
+        beforehand: what a process that was started before its job is known does until then, to be quicker; if it
+            fails, the job will say so.
+    """
     logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT, stream=sys.stdout, force=True)
     logging.getLogger("pairflow").setLevel(logging.INFO)
     logger = logging.getLogger("pairflow.job")
     # `stop_job` sends SIGTERM first: as an exception it lets `with` blocks mark what they hold as ended.
     signal.signal(signal.SIGTERM, _terminated)
     set_up_network()
-    folder = JobFolder(os.environ[JOB_URL_VARIABLE])
+    if EXPECTED_VARIABLE in os.environ:
+        with contextlib.suppress(Exception):
+            beforehand()
+    folder = JobFolder(_job_url())
     try:
         parameters, context = folder.read_request(parameters_type)
         result = work(parameters, context)
@@ -264,6 +284,17 @@ def main(parameters_type: type[P], work: Callable[[P, JobContext], Spec]) -> int
         return 1
     folder.write_result(result)
     return 0
+
+
+def _job_url() -> str:
+    """That of this process; waited for, where it was started before there was one."""
+    if (expected := os.environ.get(EXPECTED_VARIABLE)) is None:
+        return os.environ[JOB_URL_VARIABLE]
+    while not os.path.exists(expected):
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    with open(expected, encoding="utf-8") as file:
+        os.environ[JOB_URL_VARIABLE] = file.read()
+    return os.environ[JOB_URL_VARIABLE]
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Submit, follow and cancel Ray jobs: always through the Ray Jobs API, on a laptop as on a cluster.
+"""Submit, follow and cancel Ray jobs: through the Ray Jobs API, or what stands for it on a cluster of one command.
 
     with Cluster(settings) as cluster:
         job = submit(cluster, "flows.jobs.pair", submission_id, parameters, context)
@@ -30,6 +30,8 @@ from pairflow.spec import Spec
 if TYPE_CHECKING:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
+    from flows.cluster.own_jobs import OwnJobs, Status
+
 R = TypeVar("R", bound=Spec)
 _STOP_TIMEOUT_S = 15
 _LOST_TIMEOUT_S = 60
@@ -41,7 +43,7 @@ _SECONDS_BEFORE_WAITING_IS_SAID = 15.0
 class Job:
     """A job on the cluster."""
 
-    client: "JobSubmissionClient"
+    client: "JobSubmissionClient | OwnJobs"
     submission_id: str
     folder: JobFolder
     num_gpus: float = 0
@@ -157,7 +159,7 @@ class _Waiting:
         self._job, self._on_log = job, on_log
         self._since, self._told = time.monotonic(), False
 
-    def look_at(self, status: "JobStatus") -> None:
+    def look_at(self, status: "JobStatus | Status") -> None:
         seconds = time.monotonic() - self._since
         if status == "PENDING" and not self._told and seconds > _SECONDS_BEFORE_WAITING_IS_SAID:
             self._told = True
@@ -169,7 +171,7 @@ class _Waiting:
             self._on_log(logging.INFO, f"job {self._job.submission_id} begins, after {seconds:.0f} s")
 
 
-def stop(client: "JobSubmissionClient", submission_id: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
+def stop(client: "JobSubmissionClient | OwnJobs", submission_id: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
     """Stops a job if it still runs, and waits for its end; never raises for a cluster that is gone.
 
     Ray tells a job that waits for a GPU only when it has got it: such a job ends in that moment, and not before.
@@ -189,7 +191,7 @@ def stop(client: "JobSubmissionClient", submission_id: str, *, timeout_s: float 
     return False
 
 
-def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:
+def alive_jobs(client: "JobSubmissionClient | OwnJobs") -> dict[str, dict[str, str]]:
     """Jobs that have not ended: submission id -> metadata."""
     return {
         str(details.submission_id): dict(details.metadata or {})
@@ -198,7 +200,7 @@ def alive_jobs(client: "JobSubmissionClient") -> dict[str, dict[str, str]]:
     }
 
 
-def unused_id(client: "JobSubmissionClient", wanted: str) -> str:
+def unused_id(client: "JobSubmissionClient | OwnJobs", wanted: str) -> str:
     """`wanted`, or one like it: Prefect does not count how often a run is resumed, and Ray takes an id once."""
     taken = {details.submission_id for details in client.list_jobs()}
     return next(
@@ -206,7 +208,7 @@ def unused_id(client: "JobSubmissionClient", wanted: str) -> str:
     )
 
 
-def jobs_of(client: "JobSubmissionClient", flow_run_id: str) -> list[str]:
+def jobs_of(client: "JobSubmissionClient | OwnJobs", flow_run_id: str) -> list[str]:
     """Jobs that have not ended of a flow run and of the runs within it."""
     return [
         submission_id
@@ -215,7 +217,7 @@ def jobs_of(client: "JobSubmissionClient", flow_run_id: str) -> list[str]:
     ]
 
 
-def _alive(client: "JobSubmissionClient", metadata: dict[str, str]) -> str | None:
+def _alive(client: "JobSubmissionClient | OwnJobs", metadata: dict[str, str]) -> str | None:
     for submission_id, known in alive_jobs(client).items():
         if metadata.items() <= known.items():
             return submission_id

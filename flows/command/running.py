@@ -17,7 +17,8 @@ from flows.cluster.connection import Cluster
 from flows.home.addresses import running_servers
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
-from flows.parameters import FlowParameters
+from flows.parameters import FlowParameters, StudyParameters
+from flows.requests import Plan
 from pairflow.errors import JobFailedError
 
 if TYPE_CHECKING:
@@ -47,11 +48,21 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
     try:
         with Cluster(settings.at_store(parameters.store)) as cluster:
+            cluster.expect(f"flows.jobs.{_first_job(name, parameters)}")
             return _run(name, parameters, settings, cluster, verbosity)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # a terminal that is closed
             print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
         raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def _first_job(name: str, parameters: FlowParameters) -> str:
+    """That of a flow which has all to do."""
+    if name == "retrain":
+        return "survey"
+    if isinstance(parameters, StudyParameters) and not Plan(parameters).pair_groups:
+        return "train"
+    return "pair" if name in ("pipeline", "study") else name
 
 
 def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Cluster, verbosity: "Verbosity") -> Any:

@@ -1,11 +1,14 @@
 """Processes that live no longer than whoever asked for them, however that ends.
 
 A holder (a small program of ours) starts the process and watches its own standard input. When the owner closes that
-pipe, or dies in any way at all, the holder ends the process and all that came of it, by process id.
+pipe, or dies in any way at all, the holder ends the process and all that came of it, by process id. This module run as
+a program is the holder of a process that needs nothing besides.
 """
 
 import contextlib
 import ctypes
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -76,7 +79,9 @@ def hold(
     released = threading.Event()
 
     def watch() -> None:
-        (owner or sys.stdin.buffer).read()
+        # Not by its buffer: a thread that waits within one has Python abort at the end, whatever the exit code.
+        while os.read((owner or sys.stdin).fileno(), 1024):
+            pass
         released.set()
 
     threading.Thread(target=watch, daemon=True).start()
@@ -131,3 +136,12 @@ def _end_with_parent() -> Callable[[], None] | None:
         return None
     prctl, set_parent_death_signal = ctypes.CDLL(None, use_errno=True).prctl, 1
     return lambda: prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def _hold_words(words: list[str], log: str) -> int:
+    code = hold(lambda: (words, os.environ), Path(log)) or 0
+    return code if code >= 0 else 128 - code  # of a signal, as a shell says it
+
+
+if __name__ == "__main__":
+    sys.exit(_hold_words(**json.loads(sys.argv[1])))

@@ -6,6 +6,7 @@ import numpy as np
 import ray
 
 import storage
+from flows.jobs.driver import connect
 from flows.jobs.shards import MAX_RETRIES, ShardStatistics, make_shards, room
 from pairflow.coupling.assignment import couple_pairs
 from pairflow.datasets import TokenDataset
@@ -42,6 +43,7 @@ def match_shards(
         PairFlowError: what a task raised.
         JobFailedError: a worker died again and again.
     """
+    connect()
     rows = ray.put(train.tokens)
     task = _match_shard.options(num_cpus=cpus_per_task, max_retries=MAX_RETRIES)
     num_threads = max(1, int(cpus_per_task))

@@ -9,6 +9,7 @@ from flows.home.settings import Settings
 from flows.jobs import finished, inputs
 from flows.jobs.learning import Learning, learn
 from flows.lineage.models import FoundModel, resolve
+from flows.lineage.tracking import Lineage
 from flows.recipes import methods
 from flows.recipes.methods import Method
 from flows.recipes.refinements import Refinement
@@ -92,4 +93,4 @@ def _check_method(loaded: LoadedModel, method: Method) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DistillRequest, run))
+    sys.exit(main(DistillRequest, run, beforehand=lambda: Lineage(Settings.read())))

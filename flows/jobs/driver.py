@@ -1,10 +1,15 @@
 """A job's process as a driver of its Ray cluster."""
 
 import logging
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
+
+from flows.cluster.local import wait_for_head
+from flows.cluster.own_jobs import HEAD_VARIABLE
 
 _NAMESPACE = "pairflow"
 """Of all jobs: by default each has one of its own, and sees no names that others gave."""
@@ -12,8 +17,11 @@ _NAMESPACE = "pairflow"
 
 def connect(runtime_env: Mapping[str, Any] | None = None) -> None:
     """Makes this process one, if it is none yet; what its tasks and actors are to have is the job's, by default."""
+    if ray.is_initialized():
+        return
+    head = os.environ.get(HEAD_VARIABLE)
     ray.init(
-        address="auto",
+        address="auto" if head is None else wait_for_head(Path(head)),
         namespace=_NAMESPACE,
         logging_level=logging.WARNING,
         runtime_env=None if runtime_env is None else dict(runtime_env),

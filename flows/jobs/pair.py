@@ -12,7 +12,6 @@ import storage
 from flows.cluster.protocol import JobContext, ProgressLines, Speed, main
 from flows.home.settings import Settings
 from flows.jobs import finished, inputs
-from flows.jobs.driver import connect
 from flows.jobs.shards import ShardStatistics
 from flows.jobs.sources import PairSource, Resources, source_of
 from flows.jobs.turns import turn
@@ -187,7 +186,6 @@ class _Work:
         if not shards:
             return None
         made: ShardStatistics | None = None
-        connect()
         with ProgressLines(desc=f"pair {self.data.spec.name}", total=rows, unit="rows") as bar:
             speed = Speed()
 
@@ -210,5 +208,12 @@ class _Work:
         return made
 
 
+def _beforehand() -> None:
+    """What every request needs, and takes a second each: this home's MLflow, and what draws."""
+    import matplotlib.figure  # noqa: F401
+
+    Lineage(Settings.read())
+
+
 if __name__ == "__main__":
-    sys.exit(main(PairRequest, run))
+    sys.exit(main(PairRequest, run, beforehand=_beforehand))

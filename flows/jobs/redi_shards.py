@@ -6,6 +6,7 @@ import numpy as np
 import ray
 
 import storage
+from flows.jobs.driver import connect
 from flows.jobs.shards import MAX_RETRIES, ShardStatistics, make_shards, room
 from pairflow.checkpoint import LoadedModel
 from pairflow.spec import RediSpec
@@ -49,6 +50,7 @@ def draw_shards(
         PairFlowError: what a task raised.
         JobFailedError: a worker died again and again.
     """
+    connect()
     model = ray.put(loaded)
     task = _draw_shard.options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=MAX_RETRIES)
     num_threads = max(1, int(cpus_per_task))

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 import storage
 from flows.jobs import parts
+from flows.jobs.driver import connect
 from flows.jobs.extension import Earlier, TakenOver
 from pairflow.coupling import Coupled, couple_counted
 from pairflow.datasets import TokenDataset
@@ -128,6 +129,7 @@ def couple_shards(
 
     if support_parts > 1 and spec.kind == "closed_form":
         in_flight = num_workers or _IN_FLIGHT_IN_PARTS
+        connect()
         remote = parts.start(
             train.tokens,
             spec,
@@ -148,6 +150,7 @@ def couple_shards(
             for shard in shards:
                 on_shard(_couple_shard(support_here, url, header, shard, spec, engine, num_threads, taken_over(shard)))
             return
+        connect()
         in_flight = num_workers or 2 * room(cpus_per_task, gpus_per_task)
         support = ray.put(np.asfortranarray(train.tokens))
         whole = ray.remote(_couple_shard).options(

@@ -7,6 +7,7 @@ from flows.cluster.protocol import JobContext, main
 from flows.home.settings import Settings
 from flows.jobs import inputs
 from flows.jobs.learning import Learning, learn
+from flows.lineage.tracking import Lineage
 from flows.recipes import methods
 from flows.requests import TrainRequest
 from flows.results import TrainResult
@@ -48,4 +49,4 @@ def run(request: TrainRequest, context: JobContext) -> TrainResult:
 
 
 if __name__ == "__main__":
-    sys.exit(main(TrainRequest, run))
+    sys.exit(main(TrainRequest, run, beforehand=lambda: Lineage(Settings.read())))

@@ -3,16 +3,23 @@
 The lock is a named placement group, of a ten-thousandth of what only the head has. Ray gives a name to one group of the
 cluster, whichever node asks, and takes the groups of a job away with its driver, however that died. So nothing has to
 be renewed, no process is started for it, and no kill leaves the lock behind; if the head dies, its jobs die as well.
+
+Jobs that are processes of one command have a folder in common, and lock a file there: they need not wait for Ray.
 """
 
 import contextlib
+import fcntl
+import hashlib
 import logging
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
 
+from flows.cluster.own_jobs import HEAD_VARIABLE
 from flows.jobs.driver import connect
 from pairflow.errors import JobFailedError
 
@@ -23,6 +30,7 @@ _HELD = {"node:__internal_head__": 1e-4}
 _TAKEN = "already exists"
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
 _FAILURES_AT_MOST = 5
+_WAITS = "%s makes the same at this moment; this job waits, and takes what that one made"
 _logger = logging.getLogger("pairflow.job")
 
 
@@ -36,6 +44,10 @@ def turn(what: str) -> Iterator[None]:
     Raises:
         JobFailedError: Ray cannot give a turn.
     """
+    if (folder := os.environ.get(HEAD_VARIABLE)) is not None:
+        with _lock(Path(folder), what):
+            yield
+        return
     from ray.util.placement_group import remove_placement_group
 
     connect()
@@ -44,6 +56,17 @@ def turn(what: str) -> Iterator[None]:
         yield
     finally:
         remove_placement_group(held)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, what: str) -> Iterator[None]:
+    with open(folder / f"turn-{hashlib.sha256(what.encode()).hexdigest()[:16]}", "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.info(_WAITS, "another job")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _hold(what: str) -> "PlacementGroup":
@@ -60,9 +83,7 @@ def _hold(what: str) -> "PlacementGroup":
                     raise JobFailedError(f"Ray cannot keep other jobs waiting for {what}: {error}") from error
             elif not told:
                 told = True
-                _logger.info(
-                    "%s makes the same at this moment; this job waits, and takes what that one made", _who(what)
-                )
+                _logger.info(_WAITS, _who(what))
         time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
 
 

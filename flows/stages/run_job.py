@@ -1,7 +1,6 @@
 """Run one Ray job from within a flow run, visibly: the one place that does."""
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -101,10 +100,12 @@ def run_job(
         submission_id = submission.unused_id(cluster.client, attempt)
         context = job_context(submission_id, command=command, preset=preset, cluster=cluster)
         job = submission.submit(cluster, f"flows.jobs.{name}", submission_id, request, context, num_gpus=num_gpus)
-        pages = cluster.settings.ray_pages
-        url = f"{pages or job.client.get_address()}/#/jobs/{job.submission_id}"
-        # The page of a cluster that ends with this command is for those who look into that command alone.
-        logger.log(logging.DEBUG if pages is None else logging.INFO, "Ray job %s (%s)", url, SIGN_IN)
+        pages = cluster.settings.ray_pages  # a cluster that ends with this command has none to link to
+        page = None if pages is None else f"{pages}/#/jobs/{job.submission_id}"
+        if page is None:
+            logger.debug("Ray job %s", job.submission_id)
+        else:
+            logger.info("Ray job %s (%s)", page, SIGN_IN)
         try:
             result = submission.follow(
                 job,
@@ -118,8 +119,7 @@ def run_job(
         except BaseException:
             note_suspension()  # last: a heartbeat after it would be taken for one of a run at work
             raise
-        # A cluster that ends with this command has no page to link to.
-        return Ran(result, None if pages is None else f"[job on Ray's dashboard]({url}), {SIGN_IN}")
+        return Ran(result, None if page is None else f"[job on Ray's dashboard]({page}), {SIGN_IN}")
 
 
 class _TerminalBar:

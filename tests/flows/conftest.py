@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from flows.cluster.local import LocalCluster
+from flows.cluster.local import LocalCluster, wait_for_head
 from flows.home.environment import prefect_environment
 from flows.home.settings import Settings
 from flows.home.token import access_token, cluster_environment
@@ -132,12 +132,6 @@ def strangers_address(home: Path, bare_environment: dict[str, str]) -> Iterator[
         yield address
 
 
-def gcs_address(cluster: LocalCluster) -> str:
-    """Where a driver finds a cluster that it was not submitted to."""
-    _, _, port = (cluster._folder / "ray_current_cluster").read_text().strip().rpartition(":")
-    return f"127.0.0.1:{port}"
-
-
 @pytest.fixture(scope="session")
 def cli_environment(
     served_environment: dict[str, str], ray_cluster: LocalCluster, nursery_address: Path, strangers_address: Path
@@ -146,7 +140,7 @@ def cli_environment(
     return served_environment | {
         nursery.VARIABLE: str(nursery_address),
         forked_trials.VARIABLE: str(strangers_address),
-        GCS_VARIABLE: gcs_address(ray_cluster),
+        GCS_VARIABLE: wait_for_head(ray_cluster.folder),
         "PAIRFLOW_GPUS_PER_JOB": "0",
     }
 

@@ -15,11 +15,11 @@ from typing import Any
 import boto3
 import pytest
 
-from flows.cluster.local import LocalCluster
+from flows.cluster.local import LocalCluster, wait_for_head
 from flows.service.setup import make_store
 
 from ..storage import s3_server
-from .conftest import Cli, Finished, gcs_address
+from .conftest import Cli, Finished
 from .forked_jobs import GCS_VARIABLE
 
 _DATASET = ["--dataset", "nci", "--max-rows", 120]
@@ -61,7 +61,7 @@ def bucket(cli: Cli, new_cli: Cli, home: Path, tmp_path_factory: pytest.TempPath
             variables = keys | cluster.environment | {"PAIRFLOW_STORE": "s3://pairs/store"}
             pair = new_cli(*_PAIR, **variables)
             assert pair.code == 0, pair.stderr
-            pipeline = cli(*_PIPELINE, **variables, **{GCS_VARIABLE: gcs_address(cluster)})
+            pipeline = cli(*_PIPELINE, **variables, **{GCS_VARIABLE: wait_for_head(cluster.folder)})
             assert pipeline.code == 0, pipeline.stderr
         names = [each["Key"] for each in client.list_objects_v2(Bucket="pairs")["Contents"]]
         objects = {name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}

@@ -1,0 +1,201 @@
+"""Jobs of a cluster of one command: processes beside it, behind the calls of Ray's job client that PairFlow makes.
+
+Ray's job server takes seconds of a core to start, and so does the supervisor that it starts for every job. A cluster
+that ends with its command needs neither: each job is a driver of its own accord, which ends with the command (see
+`flows.home.held`). It also begins sooner. One process may be started before its job is known, and has imported all it
+needs when that comes; and Ray starts when a job first has tasks for it, and not while all else starts.
+"""
+
+import asyncio
+import codecs
+import enum
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.cluster.local import LocalCluster
+from flows.cluster.protocol import EXPECTED_VARIABLE, JOB_URL_VARIABLE
+from flows.home.held import let_go, start_holder
+
+HEAD_VARIABLE = "PAIRFLOW_RAY_FOLDER"
+"""The folder of the head that a job on this machine connects to, when it needs it."""
+_SECONDS_BETWEEN_READINGS = 0.05
+
+
+class Status(enum.StrEnum):
+    """Of a job; named as Ray names them."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+
+    def is_terminal(self) -> bool:
+        return self is not Status.RUNNING
+
+
+@dataclass
+class OwnJob:
+    """A job, as Ray's client would tell of it.
+
+    Attributes:
+        submission_id: its name.
+        metadata: as it was submitted with.
+        message: why it ended, in a word.
+    """
+
+    submission_id: str
+    metadata: dict[str, str]
+    _process: "_Process"
+    _stopped: bool = False
+
+    @property
+    def status(self) -> Status:
+        code = self._process.holder.poll()
+        if code is None:
+            return Status.RUNNING
+        return Status.STOPPED if self._stopped else Status.FAILED if code else Status.SUCCEEDED
+
+    @property
+    def message(self) -> str:
+        return f"exit code {self._process.holder.poll()}"
+
+    def stop(self) -> None:
+        """Has its process told to end, and killed if it does not."""
+        self._stopped = self._stopped or not self.status.is_terminal()
+        self._process.release()
+
+    @property
+    def log_path(self) -> Path:
+        """All that it says."""
+        return self._process.log
+
+
+class OwnJobs:
+    """The jobs of one command.
+
+    Args:
+        cluster: their cluster, which is started once one of them waits for it.
+        variables: environment variables that all of them have.
+    """
+
+    def __init__(self, cluster: LocalCluster, variables: Mapping[str, str]) -> None:
+        self._cluster = cluster
+        self._environment = {
+            **os.environ,
+            **variables,
+            **cluster.environment,
+            HEAD_VARIABLE: str(cluster.folder),
+            # As Ray starts a driver: what is to compute with more threads says so itself.
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        del self._environment["RAY_ADDRESS"]
+        self._expected: dict[str, _Process] = {}
+        self._jobs: dict[str, OwnJob] = {}
+        self._num_started = 0
+
+    def expect(self, module: str) -> None:
+        """Starts a process for a job of this module that is about to be submitted: it imports what that needs."""
+        self._expected[module] = self._start(module, {})
+
+    def close(self) -> None:
+        """Ends all that still runs."""
+        processes = [*self._expected.values(), *(job._process for job in self._jobs.values())]
+        for each in processes:
+            each.release()
+        for each in processes:
+            let_go(each.holder)
+
+    def submit_job(
+        self,
+        *,
+        entrypoint: str,
+        submission_id: str,
+        metadata: dict[str, str],
+        runtime_env: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> str:
+        """Starts `python -m module` with its environment, or tells the process that was started for it what it is."""
+        if submission_id in self._jobs:
+            raise RuntimeError(f"a job {submission_id} already exists")
+        *_python, module = shlex.split(entrypoint)
+        variables: dict[str, str] = (runtime_env or {}).get("env_vars", {})
+        process = self._expected.pop(module, None)
+        if process is None or process.holder.poll() is not None:
+            process = self._start(module, variables)
+        else:
+            process.tell(variables[JOB_URL_VARIABLE])
+        self._jobs[submission_id] = OwnJob(submission_id, metadata, process)
+        return submission_id
+
+    def get_job_info(self, submission_id: str) -> OwnJob:
+        return self._jobs[submission_id]
+
+    def get_job_status(self, submission_id: str) -> Status:
+        status = self._jobs[submission_id].status
+        if not status.is_terminal():
+            if self._cluster.wanted:
+                self._cluster.start()
+            self._cluster.check()
+        return status
+
+    def list_jobs(self) -> list[OwnJob]:
+        return list(self._jobs.values())
+
+    def stop_job(self, submission_id: str) -> bool:
+        self._jobs[submission_id].stop()
+        return True
+
+    def get_job_logs(self, submission_id: str) -> str:
+        return self._jobs[submission_id].log_path.read_text(encoding="utf-8", errors="replace")
+
+    async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+        job, decoder = self._jobs[submission_id], codecs.getincrementaldecoder("utf-8")("replace")
+        with job.log_path.open("rb") as log:
+            while True:
+                ended = job.status.is_terminal()  # looked at before the last of the log is read
+                if text := decoder.decode(log.read(), final=ended):
+                    yield text
+                elif ended:
+                    return
+                await asyncio.sleep(_SECONDS_BETWEEN_READINGS)
+
+    def _start(self, module: str, variables: Mapping[str, str]) -> "_Process":
+        self._num_started += 1
+        path = self._cluster.folder / f"job-{self._num_started}"
+        expected = {} if JOB_URL_VARIABLE in variables else {EXPECTED_VARIABLE: f"{path}.url"}
+        log = Path(f"{path}.log")
+        log.touch()  # whoever follows it need not wait for its first line
+        holder = start_holder(
+            "flows.home.held",
+            json.dumps({"words": [sys.executable, "-m", module], "log": str(log)}),
+            environment=self._environment | dict(variables) | expected,
+            folder=self._cluster.folder,
+        )
+        return _Process(holder, log, Path(f"{path}.url"))
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A job's process, or one that waits to hear which job it is."""
+
+    holder: "subprocess.Popen[bytes]"
+    log: Path
+    url: Path
+
+    def tell(self, job_url: str) -> None:
+        whole = self.url.with_suffix(".new")
+        whole.write_text(job_url, encoding="utf-8")
+        whole.rename(self.url)
+
+    def release(self) -> None:
+        """Has it ended, without waiting for that."""
+        if self.holder.stdin is not None and not self.holder.stdin.closed:
+            self.holder.stdin.close()

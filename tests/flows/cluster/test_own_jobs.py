@@ -1,0 +1,150 @@
+"""Jobs that are processes of the command: by the calls of Ray's client, with toy modules in the cluster's folder."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.cluster.own_jobs import OwnJobs, Status
+from flows.cluster.protocol import JOB_URL_VARIABLE
+from pairflow.errors import JobFailedError
+
+_SAYS = "print(os.environ['OF_ALL'], os.environ['OF_ONE'], os.environ['PAIRFLOW_RAY_FOLDER'], 'bär')"
+_WAITS = "print(os.getpid(), flush=True); time.sleep(600)"
+_MODULES = {
+    "says": f"import os; {_SAYS}",
+    "told": "import os; from flows.cluster import protocol; print(os.getpid(), protocol._job_url())",
+    "fails": "raise SystemExit(3)",
+    "waits": f"import os, time; {_WAITS}",
+    "deaf": f"import os, signal, time; signal.signal(15, signal.SIG_IGN); {_WAITS}",
+}
+
+
+class _Cluster:
+    """Of which jobs need no more than a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.environment, self.ended = folder, {"RAY_ADDRESS": "http://127.0.0.1:1"}, False
+        self.started, self.wanted = False, False
+
+    def start(self) -> None:
+        self.started = True
+
+    def check(self) -> None:
+        if self.ended:
+            raise JobFailedError("the local Ray cluster has ended")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Any:
+    for name, text in _MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    return _Cluster(tmp_path)
+
+
+@pytest.fixture
+def jobs(cluster: Any) -> Iterator[OwnJobs]:
+    mine = OwnJobs(cluster, {"OF_ALL": "all"})
+    yield mine
+    mine.close()
+
+
+def _submit(jobs: OwnJobs, module: str, name: str = "a-job", **variables: str) -> str:
+    url = {JOB_URL_VARIABLE: f"/store/jobs/{name}"}
+    return jobs.submit_job(
+        entrypoint=f"python -m {module}",
+        submission_id=name,
+        metadata={"flow_run_id": "r"},
+        runtime_env={"env_vars": url | variables},
+    )
+
+
+def _end(jobs: OwnJobs, name: str = "a-job") -> Status:
+    deadline = time.monotonic() + 120
+    while not (status := jobs.get_job_status(name)).is_terminal():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return status
+
+
+def _pid(jobs: OwnJobs, name: str = "a-job") -> int:
+    deadline = time.monotonic() + 120
+    while not (said := jobs.get_job_logs(name)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return int(said.split()[0])
+
+
+async def _followed(jobs: OwnJobs, name: str = "a-job") -> str:
+    return "".join([chunk async for chunk in jobs.tail_job_logs(name)])
+
+
+def test_a_job_has_its_environment_and_its_log(jobs: OwnJobs, cluster: Any) -> None:
+    assert _submit(jobs, "says", OF_ONE="one") == "a-job"
+    assert asyncio.run(_followed(jobs)) == f"all one {cluster.folder} bär\n"
+    assert _end(jobs) is Status.SUCCEEDED
+    assert jobs.get_job_logs("a-job") == f"all one {cluster.folder} bär\n"
+    (listed,) = jobs.list_jobs()
+    assert (listed.submission_id, listed.metadata) == ("a-job", {"flow_run_id": "r"})
+
+
+def test_one_that_fails(jobs: OwnJobs) -> None:
+    _submit(jobs, "fails")
+    assert _end(jobs) is Status.FAILED
+    assert jobs.get_job_info("a-job").message == "exit code 3"
+
+
+def test_an_expected_process_hears_which_job_it_is(jobs: OwnJobs) -> None:
+    jobs.expect("told")
+    jobs.expect("waits")
+    _submit(jobs, "told")
+    assert _end(jobs) is Status.SUCCEEDED
+    assert jobs.get_job_logs("a-job").split()[1:] == ["/store/jobs/a-job"]
+    _submit(jobs, "told", "another")  # by a process of its own
+    assert _end(jobs, "another") is Status.SUCCEEDED
+    assert jobs.get_job_logs("another").split()[1:] == ["/store/jobs/another"]
+
+
+@pytest.mark.parametrize("module", ["waits", "deaf"])
+def test_a_stopped_one_is_gone(jobs: OwnJobs, module: str) -> None:
+    _submit(jobs, module)
+    process = psutil.Process(_pid(jobs))
+    assert jobs.get_job_status("a-job") is Status.RUNNING
+    assert jobs.stop_job("a-job")
+    assert _end(jobs) is Status.STOPPED
+    assert not process.is_running()
+
+
+def test_the_end_of_the_command_ends_all(cluster: Any) -> None:
+    jobs = OwnJobs(cluster, {})
+    jobs.expect("told")
+    _submit(jobs, "waits")
+    processes = [psutil.Process(_pid(jobs)), *psutil.Process().children(recursive=True)]
+    jobs.close()
+    assert [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_name_is_given_once(jobs: OwnJobs) -> None:
+    _submit(jobs, "fails")
+    with pytest.raises(RuntimeError, match="already exists"):
+        _submit(jobs, "fails")
+
+
+def test_the_cluster_starts_when_a_job_wants_it(jobs: OwnJobs, cluster: Any) -> None:
+    _submit(jobs, "waits")
+    assert jobs.get_job_status("a-job") is Status.RUNNING
+    assert not cluster.started
+    cluster.wanted = True
+    assert jobs.get_job_status("a-job") is Status.RUNNING
+    assert cluster.started
+
+
+def test_a_cluster_that_has_ended_is_said(jobs: OwnJobs, cluster: Any) -> None:
+    _submit(jobs, "waits")
+    cluster.ended = True
+    with pytest.raises(JobFailedError, match="has ended"):
+        jobs.get_job_status("a-job")
