@@ -7,10 +7,9 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from flows.cluster.local import START_PATIENCE_S, LocalCluster
-from flows.cluster.own_jobs import OwnJobs
 from flows.home.addresses import running_servers
 from flows.home.environment import job_environment
 from flows.home.settings import Settings
@@ -18,6 +17,8 @@ from pairflow.errors import JobFailedError, PairFlowError, SpecError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
+
+    from flows.cluster.own_jobs import OwnJobs
 
 # What the client raises for a head that is gone: those of `requests` are no ConnectionError, but an OSError.
 UNREACHABLE = (RuntimeError, OSError)
@@ -70,6 +71,8 @@ class Cluster:
                 self.gives_jobs = of_all
                 self._local.start()
             else:
+                from flows.cluster.own_jobs import OwnJobs
+
                 self._client = self._own_jobs = OwnJobs(self._local, of_all)
         return self
 
@@ -93,7 +96,7 @@ class Cluster:
             with contextlib.suppress(PairFlowError, *UNREACHABLE):
                 _ = self.job_settings
 
-        if self._local is not None:
+        if self._local is not None and self._own_jobs is None:
             threading.Thread(target=ask, name="ray-client", daemon=True).start()
 
     @property
@@ -157,8 +160,7 @@ class Cluster:
         """GPUs of the nodes that are there now."""
         try:
             # The client has no public call for this; its own one brings the token along.
-            client = self.client
-            assert not isinstance(client, OwnJobs)  # noqa: S101 - whose jobs have none
+            client = cast("JobSubmissionClient", self.client)  # of jobs of one's own it is known that they have none
             answer = client._do_request("GET", "/api/v0/nodes", params={"detail": "1"})
             answer.raise_for_status()
             nodes = answer.json()["data"]["result"]["result"]

@@ -18,7 +18,6 @@ from flows.home.addresses import running_servers
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
 from flows.parameters import FlowParameters, StudyParameters
-from flows.requests import Plan
 from pairflow.errors import JobFailedError
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
 
 def _first_job(name: str, parameters: FlowParameters) -> str:
     """That of a flow which has all to do."""
+    from flows.requests import Plan
+
     if name == "retrain":
         return "survey"
     if isinstance(parameters, StudyParameters) and not Plan(parameters).pair_groups:

@@ -1,13 +1,16 @@
-"""Who has the turn at something, among drivers of one cluster: one of them, until it lets go or is killed."""
+"""Who has the turn at something, among drivers of one cluster or jobs of one command: one of them, until it lets go or
+is killed.
+"""
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from flows.cluster.local import LocalCluster
+from flows.cluster.local import LocalCluster, wait_for_head
+from flows.cluster.own_jobs import HEAD_VARIABLE
 
 _DRIVER = """
 import logging, sys
@@ -23,10 +26,10 @@ print("let go", flush=True)
 class Driver:
     """A process that takes a turn, and holds it until it is told to let go."""
 
-    def __init__(self, address: str, environment: dict[str, str], what: str) -> None:
+    def __init__(self, environment: dict[str, str], what: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _DRIVER, what],
-            env=environment | {"RAY_ADDRESS": address},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -46,20 +49,20 @@ class Driver:
         self.process.stdin = None  # `communicate` would flush it
 
 
-@pytest.fixture
-def drive(ray_cluster: LocalCluster, bare_environment: dict[str, str]) -> Iterator[Callable[[str], Driver]]:
-    """Starts drivers of the session's cluster, of which none is left at the end."""
-    from ray.job_submission import JobSubmissionClient
-
-    client = JobSubmissionClient(ray_cluster.address, headers=ray_cluster.headers)
-    job = client.submit_job(entrypoint="echo at=$RAY_ADDRESS", entrypoint_num_cpus=0)
-    while not client.get_job_status(job).is_terminal():
-        time.sleep(0.1)
-    (address,) = (line[3:] for line in client.get_job_logs(job).splitlines() if line.startswith("at="))
+@pytest.fixture(params=["drivers of a cluster", "jobs of one command"])
+def drive(
+    request: pytest.FixtureRequest, ray_cluster: LocalCluster, bare_environment: dict[str, str], tmp_path: Path
+) -> Iterator[Callable[[str], Driver]]:
+    """Starts drivers of the session's cluster, or jobs that are processes of a command; none is left at the end."""
+    if request.param == "jobs of one command":
+        environment = bare_environment | {HEAD_VARIABLE: str(tmp_path)}
+    else:
+        address = {"RAY_ADDRESS": wait_for_head(ray_cluster.folder)}
+        environment = bare_environment | ray_cluster.environment | address
     started: list[Driver] = []
 
     def start(what: str) -> Driver:
-        started.append(Driver(address, bare_environment | ray_cluster.environment, what))
+        started.append(Driver(environment, what))
         return started[-1]
 
     yield start

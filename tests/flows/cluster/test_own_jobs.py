@@ -1,6 +1,8 @@
 """Jobs that are processes of the command: by the calls of Ray's client, with toy modules in the cluster's folder."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.cluster import connection
 from flows.cluster.own_jobs import OwnJobs, Status
 from flows.cluster.protocol import JOB_URL_VARIABLE
+from flows.home.settings import Settings
 from pairflow.errors import JobFailedError
 
 _SAYS = "print(os.environ['OF_ALL'], os.environ['OF_ONE'], os.environ['PAIRFLOW_RAY_FOLDER'], 'bär')"
@@ -148,3 +152,67 @@ def test_a_cluster_that_has_ended_is_said(jobs: OwnJobs, cluster: Any) -> None:
     cluster.ended = True
     with pytest.raises(JobFailedError, match="has ended"):
         jobs.get_job_status("a-job")
+
+
+_A_COMMAND = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from flows.cluster.own_jobs import OwnJobs
+cluster = SimpleNamespace(folder=Path(sys.argv[1]), environment={"RAY_ADDRESS": ""}, wanted=False, check=lambda: None)
+jobs = OwnJobs(cluster, {})
+jobs.expect("told")
+url = {"env_vars": {"PAIRFLOW_JOB_URL": "/store/jobs/a-job"}}
+jobs.submit_job(entrypoint="python -m waits", submission_id="a-job", metadata={}, runtime_env=url)
+while not (said := jobs.get_job_logs("a-job")):
+    time.sleep(0.1)
+print(said, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_command_leaves_no_job_behind(cluster: Any) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", _A_COMMAND, str(cluster.folder)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert command.stdout is not None
+    job = psutil.Process(int(command.stdout.readline()))
+    started = psutil.Process(command.pid).children(recursive=True)
+    assert job in started
+    assert len(started) == 4  # two holders, a job, and a process that waits to hear which it is
+    command.kill()
+    command.communicate()
+    _, alive = psutil.wait_procs(started, timeout=40)
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_job", "told", "by_server"),
+    [(None, None, False), (None, '{"GPU": 1}', True), (0, '{"GPU": 1}', False), (1, None, True), (None, "{}", False)],
+)
+def test_jobs_that_may_want_gpus_go_to_ray(
+    gpus_per_job: float | None, told: str | None, by_server: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    class Fake(_Cluster):
+        def __init__(self, home: Path, **options: Any) -> None:
+            super().__init__(home)
+            made.update(options, cluster=self)
+
+        def stop(self) -> None:
+            self.ended = True
+
+    monkeypatch.setattr(connection, "LocalCluster", Fake)
+    monkeypatch.setattr(connection, "_SIGNS_OF_GPUS", (str(tmp_path / "none"),))
+    monkeypatch.delenv("RAY_OVERRIDE_RESOURCES", raising=False)
+    if told is not None:
+        monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", told)
+    settings = Settings(home=tmp_path, gpus_per_job=gpus_per_job)
+    with connection.Cluster(settings) as cluster:
+        assert made["job_server"] is made["cluster"].started is by_server
+        if not by_server:
+            assert isinstance(cluster.client, OwnJobs)
+            assert cluster.job_settings.gpus_per_job == 0
+            assert made["for_jobs"]["PAIRFLOW_GPUS_PER_JOB"] == "0.0"
+    assert made["cluster"].ended
