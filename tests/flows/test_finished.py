@@ -1,11 +1,9 @@
-"""What is finished is found before anything starts, with the first time's answer; and what is not is not."""
+"""What is finished is found before anything starts, with the first time's answer."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +13,20 @@ from mlflow import MlflowClient
 from flows.cluster import local
 from flows.command import app, temporary_prefect
 from flows.home.settings import Settings
-from flows.jobs import evaluations, finished, finished_comparison, known_data
+from flows.jobs import known_data
 from flows.lineage.finished_runs import FinishedRun, finished_run
 from flows.lineage.tracking import Lineage
 from flows.pages import terminal
 from flows.parameters import (
-    EvaluateParameters,
-    FlowParameters,
     PairParameters,
-    PipelineParameters,
-    TrainParameters,
 )
-from flows.recipes.changes import assignments, with_assignments
-from flows.requests import EvaluateRequest, PairRequest, TrainRequest
-from flows.results import ComparisonResult, PairResult
-from pairflow.coupling.versions import VERSIONS
-from pairflow.datasets import outside
+from flows.results import ComparisonResult
 
 from .conftest import PIPELINE, Cli
+from .finished_work import Document, parameters
 
-Document = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("in_this_process")
-_DATA = {"name": "nci", "max_rows": 150}
 _MODEL = [*PIPELINE[PIPELINE.index("--set") : PIPELINE.index("--set") + 6]]
-_SET = [str(word) for word in PIPELINE[PIPELINE.index("--set") + 1 :: 2]]
 
 
 @pytest.fixture
@@ -61,33 +49,6 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(local.LocalCluster, "__init__", start)
     monkeypatch.setattr(temporary_prefect, "temporary_server", start)
-
-
-@pytest.fixture
-def put_back() -> Iterator[Callable[[str | Path], Path]]:
-    """Takes a file away for the time of a test."""
-    moved: list[tuple[Path, Path]] = []
-
-    def away(path: str | Path) -> Path:
-        path = Path(path)
-        moved.append((path, path.with_name(f"{path.name}.away")))
-        path.rename(moved[-1][1])
-        return path
-
-    yield away
-    for path, elsewhere in moved:
-        elsewhere.replace(path)
-
-
-def _parameters(parameters_type: type[FlowParameters], **fields: Any) -> Any:
-    wanted = parameters_type.model_validate({"dataset": _DATA, **fields})
-    known = {name.partition(".")[0] for name in type(wanted).model_fields}
-    return with_assignments(wanted, assignments([each for each in _SET if each.partition(".")[0] in known]))
-
-
-def _pair(settings: Settings, **fields: Any) -> PairResult | None:
-    found = finished.find_pairs(PairRequest.of(_parameters(PairParameters, **fields)), settings)
-    return None if found is None else found.result
 
 
 def _again(document: Document) -> Document:
@@ -163,118 +124,6 @@ def test_a_terminal_shows_the_same_tables(
     assert said.err == ""
 
 
-class TestWhatIsNotFinished:
-    def test_damaged_pairs(self, settings: Settings, pipeline_result: Document, tmp_path: Path) -> None:
-        url = Path(pipeline_result["pairs"]["url"])
-        copy = tmp_path / "pairs" / url.name
-        shutil.copytree(url, copy)
-        elsewhere = settings.at_store(str(tmp_path))
-        assert _pair(elsewhere) is not None
-        for path in [each for each in sorted(copy.rglob("*")) if each.is_file()]:
-            sound = path.read_bytes()
-            path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-            assert _pair(elsewhere) is None, path
-            path.unlink()
-            assert _pair(elsewhere) is None, path
-            path.write_bytes(sound)
-        assert _pair(elsewhere) is not None
-
-    def test_another_setting_format_or_version(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert _pair(settings) is not None
-        assert _pair(settings, coupling={"num_steps": 21}) is None
-        assert _pair(settings, format="parquet") is None
-        assert _pair(settings, dataset={**_DATA, "split_seed": 1}) is None
-        monkeypatch.setitem(VERSIONS, "cpu", VERSIONS["cpu"] + 1)
-        assert _pair(settings) is None
-
-    def test_of_code_that_reads_otherwise(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(outside, "_reader", lambda: {"code": "another"})
-        assert _pair(settings) is None
-
-    def test_of_data_that_nobody_has_read_here(
-        self, settings: Settings, put_back: Callable[[str | Path], Path]
-    ) -> None:
-        for path in settings.known_data_dir.iterdir():
-            put_back(path)
-        assert _pair(settings) is None
-
-    def test_of_data_whose_record_is_damaged(self, settings: Settings) -> None:
-        sound = {path: path.read_bytes() for path in settings.known_data_dir.iterdir()}
-        for damage in (lambda _: b"", lambda _: b"\xff\xfe", lambda text: text[:-40]):
-            try:
-                for path, content in sound.items():
-                    path.write_bytes(damage(content))
-                assert _pair(settings) is None
-            finally:
-                for path, content in sound.items():
-                    path.write_bytes(content)
-        assert _pair(settings) is not None
-
-    def test_where_jobs_run_elsewhere(self, settings: Settings) -> None:
-        """Another machine may have other data at the same place."""
-        assert _pair(settings.model_copy(update={"ray_address": "http://127.0.0.1:8265"})) is not None
-        assert _pair(settings.model_copy(update={"ray_address": "http://ray.example:8265"})) is None
-
-    def test_runs_that_mlflow_has_no_more(
-        self, settings: Settings, history: MlflowClient, pipeline_result: Document
-    ) -> None:
-        of_pairs, experiment = pipeline_result["pairs"]["mlflow_run_id"], pipeline_result["mlflow_experiment_id"]
-        history.delete_run(of_pairs)
-        try:
-            assert _pair(settings) is None
-        finally:
-            history.restore_run(of_pairs)
-        history.delete_experiment(experiment)
-        try:
-            assert _pair(settings) is None
-        finally:
-            history.restore_experiment(experiment)
-        assert _pair(settings) is not None
-
-    @pytest.mark.parametrize("what", ["result.json", "scores.json", "report.html"])
-    def test_a_comparison_of_which_something_is_gone(
-        self, settings: Settings, pipeline_result: Document, put_back: Callable[[str | Path], Path], what: str
-    ) -> None:
-        wanted = _parameters(PipelineParameters).study
-        assert finished_comparison.find(wanted, "pipeline", settings) is not None
-        assert finished_comparison.find(wanted, "study", settings) is None  # which nobody has run
-        evaluation, training = pipeline_result["evaluation"], pipeline_result["trainings"][1]
-        scored = evaluation["models"][0]["evaluation_fingerprint"]
-        put_back(
-            {
-                "result.json": settings.runs_dir / training["fingerprint"] / what,
-                "scores.json": settings.evaluations_dir / scored / what,
-                "report.html": evaluation["report"],
-            }[what]
-        )
-        assert finished_comparison.find(wanted, "pipeline", settings) is None
-
-    def test_words_that_mlflow_was_not_sent(self, settings: Settings, pipeline_result: Document) -> None:
-        """A comparison takes them along."""
-        unsent = settings.home / "mlflow" / "unsent" / "train-x.jsonl"
-        unsent.parent.mkdir(parents=True, exist_ok=True)
-        unsent.touch()
-        try:
-            assert finished_comparison.find(_parameters(PipelineParameters).study, "pipeline", settings) is None
-        finally:
-            unsent.unlink()
-
-    def test_a_changed_training_or_evaluation(self, settings: Settings) -> None:
-        def trained(**fields: Any) -> object:
-            return finished.find_model(TrainRequest.of(_parameters(TrainParameters, **fields)), settings)
-
-        # The seed of nobody else: what other tests of this home trained, in whatever order, is finished.
-        other = {"num_steps": 6, "batch_size": 16, "seed": 977}
-        assert trained(method="udlm") is not None
-        assert trained(method="mdlm", training=other) is None
-        assert trained(method="udlm", training=other) is None
-        methods = ("udlm", "pairflow", "assigned")
-        evaluated = _parameters(EvaluateParameters, methods=methods)
-        assert evaluations.find(EvaluateRequest.of(evaluated), settings) is not None
-        one = _parameters(EvaluateParameters, methods=methods[2:])
-        assert evaluations.find(EvaluateRequest.of(one), settings) is None
-
-
 def test_mlflows_own_client_says_the_same(
     settings: Settings, history: MlflowClient, pipeline_result: Document, home: Path
 ) -> None:
@@ -301,10 +150,10 @@ def _prefect_run(history: MlflowClient, run_id: str) -> str:
 def test_a_record_speaks_of_the_parts_that_are_read(settings: Settings) -> None:
     from pairflow.datasets import load
 
-    parameters = _parameters(PairParameters)
-    facts = known_data.recall(parameters.dataset, settings)
+    wanted = parameters(PairParameters)
+    facts = known_data.recall(wanted.dataset, settings)
     assert facts is not None
-    data = load(parameters.dataset, progress=False)
+    data = load(wanted.dataset, progress=False)
     assert facts.train == known_data.PartFacts.of(data.part("train"))
     assert facts.test == known_data.PartFacts.of(data.part("test"))
     assert facts.summary == data.report.summary()
