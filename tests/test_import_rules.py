@@ -2,12 +2,11 @@
 
 import ast
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SERVICE = {"prefect", "ray", "mlflow"}
@@ -92,25 +91,37 @@ def test_flow_files_are_light() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("module", [f"flows.{name}" for name in _FLOWS])
-def test_flows_do_not_load_torch(module: str, tmp_path: Path) -> None:
+_LOADED = """
+import importlib, json, os, sys
+sys.path[:0] = sys.argv[2:]
+import prefect  # once for all: each flow is then loaded by a process that is forked
+for name in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        print(json.dumps([name, flow.name, "torch" in sys.modules]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def _loaded(home: Path, *beside: Path) -> dict[str, tuple[str, bool]]:
+    """Module -> its flow's name, and whether torch came along; these folders are in the path."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true"}
+    words = [sys.executable, "-c", _LOADED, json.dumps(_FLOWS), *map(str, beside)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return {module: (name, heavy) for module, name, heavy in map(json.loads, done.stdout.splitlines())}
+
+
+def test_flows_do_not_load_torch(tmp_path: Path) -> None:
     """Nor by way of others: a Prefect worker stays light."""
-    code = f"import sys, {module}; print('torch' in sys.modules)"
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert _loaded(tmp_path) == {name: (name, False) for name in _FLOWS}
 
 
-@pytest.mark.parametrize("module", [f"flows.{name}" for name in _FLOWS])
-def test_hooks_find_their_flow(module: str, tmp_path: Path) -> None:
+def test_hooks_find_their_flow(tmp_path: Path) -> None:
     """Prefect runs them by a file beside a `storage.py`, which then stands for our package: flows/stages/hooks.py."""
     runner = importlib.util.find_spec("prefect.runner")
     assert runner is not None
     assert runner.origin is not None
-    first = str(Path(runner.origin).parent)
-    assert (Path(first) / "storage.py").is_file()  # else the reason is gone
-    code = f"import sys; sys.path.insert(0, {first!r}); import {module} as module; print(module.{module[6:]}.name)"
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(_ROOT), "DO_NOT_TRACK": "true"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == module[6:]
+    first = Path(runner.origin).parent
+    assert (first / "storage.py").is_file()  # else the reason is gone
+    assert {module: name for module, (name, _) in _loaded(tmp_path, first).items()} == {name: name for name in _FLOWS}
