@@ -85,6 +85,18 @@ def _hold(what: str) -> "PlacementGroup":
                 told = True
                 _logger.info(_WAITS, _who(what))
         time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+        while _is_held(what):  # asked, as Ray writes a line into the log for every attempt
+            time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
+
+
+def _is_held(what: str) -> bool:
+    from ray.util.placement_group import get_placement_group
+
+    try:
+        get_placement_group(what)
+    except (ValueError, ray.exceptions.RayError):
+        return False
+    return True
 
 
 def _who(what: str) -> str:

@@ -4,6 +4,7 @@ is killed.
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,13 +33,17 @@ class Driver:
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
+        self.refused = 0
+        """Lines of Ray's about attempts that failed."""
 
     def says(self) -> str:
         """Its next line that is ours."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            self.refused += "already exists" in line
             if line.startswith(("has it", "let go")) or "makes the same at this moment" in line:
                 return line.strip()
         return "ended"
@@ -78,8 +83,10 @@ def test_one_at_a_time_and_others_at_something_else(drive: Callable[[str], Drive
     assert other.says() == "has it"
     second = drive("these pairs")
     assert second.says().startswith("another job makes the same")  # the first is no job of Ray's
+    time.sleep(4)  # of waiting, which is not told again and again
     first.let_go()
     assert [first.says(), second.says()] == ["let go", "has it"]
+    assert second.refused <= 1
 
 
 def test_what_is_killed_holds_nobody_up(drive: Callable[[str], Driver]) -> None:
