@@ -26,6 +26,10 @@ _STEPS = 500
 _BATCH_SIZE = 128
 _LEARNING_RATE = 2e-3
 _DROPOUT = 0.3
+_FARTHEST = 50.0
+"""Logits further below a row's largest count as that far: probabilities of e⁻⁵⁰ change no sum in float32, and those of
+e⁻⁹⁰ are subnormal numbers, with which a processor computes ten times slower.
+"""
 _SEED = 0
 _CHUNK = 1024
 
@@ -180,7 +184,9 @@ def train_classifier(train: TokenDataset, *, device: torch.device, progress: Pro
             images = to_images(train.tokens[batch], train, device)
             labels = torch.from_numpy(train.labels[batch].astype(np.int64)).to(device)
             optimizer.zero_grad(set_to_none=True)
-            nnf.cross_entropy(network(images), labels).backward()
+            logits = network(images)
+            nearest = torch.maximum(logits, logits.detach().amax(dim=1, keepdim=True) - _FARTHEST)
+            nnf.cross_entropy(nearest, labels).backward()
             optimizer.step()
             schedule.step()
     return network.eval().requires_grad_(False)
