@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import pairflow
 
@@ -94,3 +95,11 @@ def test_forms_of_issues_are_forms(form: Path) -> None:
     assert len(set(ids)) == len(ids)
     for each in said["body"]:  # a comma in YAML's short form would begin another key
         assert {"label"} <= set(each["attributes"]) <= {"label", "description", "render", "options"}
+
+
+def test_ci_tests_every_python_that_is_promised() -> None:
+    matrix = _yaml(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]
+    promised = {each.rpartition(" ")[2] for each in _PROJECT["classifiers"] if each.startswith("Programming Language")}
+    assert set(matrix["python"]) == promised - {"3"}
+    assert all(version in SpecifierSet(_PROJECT["requires-python"]) for version in matrix["python"])
+    assert sorted(matrix["part"]) == sorted(each["part"] for each in matrix["include"])

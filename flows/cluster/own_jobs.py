@@ -9,6 +9,7 @@ needs when that comes; and Ray starts when a job first has tasks for it, and not
 import asyncio
 import codecs
 import enum
+import itertools
 import json
 import os
 import shlex
@@ -97,20 +98,20 @@ class OwnJobs:
             "PYTHONUNBUFFERED": "1",
         }
         del self._environment["RAY_ADDRESS"]
-        self._expected: dict[str, _Process] = {}
+        self._processes: list[_Process] = []
+        self._expected: tuple[str, _Process] | None = None
         self._jobs: dict[str, OwnJob] = {}
-        self._num_started = 0
+        self._numbers = itertools.count(1)  # jobs may start side by side
 
     def expect(self, module: str) -> None:
         """Starts a process for a job of this module that is about to be submitted: it imports what that needs."""
-        self._expected[module] = self._start(module, {})
+        self._expected = module, self._start(module, {})
 
     def close(self) -> None:
         """Ends all that still runs."""
-        processes = [*self._expected.values(), *(job._process for job in self._jobs.values())]
-        for each in processes:
+        for each in self._processes:
             each.release()
-        for each in processes:
+        for each in self._processes:
             let_go(each.holder)
 
     def submit_job(
@@ -127,8 +128,10 @@ class OwnJobs:
             raise RuntimeError(f"a job {submission_id} already exists")
         *_python, module = shlex.split(entrypoint)
         variables: dict[str, str] = (runtime_env or {}).get("env_vars", {})
-        process = self._expected.pop(module, None)
-        if process is None or process.holder.poll() is not None:
+        (expected, process), self._expected = self._expected or (None, None), None
+        if process is not None and expected != module:
+            process.release()  # another job came first; that one may be days away, or found
+        if process is None or expected != module or process.holder.poll() is not None:
             process = self._start(module, variables)
         else:
             process.tell(variables[JOB_URL_VARIABLE])
@@ -168,8 +171,7 @@ class OwnJobs:
                 await asyncio.sleep(_SECONDS_BETWEEN_READINGS)
 
     def _start(self, module: str, variables: Mapping[str, str]) -> "_Process":
-        self._num_started += 1
-        path = self._cluster.folder / f"job-{self._num_started}"
+        path = self._cluster.folder / f"job-{next(self._numbers)}"
         expected = {} if JOB_URL_VARIABLE in variables else {EXPECTED_VARIABLE: f"{path}.url"}
         log = Path(f"{path}.log")
         log.touch()  # whoever follows it need not wait for its first line
@@ -179,7 +181,9 @@ class OwnJobs:
             environment=self._environment | dict(variables) | expected,
             folder=self._cluster.folder,
         )
-        return _Process(holder, log, Path(f"{path}.url"))
+        process = _Process(holder, log, Path(f"{path}.url"))
+        self._processes.append(process)
+        return process
 
 
 @dataclass(frozen=True)
