@@ -20,6 +20,10 @@ from flows.recipes.methods import METHODS, Method
 from pairflow.checkpoint import load_model
 from pairflow.training import FitResult, fit
 
+# Between `open` and its `with`, a Ctrl-C leaves a file to Python, which closes it as nobody refers to it, and says so.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in. <_io\.FileIO name='.*/\.partial-step-:pytest.PytestUnraisableExceptionWarning"
+)
 _SETTINGS = {
     "dataset.name": "nci",
     **{f"model.{name}": size for name, size in (("hidden_size", 16), ("num_layers", 1), ("num_heads", 2))},
