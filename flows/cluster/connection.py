@@ -30,8 +30,8 @@ class Cluster:
     """The Ray cluster of `settings`, or one on this machine for as long as this context lasts.
 
     A local cluster ends with the context; a cluster of somebody else is left alone. Where jobs may want GPUs, which are
-    Ray's to give, it is started on entering, and takes them by its job server. Else jobs are processes of this one, and
-    start before Ray does (`flows.cluster.own_jobs`).
+    Ray's to give, or several workers train, it is started on entering, and takes jobs by its server. Else jobs are
+    processes of this one, and start before Ray does (`flows.cluster.own_jobs`).
 
     Raises:
         SpecError: RAY_ADDRESS is no dashboard address.
@@ -55,7 +55,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         if self.settings.ray_address is None:
-            by_server = self._may_have_gpus()
+            by_server = self._needs_its_server()
             if not by_server:
                 self._job_settings = self.settings.model_copy(update={"gpus_per_job": 0.0})
             of_all = job_environment(self._job_settings or self.settings)
@@ -168,8 +168,13 @@ class Cluster:
             raise JobFailedError(f"the Ray cluster does not say which GPUs it has: {error}") from None
         return float(sum(each["resources_total"].get("GPU", 0) for each in nodes if each["state"] == "ALIVE"))
 
-    def _may_have_gpus(self) -> bool:
-        """Whether Ray may find GPUs on this machine, or somebody says that there are some."""
+    def _needs_its_server(self) -> bool:
+        """Whether Ray may find GPUs on this machine, or somebody says that there are some; or several workers train.
+
+        Ray Train asks Ray's dashboard for the state of its controller, once a second.
+        """
+        if self.settings.train_workers > 1:
+            return True
         if self.settings.gpus_per_job is not None:
             return self.settings.gpus_per_job > 0
         told = json.loads(os.environ.get("RAY_OVERRIDE_RESOURCES") or "{}")

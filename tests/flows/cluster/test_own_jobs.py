@@ -197,11 +197,18 @@ def test_a_killed_command_leaves_no_job_behind(cluster: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus_per_job", "told", "by_server"),
-    [(None, None, False), (None, '{"GPU": 1}', True), (0, '{"GPU": 1}', False), (1, None, True), (None, "{}", False)],
+    ("chosen", "told", "by_server"),
+    [
+        ({}, None, False),
+        ({}, "{}", False),
+        ({}, '{"GPU": 1}', True),
+        ({"gpus_per_job": 0}, '{"GPU": 1}', False),
+        ({"gpus_per_job": 1}, None, True),
+        ({"train_workers": 2}, None, True),
+    ],
 )
-def test_jobs_that_may_want_gpus_go_to_ray(
-    gpus_per_job: float | None, told: str | None, by_server: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_jobs_that_may_want_gpus_or_several_workers_go_to_ray(
+    chosen: dict[str, Any], told: str | None, by_server: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: dict[str, Any] = {}
 
@@ -218,7 +225,7 @@ def test_jobs_that_may_want_gpus_go_to_ray(
     monkeypatch.delenv("RAY_OVERRIDE_RESOURCES", raising=False)
     if told is not None:
         monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", told)
-    settings = Settings(home=tmp_path, gpus_per_job=gpus_per_job)
+    settings = Settings(home=tmp_path, **chosen)
     with connection.Cluster(settings) as cluster:
         assert made["job_server"] is made["cluster"].started is by_server
         if not by_server:
