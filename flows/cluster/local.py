@@ -42,8 +42,7 @@ class LocalCluster:
         object_store_mb: shared memory for objects, MiB.
         num_cpus: CPUs that Ray may hand out; all of this machine by default.
         job_server: whether it has Ray's dashboard, which takes jobs over HTTP.
-        for_jobs: environment variables of every job. Jobs that need no others need no runtime environment, and find
-            processes that Ray has started beforehand.
+        for_jobs: environment variables of every job. Jobs that need no others need no runtime environment.
         patience_s: how long it may take to start, in seconds, attempts that were too slow included.
 
     Raises:
@@ -152,7 +151,7 @@ class LocalCluster:
         return " / ".join(lines[-5:]) or "it left no log"
 
 
-def wait_for_head(folder: Path, patience_s: float = START_PATIENCE_S) -> str:
+def wait_for_head(folder: Path, patience_s: float) -> str:
     """Where a process of this machine finds the head whose folder this is, once it has started: host:port.
 
     That it is wanted is said by a file there, for an owner who starts it only then (`wanted`).

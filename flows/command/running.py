@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, quiet: bool = False) -> Any:
     """What a flow comes to: found, where all of it is done already; else it runs in this process.
 
-    Then Ray and Prefect's server start first, since either takes as long as all else that comes before the work.
+    Then Prefect's server and the first job's process start first, since either takes as long as all else that comes
+    before the work.
 
     Raises:
         PairFlowError: the flow's own; what can be known beforehand is said before anything starts.
@@ -67,7 +68,7 @@ def _first_job(name: str, parameters: FlowParameters) -> str:
 
 
 def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Cluster, verbosity: "Verbosity") -> Any:
-    """Runs a flow on a cluster that is starting, as does Prefect's server while the flow is imported."""
+    """Runs a flow on a cluster; Prefect's server starts while the flow is imported."""
     from flows.command import temporary_prefect
 
     begun = temporary_prefect.begin(settings)

@@ -8,11 +8,18 @@ from typing import Any
 
 import ray
 
-from flows.cluster.local import wait_for_head
+from flows.cluster.local import START_PATIENCE_S, wait_for_head
 from flows.cluster.own_jobs import HEAD_VARIABLE
+from flows.home.settings import Settings
 
 _NAMESPACE = "pairflow"
 """Of all jobs: by default each has one of its own, and sees no names that others gave."""
+
+
+def _patience() -> float:
+    """Seconds for Ray to start; who starts it has as many, and says why it did not."""
+    given = Settings.read().ray_patience
+    return START_PATIENCE_S if given is None else given
 
 
 def connect(runtime_env: Mapping[str, Any] | None = None) -> None:
@@ -21,7 +28,7 @@ def connect(runtime_env: Mapping[str, Any] | None = None) -> None:
         return
     head = os.environ.get(HEAD_VARIABLE)
     ray.init(
-        address="auto" if head is None else wait_for_head(Path(head)),
+        address="auto" if head is None else wait_for_head(Path(head), _patience()),
         namespace=_NAMESPACE,
         logging_level=logging.WARNING,
         runtime_env=None if runtime_env is None else dict(runtime_env),

@@ -103,7 +103,7 @@ def run_job(
         pages = cluster.settings.ray_pages  # a cluster that ends with this command has none to link to
         page = None if pages is None else f"{pages}/#/jobs/{job.submission_id}"
         if page is None:
-            logger.debug("Running entrypoint for job %s, as a process of this command", job.submission_id)
+            logger.debug("Running entrypoint for job %s", job.submission_id)
         else:
             logger.info("Ray job %s (%s)", page, SIGN_IN)
         try:

@@ -140,7 +140,7 @@ def cli_environment(
     return served_environment | {
         nursery.VARIABLE: str(nursery_address),
         forked_trials.VARIABLE: str(strangers_address),
-        GCS_VARIABLE: wait_for_head(ray_cluster.folder),
+        GCS_VARIABLE: wait_for_head(ray_cluster.folder, patience_s=60),
         "PAIRFLOW_GPUS_PER_JOB": "0",
     }
 

@@ -61,7 +61,7 @@ def bucket(cli: Cli, new_cli: Cli, home: Path, tmp_path_factory: pytest.TempPath
             variables = keys | cluster.environment | {"PAIRFLOW_STORE": "s3://pairs/store"}
             pair = new_cli(*_PAIR, **variables)
             assert pair.code == 0, pair.stderr
-            pipeline = cli(*_PIPELINE, **variables, **{GCS_VARIABLE: wait_for_head(cluster.folder)})
+            pipeline = cli(*_PIPELINE, **variables, **{GCS_VARIABLE: wait_for_head(cluster.folder, patience_s=60)})
             assert pipeline.code == 0, pipeline.stderr
         names = [each["Key"] for each in client.list_objects_v2(Bucket="pairs")["Contents"]]
         objects = {name: client.get_object(Bucket="pairs", Key=name)["Body"].read() for name in names}

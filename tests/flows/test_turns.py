@@ -62,7 +62,7 @@ def drive(
     if request.param == "jobs of one command":
         environment = bare_environment | {HEAD_VARIABLE: str(tmp_path)}
     else:
-        address = {"RAY_ADDRESS": wait_for_head(ray_cluster.folder)}
+        address = {"RAY_ADDRESS": wait_for_head(ray_cluster.folder, patience_s=60)}
         environment = bare_environment | ray_cluster.environment | address
     started: list[Driver] = []
 
