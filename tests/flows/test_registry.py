@@ -1,35 +1,20 @@
-"""The registry: aliases that move in an order that no kill can spoil, and what is refused."""
+"""The registry: which version has which alias, and what is refused."""
 
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from flows.home.settings import Settings
-from flows.lineage import trial as trials
 from flows.lineage.errors import LineageError
 from flows.lineage.registry import Registry
 from flows.lineage.search import all_registered
 from flows.lineage.tracking import Lineage
-from flows.lineage.versions import Version, Versions, name_of
+from flows.lineage.versions import Versions, name_of
 
-_WRITES = (
-    "update_model_version",
-    "set_registered_model_alias",
-    "delete_registered_model_alias",
-    "set_registered_model_tag",
-    "delete_registered_model_tag",
-)
-
-
-class _KilledError(BaseException):
-    """The process ends here."""
+from .registered import aliases, empty_registry, made
 
 
 @pytest.fixture(scope="module")
@@ -39,38 +24,21 @@ def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
 
 @pytest.fixture
 def registry(lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """A registry that takes models without files: the trial has tests of its own."""
-    monkeypatch.setattr(trials, "sample_once", lambda model_id, tracking_uri: None)
-    yield Registry(lineage)
-    for model in lineage.client.search_registered_models():
-        lineage.client.delete_registered_model(model.name)
-
-
-def _versions(lineage: Lineage, registry: Registry, count: int) -> list[Version]:
-    experiment = lineage.experiment("nci")
-    run_id = lineage.client.create_run(experiment).info.run_id
-    made = [lineage.client.create_logged_model(experiment, name="m", source_run_id=run_id) for _ in range(count)]
-    ids = [str(model.model_id) for model in made]
-    return [registry.register("nci", id_, description="text", tags={"pairflow.method": "udlm"}) for id_ in ids]
-
-
-def _aliases(lineage: Lineage) -> dict[str, int]:
-    found = lineage.client.get_registered_model("pairflow-nci").aliases
-    return {alias: int(number) for alias, number in found.items()}
+    yield from empty_registry(lineage, monkeypatch)
 
 
 def test_promotions_move_the_aliases_and_say_why(lineage: Lineage, registry: Registry) -> None:
-    first, second, third = _versions(lineage, registry, 3)
+    first, second, third = made(lineage, registry, 3)
     assert registry.find("pairflow-nci", "champion") is None
     assert registry.promote(first, "the first") is None
-    assert _aliases(lineage) == {"champion": 1}
+    assert aliases(lineage) == {"champion": 1}
     registry.challenge(second, "close")
-    assert _aliases(lineage) == {"champion": 1, "challenger": 2}
+    assert aliases(lineage) == {"champion": 1, "challenger": 2}
     before = registry.promote(second, "FCD **3.1** against 3.4")
     assert (before.number if before else None) == 1
-    assert _aliases(lineage) == {"champion": 2, "previous": 1}
+    assert aliases(lineage) == {"champion": 2, "previous": 1}
     registry.promote(third, "better still")
-    assert _aliases(lineage) == {"champion": 3, "previous": 2}
+    assert aliases(lineage) == {"champion": 3, "previous": 2}
     champion = registry.at("pairflow-nci", "champion")
     assert (champion.number, champion.description, champion.aliases) == (3, "better still", ("champion",))
     assert champion.model_id == third.model_id
@@ -81,7 +49,7 @@ def test_promotions_move_the_aliases_and_say_why(lineage: Lineage, registry: Reg
 
 
 def test_a_rollback_exchanges_champion_and_previous(lineage: Lineage, registry: Registry) -> None:
-    first, second = _versions(lineage, registry, 2)
+    first, second = made(lineage, registry, 2)
     with pytest.raises(LineageError, match="has no alias 'champion'"):
         registry.rollback("pairflow-nci", "no")
     registry.promote(first, "the first")
@@ -90,138 +58,22 @@ def test_a_rollback_exchanges_champion_and_previous(lineage: Lineage, registry: 
     registry.promote(second, "figures")
     now, before = registry.rollback("pairflow-nci", "bad\nmolecules")
     assert (now.number, before.number) == (1, 2)
-    assert _aliases(lineage) == {"champion": 1, "previous": 2}
+    assert aliases(lineage) == {"champion": 1, "previous": 2}
     assert now.description == "> Champion again, after version 2: bad molecules\n\nthe first"
     assert before.description == "> Rolled back to version 1: bad molecules\n\nfigures"
     now, before = registry.rollback("pairflow-nci", "they were fine")
-    assert _aliases(lineage) == {"champion": 2, "previous": 1}
+    assert aliases(lineage) == {"champion": 2, "previous": 1}
     assert now.description == "> Champion again, after version 1: they were fine\n\nfigures"
     lineage.client.delete_model_version("pairflow-nci", "1")
     with pytest.raises(LineageError, match="no version before"):
         registry.rollback("pairflow-nci", "gone")
 
 
-def _promote(registry: Registry) -> None:
-    registry.promote(registry.at("pairflow-nci", "3"), "why")
-
-
-def _roll_back(registry: Registry) -> None:
-    registry.rollback("pairflow-nci", "why")
-
-
-@pytest.mark.parametrize(
-    ("move", "ends"),
-    [(_promote, {"champion": 3, "previous": 1}), (_roll_back, {"champion": 2, "previous": 1, "challenger": 3})],
-)
-def test_killed_between_any_two_writes_and_repeated(
-    lineage: Lineage,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
-    move: Callable[[Registry], None],
-    ends: dict[str, int],
-) -> None:
-    """Before write k, for each k: there is a champion all the same, and the same call again ends as one alone."""
-    _versions(lineage, registry, 3)
-    client, kills = lineage.client, 0
-    for last in range(20):
-        for alias, number in {"champion": "1", "previous": "2", "challenger": "3"}.items():
-            client.set_registered_model_alias("pairflow-nci", alias, number)
-        with monkeypatch.context() as patch:
-            _die_before(last, client, patch)
-            try:
-                move(registry)
-            except _KilledError:
-                kills += 1
-            else:
-                break
-        assert _aliases(lineage)["champion"] in {1, ends["champion"]}
-        move(registry)
-        assert _aliases(lineage) == ends
-    assert kills >= 4
-    assert _aliases(lineage) == ends
-
-
-def _die_before(last: int, client: MlflowClient, patch: pytest.MonkeyPatch) -> None:
-    done = 0
-
-    def dying(write: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            nonlocal done
-            if done == last:
-                raise _KilledError
-            done += 1
-            return write(*arguments, **keywords)
-
-        return call
-
-    for name in _WRITES:
-        patch.setattr(client, name, dying(getattr(client, name)))
-
-
-def test_a_promotion_ends_a_rollback_that_was_killed(lineage: Lineage, registry: Registry) -> None:
-    first, second, third = _versions(lineage, registry, 3)
-    registry.promote(first, "1")
-    registry.promote(second, "2")
-    lineage.client.set_registered_model_tag("pairflow-nci", "pairflow.rollback", '{"from": 2, "to": 1}')
-    registry.promote(third, "3")
-    assert _aliases(lineage) == {"champion": 3, "previous": 1}
-    # A version that is gone by then is not gone back to.
-    lineage.client.set_registered_model_tag("pairflow-nci", "pairflow.rollback", '{"from": 3, "to": 2}')
-    lineage.client.delete_model_version("pairflow-nci", "2")
-    registry.promote(third, "3")
-    assert _aliases(lineage) == {"champion": 3, "previous": 1}
-
-
-def test_promotions_at_the_same_time_leave_one_champion(lineage: Lineage, registry: Registry) -> None:
-    first, second, third = _versions(lineage, registry, 3)
-    registry.promote(first, "start")
-    failed: list[BaseException] = []
-
-    def promote(version: Version) -> None:
-        try:
-            for _ in range(3):
-                registry.promote(version, "race")
-        except BaseException as error:  # shown by the test
-            failed.append(error)
-
-    threads = [threading.Thread(target=promote, args=(version,)) for version in (second, third)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        assert registry.find("pairflow-nci", "champion") is not None
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert _aliases(lineage)["champion"] in {2, 3}
-    assert set(_aliases(lineage)) == {"champion", "previous"}
-
-
-def test_two_that_give_an_alias_for_the_first_time(
-    lineage: Lineage, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MLflow looks whether there is one, then inserts it; in between another process has done so."""
-    first, second = _versions(lineage, registry, 2)
-    set_alias, others = lineage.client.set_registered_model_alias, [first, first]
-
-    def set_by_another_first(name: str, alias: str, number: str) -> None:
-        if others:
-            set_alias(name, alias, str(others.pop().number))
-            said = "(sqlite3.IntegrityError) UNIQUE constraint failed: registered_model_aliases.alias"
-            raise MlflowException(said, error_code=BAD_REQUEST)
-        set_alias(name, alias, number)
-
-    monkeypatch.setattr(lineage.client, "set_registered_model_alias", set_by_another_first)
-    others.pop()
-    registry.promote(second, "first of all")
-    assert others == []
-    assert _aliases(lineage)["champion"] == 2
-
-
 def test_a_model_is_registered_once(lineage: Lineage, registry: Registry) -> None:
-    (first,) = _versions(lineage, registry, 1)
+    (first,) = made(lineage, registry, 1)
     again = registry.register("nci", first.model_id, description="another", tags={})
     assert (again.number, again.description) == (1, "text")
-    (second,) = _versions(lineage, registry, 1)
+    (second,) = made(lineage, registry, 1)
     assert second.number == 2
     lineage.client.delete_model_version("pairflow-nci", "2")
     assert registry.register("nci", second.model_id, description="", tags={}).number == 3
@@ -230,14 +82,14 @@ def test_a_model_is_registered_once(lineage: Lineage, registry: Registry) -> Non
 
 
 def test_a_registered_model_that_somebody_renamed_is_named(lineage: Lineage, registry: Registry) -> None:
-    (first,) = _versions(lineage, registry, 1)
+    (first,) = made(lineage, registry, 1)
     registry.promote(first, "the first")
     lineage.client.rename_registered_model("pairflow-nci", "our-best")
     says = r"pairflow-nci is called 'our-best' in MLflow at .* now; rename it back on its page"
     for ask in (
         lambda: registry.find("pairflow-nci", "champion"),
         lambda: registry.at("pairflow-nci", "champion"),
-        lambda: _versions(lineage, registry, 1),
+        lambda: made(lineage, registry, 1),
     ):
         with pytest.raises(LineageError, match=says):
             ask()
@@ -251,7 +103,7 @@ def test_a_registered_model_that_somebody_renamed_is_named(lineage: Lineage, reg
 
 def test_an_alias_that_somebody_took_away_is_named(lineage: Lineage, registry: Registry) -> None:
     registry.check_never_served("pairflow-nci")
-    first, second = _versions(lineage, registry, 2)
+    first, second = made(lineage, registry, 2)
     registry.check_never_served("pairflow-nci")  # versions that were registered by hand serve nobody
     registry.promote(first, "the first")
     registry.promote(second, "better")
@@ -267,7 +119,7 @@ def test_an_alias_that_somebody_took_away_is_named(lineage: Lineage, registry: R
 
 
 def test_what_is_not_there_is_named(lineage: Lineage, registry: Registry) -> None:
-    first, second = _versions(lineage, registry, 2)
+    first, second = made(lineage, registry, 2)
     registry.promote(first, "the first")
     lineage.client.delete_model_version("pairflow-nci", "2")
     for name, which, says in (
@@ -281,7 +133,7 @@ def test_what_is_not_there_is_named(lineage: Lineage, registry: Registry) -> Non
     assert registry.find("pairflow-x", "champion") is None
     with pytest.raises(LineageError, match="did not do what the registry needs"):
         registry.promote(second, "deleted")
-    assert _aliases(lineage) == {"champion": 1}
+    assert aliases(lineage) == {"champion": 1}
     with pytest.raises(LineageError, match="not found"):
         registry.register("nci", f"m-{'0' * 32}", description="", tags={})
 
