@@ -1,5 +1,6 @@
 """Distributions of molecules' properties, how far they lie from the data's, and how diverse molecules are; by RDKit."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -18,29 +19,33 @@ _RADIUS, _BITS = 2, 2048
 
 
 def properties(molecules: Sequence[Chem.Mol]) -> dict[str, np.ndarray]:
-    """Property's name -> its values of `molecules`, float64 [N]; about a millisecond a molecule."""
-    return {
-        name: np.array([of(molecule) for molecule in molecules], np.float64).reshape(len(molecules))
-        for name, of in PROPERTIES.items()
-    }
+    """Property's name -> its values of `molecules`, float64 [N]; about a millisecond a molecule.
+
+    A molecule that RDKit parses and then finds no value for is left out of that property, which is shorter by it. QED
+    has such molecules: it rebuilds them without hydrogens, and C=c1nnncC=1 has no Kekulé form any more.
+    """
+    found: dict[str, list[float]] = {name: [] for name in PROPERTIES}
+    for name, of in PROPERTIES.items():
+        for molecule in molecules:
+            with contextlib.suppress(ValueError, RuntimeError):  # RDKit's kinds
+                found[name].append(of(molecule))
+    return {name: np.array(values, np.float64) for name, values in found.items()}
 
 
 def property_distances(molecules: Sequence[Chem.Mol], reference: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`<property>_wasserstein`: the distance W₁ between the molecules' property values and the reference's.
 
     It is in the property's own unit: how far values must be moved, on average, to turn one distribution into the
-    other. Of no molecules, or to none, there is none.
+    other. Of no values, or to none, there is none.
 
     Args:
         molecules: valid samples, repeats included.
         reference: result of `properties` for the data.
     """
-    if not molecules:
-        return {}
     return {
         f"{name}_wasserstein": float(wasserstein_distance(values, reference[name]))
         for name, values in properties(molecules).items()
-        if len(reference[name])
+        if len(values) and len(reference[name])
     }
 
 

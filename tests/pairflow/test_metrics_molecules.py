@@ -18,7 +18,7 @@ from pairflow.metrics import chemnet, extras
 from pairflow.metrics.molecules import MoleculeEvaluator, ParsedMolecules
 from pairflow.metrics.properties import internal_diversity, properties, property_distances
 
-VOCAB = Vocabulary(("<bos>", "<eos>", "<pad>", "C", "O", "N", "(", ")", "c", "1"))
+VOCAB = Vocabulary(("<bos>", "<eos>", "<pad>", "C", "O", "N", "(", ")", "c", "1", "n", "="))
 CHAINS = ("C", "CC", "CCO", "CCC", "CCN", "CCCO", "OCCO", "NCCO", "CCCC", "CN", "CO", "CCOC", "c1ccccc1", "Cc1ccccc1")
 
 
@@ -90,6 +90,22 @@ def test_property_distances_by_hand():
 def test_property_distances_of_nothing_or_to_nothing_are_absent():
     assert property_distances([], properties(molecules("C"))) == {}
     assert property_distances(molecules("C"), properties([])) == {}
+
+
+WITHOUT_KEKULE = "C=c1nnncC=1"
+"""A sample of a real model: RDKit parses it, and cannot remove its hydrogens, nor parse what it writes of it."""
+
+
+def test_a_molecule_without_a_property_is_left_out_of_it_alone(no_chemnet):
+    both, whole = properties(molecules("CC", WITHOUT_KEKULE)), properties(molecules("CC"))
+    counts = {name: len(values) for name, values in both.items()}
+    assert counts == {"qed": 1, "log_p": 2, "molecular_weight": 2, "ring_count": 2}
+    assert both["qed"] == whole["qed"]
+    assert "qed_wasserstein" not in property_distances(molecules(WITHOUT_KEKULE), whole)
+    evaluator = metrics.evaluator(dataset(CHAINS), device="cpu", progress=False)
+    scores, of_whole = evaluator.measure(rows("CC", WITHOUT_KEKULE)), evaluator.measure(rows("CC", "C("))
+    assert (scores["num_valid"], scores["num_novel"]) == (2, 1)
+    assert scores["qed_wasserstein"] == of_whole["qed_wasserstein"]
 
 
 def test_internal_diversity_by_brute_force():
