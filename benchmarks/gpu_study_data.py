@@ -81,7 +81,7 @@ def _replicas(entry: Entry) -> int | None:
 
 
 def pairs_name(entry: Entry, group: str) -> str:
-    name = f"{group}-marginal" if entry.marginal else group
+    name = f"{group}-{entry.own_pairs}" if entry.own_pairs else group
     return name if _replicas(entry) is None else f"{name}-{_replicas(entry)}"
 
 
@@ -102,8 +102,9 @@ def make_pairs(folder: Path, scratch: Path, names: tuple[str, ...]) -> None:
             started = time.perf_counter()
             ids = np.tile(np.arange(len(data.train)), spec.sources_per_target)
             copies = np.repeat(np.arange(spec.sources_per_target), len(data.train))
-            if "-marginal" in label:
-                source = marginal_source.assigned(data.train, data.vocab_size, spec.sources_per_target, spec.seed)
+            own = next((each for name, each in marginal_source.ASSIGNED.items() if f"-{name}" in label), None)
+            if own is not None:
+                source = own(data.train, data.vocab_size, spec.sources_per_target, spec.seed)
             else:
                 source = couple(
                     data.train[ids], data.train, vocab_size=data.vocab_size, spec=spec, sample_ids=ids, replicas=copies

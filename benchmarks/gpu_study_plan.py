@@ -48,6 +48,12 @@ class Entry:
         return self.variant.startswith("marginal")
 
     @property
+    def own_pairs(self) -> str:
+        """How its pairs are made where no coupling of the library makes them: "marginal", "weighed" or nothing."""
+        name = self.variant.split("-")[0]
+        return name if name in ("marginal", "weighed") else ""
+
+    @property
     def paired(self) -> bool:
         """Whether it is distilled on states of stored pairs instead of Gaussian ones."""
         return self.variant == "paired"
@@ -98,8 +104,8 @@ def _tried(seeds: range, *variants: str) -> Iterator[Entry]:
     yield from (Entry("assigned", "cross_entropy", seed, name) for seed in seeds for name in variants)
 
 
-def _rest(seeds: range, *marginal: str) -> Iterator[Entry]:
-    """DCD on states of pairs beside the usual ones, and a source from the marginals, each from every base."""
+def _rest(seeds: range, *assigned: str) -> Iterator[Entry]:
+    """DCD on states of pairs beside the usual ones from every base, a source from the marginals, and other matches."""
     for seed in seeds:
         for base in ("udlm", "pairflow", "assigned"):
             yield Entry(base, "elbo", seed)
@@ -107,7 +113,7 @@ def _rest(seeds: range, *marginal: str) -> Iterator[Entry]:
             yield Entry(f"{base}+dcd", "elbo", seed, "paired")
         for objective in ("cross_entropy", "elbo"):
             yield Entry("udlm", objective, seed, "marginal")
-            for variant in marginal:
+            for variant in assigned:
                 yield Entry("assigned", objective, seed, variant)
 
 
@@ -117,6 +123,9 @@ _DIGITS, _QM9 = preset("demo", "digits"), preset("laptop", "qm9")
 _PART = {"num_steps": 3000, "batch_size": 128}  # 50 passes of 7,600 rows
 _PART_TUNED = {"distillation": {"num_steps": 600, "update_teacher_every": 120, "batch_size": 128}}
 _LONG = {"num_steps": 6000, "batch_size": 1024}  # 49 passes of QM9
+# The paper's networks for a part of its steps: the averages, the warm-up and the learning rate's end are shorter, too.
+_PAPER_QM9 = {"num_steps": 3000, "warmup_steps": 300, "ema_decay": 0.999}  # 24 passes
+_PAPER_MNIST = {"num_steps": 2500, "warmup_steps": 250, "ema_decay": 0.999}  # 11 passes
 
 STUDIES: dict[str, Study] = {
     "digits": Study(
@@ -166,10 +175,25 @@ STUDIES: dict[str, Study] = {
 }
 STUDIES |= {
     "digits_rest": Study(
-        DatasetSpec(name="digits"), _DIGITS, tuple(_rest(range(3), "marginal", "marginal-replicas-8"))
+        DatasetSpec(name="digits"), _DIGITS, tuple(_rest(range(5, 8), "marginal", "marginal-replicas-8"))
     ),
     "qm9_rest": Study(
-        DatasetSpec(name="qm9", max_rows=8000), STUDIES["qm9_part"].settings, tuple(_rest(range(3), "marginal"))
+        DatasetSpec(name="qm9", max_rows=8000),
+        STUDIES["qm9_part"].settings,
+        tuple(_rest(range(3, 6), "marginal", "weighed")),
+    ),
+    "qm9_paper": Study(
+        DatasetSpec(name="qm9"),
+        changed(preset("paper", "qm9"), training=_PAPER_QM9),
+        (
+            *(Entry(method, "elbo") for method in ("pairflow", "assigned", "udlm")),
+            Entry("assigned", "cross_entropy"),
+        ),
+    ),
+    "mnist_paper": Study(
+        DatasetSpec(name="mnist-binary"),
+        changed(preset("paper", "mnist-binary"), training=_PAPER_MNIST, assignment={"sources_per_target": 8}),
+        tuple(Entry(method, loss) for loss in ("elbo", "cross_entropy") for method in ("pairflow", "udlm", "assigned")),
     ),
 }
 LANES = {

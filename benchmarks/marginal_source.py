@@ -2,7 +2,8 @@
 
     python benchmarks/marginal_source.py       checks bound and posterior against the equations written out
 
-The studies digits_rest and qm9_rest of gpu_study_plan.py have its models; they have not been run yet. Noise is a
+The studies digits_rest and qm9_rest of gpu_study_plan.py have its models. `weighed` is the other cost that was tried: a
+uniform source, matched by a Hamming distance in which a position counts as much as it tells. Noise is a
 product distribution π_i(a), its own at every position i:
 
     q_t(a | b) = κ_t·1[a = b] + (1−κ_t)·π_i(a)
@@ -52,12 +53,12 @@ class MarginalProcess(UniformProcess):
         return self._token_of(torch.from_numpy(draws)).numpy()
 
     def _token_of(self, draws: torch.Tensor) -> torch.Tensor:
-        places = torch.searchsorted(self.marginal.cumsum(-1), draws.T.contiguous()).T
+        places = torch.searchsorted(self.marginal.cumsum(-1).to(draws.device), draws.T.contiguous()).T
         return places.clamp_max(self.vocab_size - 1).contiguous()
 
     def _noised(self, probs: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         kappa_t = kappa(t.double())[:, None, None]
-        return kappa_t * probs + (1 - kappa_t) * self.marginal
+        return kappa_t * probs + (1 - kappa_t) * self.marginal.to(probs.device)
 
     def _evidence(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """log of the odds γ = q(x_t | x_t) / q(x_t | another), [B, D]."""
@@ -65,7 +66,7 @@ class MarginalProcess(UniformProcess):
         return (kappa_t / ((1 - kappa_t) * self._at(x_t))).log1p()
 
     def _at(self, x_t: torch.Tensor) -> torch.Tensor:
-        return self.marginal.expand(len(x_t), -1, -1).gather(-1, x_t[..., None]).squeeze(-1)
+        return self.marginal.to(x_t.device).expand(len(x_t), -1, -1).gather(-1, x_t[..., None]).squeeze(-1)
 
     def _weighed(self, logits: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor, sign: int) -> torch.Tensor:
         evidence = (sign * self._evidence(x_t, t)).float()
@@ -114,18 +115,34 @@ def of(tokens: np.ndarray, vocab_size: int) -> Callable[[int, Prediction], Margi
 
 
 def assigned(tokens: np.ndarray, vocab_size: int, replicas: int, seed: int) -> np.ndarray:
-    """Sources [R·M, D], replica after replica, matched in blocks; a match counts −log π of its token."""
+    """Sources [R·M, D] of the marginals, replica after replica; a match counts −log π of its token."""
+    marginal = marginals(tokens, vocab_size)
+    return _matched(tokens, marginal, -np.log(marginal), replicas, seed)
+
+
+def weighed(tokens: np.ndarray, vocab_size: int, replicas: int, seed: int) -> np.ndarray:
+    """Uniform sources [R·M, D], replica after replica; a match counts the entropy of the data at its position."""
+    marginal = marginals(tokens, vocab_size)
+    entropy = -(marginal * np.log(marginal)).sum(1, keepdims=True)
+    uniform = np.full_like(marginal, 1 / vocab_size)
+    return _matched(tokens, uniform, np.broadcast_to(entropy, marginal.shape), replicas, seed)
+
+
+ASSIGNED = {"marginal": assigned, "weighed": weighed}
+
+
+def _matched(tokens: np.ndarray, noise: np.ndarray, gains: np.ndarray, replicas: int, seed: int) -> np.ndarray:
+    """Draws of `noise` [D, K], matched in blocks so that the sum of `gains` [D, K] over equal tokens is largest."""
     from scipy.optimize import linear_sum_assignment
 
-    marginal = marginals(tokens, vocab_size)
-    process, weights = MarginalProcess(vocab_size, "others", marginal), -np.log(marginal)
+    process = MarginalProcess(noise.shape[1], "others", noise)
     generator = torch.Generator().manual_seed(seed)
     order = np.random.default_rng(seed)
     sources = np.empty((replicas, *tokens.shape), tokens.dtype)
     for replica in range(replicas):
         drawn = process.draw_source((len(tokens), tokens.shape[1]), generator).numpy()
         for rows in np.array_split(order.permutation(len(tokens)), -(-len(tokens) // _BLOCK_SIZE)):
-            gain = _one_hot(tokens[rows], weights) @ _one_hot(drawn[rows], np.ones_like(weights)).T
+            gain = _one_hot(tokens[rows], gains) @ _one_hot(drawn[rows], np.ones_like(gains)).T
             _, columns = linear_sum_assignment(gain, maximize=True)
             sources[replica, rows] = drawn[rows][columns]
     return sources.reshape(-1, tokens.shape[1])
