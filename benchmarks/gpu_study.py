@@ -5,13 +5,11 @@
                                                           trains and samples, for at most --seconds; goes on if told
 
 The second runs on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic; scipy
-for a source from the marginals). Which models there are
-says `gpu_study_plan.py`, what they are trained on `gpu_study_data.py`; what is left in OUT is measured by
+for weighed matches). Which models there are says `gpu_study_plan.py`, what they are trained on `gpu_study_data.py`; what is left in OUT is measured by
 `gpu_study_scores.py`.
 """
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import os
@@ -19,13 +17,12 @@ import re
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import marginal_source
 import numpy as np
 import torch
 from gpu_study_data import Data, group_of, make_pairs, pairs_name, pairs_path, prepare
@@ -33,7 +30,7 @@ from gpu_study_plan import ENDS, LANES, STUDIES, Entry, Study, changed
 from study_variants import VARIANTS
 
 from flows.recipes.methods import METHODS
-from pairflow import processes, training
+from pairflow import training
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.checkpoint_files import latest
 from pairflow.distillation.redi import draw_pairs
@@ -79,24 +76,11 @@ def work(job: Job) -> str:
     if (job.out / where / "facts.json").exists():
         return ""
     try:
-        with _noise(job):
-            return f"{where}: {_train(job)}"
+        return f"{where}: {_train(job)}"
     except _EnoughError:
         return f"{where}: not finished"
     except Exception:
         return f"{where}: {traceback.format_exc()[-1500:]}"
-
-
-@contextlib.contextmanager
-def _noise(job: Job) -> Iterator[None]:
-    """Noise from the data's marginals, for the models that try it; checkpoints call it uniform, and stay here."""
-    if not job.entry.marginal:
-        yield
-        return
-    data = Data.read(job.folder, STUDIES[job.study].dataset)
-    noise = marginal_source.of(data.train, data.vocab_size)
-    with mock.patch.dict(processes.PROCESSES, {"uniform": noise}):
-        yield
 
 
 def _train(job: Job) -> str:
@@ -119,7 +103,9 @@ def _train(job: Job) -> str:
     source, target = None, data.train
     pairing = 0.0
     if method.refinement is None or base is None:
-        spec: Spec = method.training(settings.training)
+        spec: Spec = method.training(settings)
+        if entry.marginal:  # also of sources that no pairs have
+            spec = spec.model_copy(update={"process": "marginal"})
         if method.pairs is not None:
             source, target = _stored(job, data)
         kind = VARIANTS.get(entry.variant, Denoising)

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import marginal_source
 import numpy as np
 from gpu_study_plan import STUDIES, Entry, Study
+from weighed_matches import weighed
 
 from flows.recipes.methods import DEFAULT_PAIRS, METHODS
 from pairflow.coupling import couple
@@ -81,12 +81,14 @@ def _replicas(entry: Entry) -> int | None:
 
 
 def pairs_name(entry: Entry, group: str) -> str:
-    name = f"{group}-{entry.own_pairs}" if entry.own_pairs else group
+    name = f"{group}-weighed" if entry.weighed else f"{group}-marginal" if entry.marginal else group
     return name if _replicas(entry) is None else f"{name}-{_replicas(entry)}"
 
 
 def _coupling(study: Study, entry: Entry, group: str) -> CouplingSpec:
     spec: CouplingSpec = getattr(study.settings, group)
+    if entry.marginal:
+        spec = spec.model_copy(update={"noise": "marginal"})
     return spec if _replicas(entry) is None else spec.model_copy(update={"sources_per_target": _replicas(entry)})
 
 
@@ -102,9 +104,8 @@ def make_pairs(folder: Path, scratch: Path, names: tuple[str, ...]) -> None:
             started = time.perf_counter()
             ids = np.tile(np.arange(len(data.train)), spec.sources_per_target)
             copies = np.repeat(np.arange(spec.sources_per_target), len(data.train))
-            own = next((each for name, each in marginal_source.ASSIGNED.items() if f"-{name}" in label), None)
-            if own is not None:
-                source = own(data.train, data.vocab_size, spec.sources_per_target, spec.seed)
+            if "-weighed" in label:
+                source = weighed(data.train, data.vocab_size, spec.sources_per_target, spec.seed)
             else:
                 source = couple(
                     data.train[ids], data.train, vocab_size=data.vocab_size, spec=spec, sample_ids=ids, replicas=copies

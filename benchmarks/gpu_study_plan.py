@@ -44,14 +44,13 @@ class Entry:
 
     @property
     def marginal(self) -> bool:
-        """Whether its source is from the data's marginals."""
+        """Whether its noise, and so its sources, are of the data's marginals."""
         return self.variant.startswith("marginal")
 
     @property
-    def own_pairs(self) -> str:
-        """How its pairs are made where no coupling of the library makes them: "marginal", "weighed" or nothing."""
-        name = self.variant.split("-")[0]
-        return name if name in ("marginal", "weighed") else ""
+    def weighed(self) -> bool:
+        """Whether its matches count what their positions tell."""
+        return self.variant == "weighed"
 
     @property
     def paired(self) -> bool:

@@ -1,6 +1,7 @@
 """Atomic checkpoints: one folder a step, with safetensors and a JSON state, and never a pickle.
 
-    <checkpoint_dir>/step-00001500/tensors.safetensors    model.*, ema.*, optimizer.*, and teacher.* of a distillation
+    <checkpoint_dir>/step-00001500/tensors.safetensors    model.*, ema.*, optimizer.*, teacher.* of a distillation, and
+                                                          process.marginal where the noise is of the data
     <checkpoint_dir>/step-00001500/state.json             what made it, and the SHA-256 of tensors.safetensors
 
 A folder is written under a temporary name and renamed when it is complete, so a folder called step-N is
@@ -46,6 +47,8 @@ from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec, parse
 KEEP_LAST = 2
 AVERAGED = "ema."
 """How the names of the averaged weights begin."""
+PROCESS = "process."
+"""How the names of what a process is made of begin."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = load(content)
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint {path}: its tensors are no safetensors file: {error}") from None
-    return {f"{AVERAGED}{name}": value for name, value in tensors.items()} if is_exported(path) else tensors, state
+    if is_exported(path):
+        tensors = {name if name.startswith(PROCESS) else f"{AVERAGED}{name}": each for name, each in tensors.items()}
+    return tensors, state
 
 
 def check_state(path: Path, state: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -210,7 +215,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
         vocab_size, length, step = (_whole(name, state[name]) for name in ("vocab_size", "length", "step"))
         distilled = state.get("distillation")
         distillation = None if distilled is None else parse(DistillationSpec, distilled)
-        process = build_process(training.process, vocab_size, training.predicts)
+        marginal = tensors.get(f"{PROCESS}marginal")
+        process = build_process(training.process, vocab_size, training.predicts, marginal)
         make = functools.partial(
             build,
             model_spec,

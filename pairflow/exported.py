@@ -1,6 +1,6 @@
 """A model as a folder of its own, as model hubs take it; whatever takes a checkpoint's folder takes it, too.
 
-<folder>/model.safetensors    the averaged weights alone
+<folder>/model.safetensors    the averaged weights alone, and what its process is made of, if anything
 <folder>/config.json          the checkpoint's state
 <folder>/data.json            what its tokens mean, where that is known
 <folder>/README.md            its page
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from pairflow.checkpoint import AVERAGED, read
+from pairflow.checkpoint import AVERAGED, PROCESS, read
 from pairflow.checkpoint_files import EXPORTED_STATE, EXPORTED_TENSORS, file_sha256
 from pairflow.data_card import CARD
 from pairflow.errors import SpecError
@@ -34,7 +34,8 @@ def export(checkpoint: Path, folder: Path, *, page: str, method: str | None = No
     """
     tensors, state = read(checkpoint)
     card = checkpoint / CARD
-    averaged = {name.removeprefix(AVERAGED): value for name, value in tensors.items() if name.startswith(AVERAGED)}
+    kept = {name: value for name, value in tensors.items() if name.startswith((AVERAGED, PROCESS))}
+    averaged = {name.removeprefix(AVERAGED): value for name, value in kept.items()}
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

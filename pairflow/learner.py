@@ -172,6 +172,7 @@ class Learner:
         tensors: dict[str, torch.Tensor] = {}
         for prefix, module in self._modules(objective):
             tensors |= {f"{prefix}{name}": value for name, value in module.state_dict().items()}
+        tensors |= {f"{checkpoint.PROCESS}{name}": value for name, value in self.process.tensors.items()}
         for name, weight in self.model.named_parameters():
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{key}.{name}"] = value

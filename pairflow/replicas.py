@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pairflow.errors import PairFlowError, SpecError
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class Replica:
             values /= self.world_size
         return values
 
-    def from_first(self, make: Callable[[], str]) -> str:
+    def from_first(self, make: Callable[[], _Made]) -> _Made:
         """What the first process makes, in each; what it raises of ours, all raise."""
-        made: list[str | PairFlowError] = [""]
+        made: list[_Made | PairFlowError | None] = [None]
         if self.rank == 0:
             try:
                 made = [make()]
@@ -77,7 +80,7 @@ class Replica:
             distributed.broadcast_object_list(made, src=0)
         if isinstance(made[0], PairFlowError):
             raise made[0]
-        return made[0]
+        return cast("_Made", made[0])
 
     def all_well(self, well: bool) -> bool:
         """Whether all processes say so, once all are here."""

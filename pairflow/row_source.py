@@ -118,13 +118,13 @@ def survey(rows: RowSource, vocab_size: int) -> str:
         column: Column | None = getattr(rows, name)
         digest.begin(None if column is None else tuple(column.shape))
         if column is not None:
-            for block in _shards(rows, name):
+            for block in shards(rows, name):
                 check_range(name, block, vocab_size)
                 digest.update(block)
     return digest.hexdigest()
 
 
-def _shards(rows: RowSource, name: str) -> Iterator[Array]:
+def shards(rows: RowSource, name: str) -> Iterator[Array]:
     """One column, shard after shard; the next one is read by a thread meanwhile."""
     num_shards = -(-rows.target.shape[0] // rows.shard_size)
     with ThreadPoolExecutor(1, thread_name_prefix="survey") as ahead:

@@ -124,7 +124,7 @@ class DatasetSpec(Spec):
 COUPLING_KINDS: dict[str, str] = {
     "closed_form": "PairFlow's backward walk.",
     "independent": "seeded uniform sources.",
-    "assignment": "uniform sources, matched to rows so that the total Hamming distance is least.",
+    "assignment": "sources matched to rows so that the total Hamming distance is least.",
 }
 """Every kind of coupling by its name, and what it is."""
 
@@ -166,10 +166,20 @@ class CouplingSpec(Spec):
         "4,096; all rows if they are fewer). It takes B² bytes, twice that where D > 255.",
     )
 
+    noise: Literal["uniform", "marginal"] = Field(
+        "uniform",
+        exclude_if=lambda value: value == "uniform",
+        description="Only for 'assignment': what sources are drawn from. uniform: any token. marginal: the data's own "
+        "tokens at each position, where a rare match counts more; models are then trained with that noise. It helps "
+        "where positions differ, as an image's do, and harms strings.",
+    )
+
     @property
     def title(self) -> str:
         """What tells couplings of one dataset apart, in a word or two."""
-        return f"assignment B{self.block_size}" if self.kind == "assignment" else f"T{self.num_steps}"
+        if self.kind != "assignment":
+            return f"T{self.num_steps}"
+        return f"assignment B{self.block_size}" + (" marginal" if self.noise == "marginal" else "")
 
     @model_validator(mode="before")
     @classmethod
@@ -181,8 +191,11 @@ class CouplingSpec(Spec):
     @model_validator(mode="after")
     def _options_are_of_the_kind(self) -> Self:
         if self.kind != "assignment":
-            if self.block_size is not None:
-                raise ValueError(f"block_size can only be given for coupling 'assignment', got '{self.kind}'")
+            own = {"block_size": self.block_size, "noise": None if self.noise == "uniform" else self.noise}
+            if given := [name for name, value in own.items() if value is not None]:
+                raise ValueError(
+                    f"{' and '.join(given)} can only be given for coupling 'assignment', got '{self.kind}'"
+                )
             return self
         walk = {"support_size": self.support_size, "temperature": None if self.temperature == 1 else self.temperature}
         if given := [f"{name} {value}" for name, value in walk.items() if value is not None]:

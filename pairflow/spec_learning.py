@@ -40,8 +40,10 @@ class OptimizerSpec(Spec):
 class TrainingSpec(OptimizerSpec):
     """How the denoiser is trained (docs/method.md §3)."""
 
-    process: Literal["uniform", "absorbing"] = Field(
-        "uniform", description="Noise: uniform replaces a token by any (UDLM, PairFlow), absorbing by a mask (MDLM)."
+    process: Literal["uniform", "absorbing", "marginal"] = Field(
+        "uniform",
+        description="Noise: uniform replaces a token by any (UDLM, PairFlow), absorbing by a mask (MDLM), marginal by "
+        "one of the data's at that position.",
     )
     coupling: Literal["paired", "independent"] = Field(
         "paired",

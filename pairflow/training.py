@@ -91,8 +91,14 @@ def fit(
     check_data(training_spec, target, source, validation, vocab_size, paired=training_spec.coupling == "paired")
     place, replica = resolve_device(device), Replica() if replica is None else replica
     data = TrainingData.of(target, source, vocab_size, placing, place, replica)
-    process = processes.build(training_spec.process, vocab_size, training_spec.predicts)
-    first = None if initial is None else _load_initial(initial, model_spec, process, data.length, image_shape)
+    if initial is None:
+        first = None
+        of_the_data = processes.is_of_the_data(training_spec.process)
+        marginal = data.marginals(vocab_size, replica) if of_the_data else None
+        process = processes.build(training_spec.process, vocab_size, training_spec.predicts, marginal)
+    else:
+        first = _load_initial(initial, model_spec, training_spec, vocab_size, data, image_shape)
+        process = first.process  # its marginals are the data's, and `target` may be what it made itself
     identity = {
         "model": model_spec.model_dump(mode="json"),
         "training": training_spec.model_dump(mode="json"),
@@ -134,8 +140,9 @@ def fit(
 def _load_initial(
     path: str | Path,
     model_spec: ModelSpec,
-    process: processes.Process,
-    length: int,
+    spec: TrainingSpec,
+    vocab_size: int,
+    data: TrainingData,
     image_shape: models.ImageShape | None,
 ) -> LoadedModel:
     """The model whose weights a training starts from; it must be of the same sizes, process and kind of prediction.
@@ -147,16 +154,16 @@ def _load_initial(
     first = load_model(path, device="cpu")
     free = {"dropout": model_spec.dropout}  # has no weights
     pairs = (
-        ("process", first.training.process, process.name),
-        ("vocab_size", first.vocab_size, process.vocab_size),
-        ("length", first.length, length),
+        ("process", first.training.process, spec.process),
+        ("vocab_size", first.vocab_size, vocab_size),
+        ("length", first.length, data.length),
         ("image_shape", first.image_shape, image_shape),
         ("model", first.model_spec.model_copy(update=free), model_spec),
     )
-    if first.process.predicts != process.predicts:
+    if first.process.predicts != spec.predicts:
         raise SpecError(
             f"initial: the model at {first.path} was trained with objective '{first.training.objective}', whose "
-            f"network predicts from {first.process.predicts} positions, this training's from {process.predicts}; set "
+            f"network predicts from {first.process.predicts} positions, this training's from {spec.predicts}; set "
             f"training.objective={first.training.objective}"
         )
     for name, got, expected in pairs:

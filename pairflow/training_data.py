@@ -8,9 +8,10 @@ import torch
 
 from pairflow.batches import Batches, Epochs, data_digest
 from pairflow.errors import SpecError
+from pairflow.marginals import MarginalCounts
 from pairflow.memory import free_memory
 from pairflow.replicas import Replica
-from pairflow.row_source import Array, Held, RowSource, columns_of, num_bytes, read_all, survey
+from pairflow.row_source import Array, Held, RowSource, columns_of, num_bytes, read_all, shards, survey
 from pairflow.spec import OptimizerSpec
 from pairflow.streaming import StreamedBatches
 
@@ -112,6 +113,21 @@ class TrainingData:
         else:
             digest = replica.from_first(lambda: survey(rows, vocab_size))
         return cls(rows, digest, rows.target.shape[1], resident, placing)
+
+    def marginals(self, vocab_size: int, replica: Replica) -> torch.Tensor:
+        """How often a token stands at a position, float64 [D, K]; of stored rows, every target is read.
+
+        Raises:
+            SpecError: D·K is beyond what a table of it may take.
+        """
+
+        def count() -> np.ndarray:
+            counts = MarginalCounts(self.length, vocab_size)
+            for block in shards(self.rows, "target"):
+                counts.add(block)
+            return counts.marginals()
+
+        return torch.from_numpy(replica.from_first(count))
 
     def epochs(self, spec: OptimizerSpec, device: torch.device, replica: Replica) -> Epochs:
         """The batches of a training, of which a replica reads its own rows; close them when it ends."""

@@ -58,7 +58,7 @@ class Contest:
             parts |= {"coupling": fingerprint(coupling_of(preset, group)), "engine": self.survey.engine}
         if method.refinement is not None:
             parts |= {name: fingerprint(spec) for name, spec in method.refinement.specs(preset).items()}
-        return fingerprint(method.training(preset.training), **parts)
+        return fingerprint(method.training(preset), **parts)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -182,11 +182,7 @@ def _method(tags: Mapping[str, str], state: Mapping[str, Any], model: FoundModel
         training = parse(TrainingSpec, state.get("training"))
     except SpecError as error:
         raise CheckpointError(f"checkpoint {model.place}: its state describes no training: {error}") from None
-    plain = next(
-        each
-        for each in METHODS.values()
-        if each.refinement is None and (each.process, each.coupling) == (training.process, training.coupling)
-    )
+    plain = next(each for each in METHODS.values() if each.refinement is None and each.may_have_trained(training))
     return plain if made_by is None else methods.find(f"{plain.name}+{made_by.name}")
 
 

@@ -141,6 +141,7 @@ def find_pairs(
                 f"the pairs at {pairs.url} were made by a model (ReDi); train on them with `pairflow distill`, or name "
                 "pairs of `pairflow pair` without --model"
             )
+        _check_noise(pairs, coupling_of(request.settings, group).noise)
         return pairs
     wanted, _ = pairs_fingerprint(coupling_of(request.settings, group), data.train, request.engine)
     return _in_store(wanted, data, settings, "make them with `pairflow pair`, or name others with --pairs")
@@ -187,6 +188,16 @@ def _check_data(pairs: storage.Pairs, data: DataFacts) -> None:
             )
 
 
+def _check_noise(pairs: storage.Pairs, trained: str) -> None:
+    got = pairs.manifest.spec.get("noise", "uniform")
+    if got != trained:
+        remedy = "with method 'assigned' and --set assignment.noise=marginal" if got == "marginal" else "without that"
+        raise SpecError(
+            f"the pairs at {pairs.url} have sources of {got} noise, and these settings train with {trained} noise; "
+            f"train on them {remedy}"
+        )
+
+
 def redi_fingerprint(spec: RediSpec, train: PartFacts, base_sha256: str) -> str:
     """Fingerprint of the pairs that a model makes itself."""
     return fingerprint(spec, dataset=train.digest, model=base_sha256, engine=REDI_ENGINE)
@@ -197,7 +208,7 @@ def training_fingerprint(preset: Preset, method: Method, train: PartFacts, pairs
     inputs = {"dataset": train.digest, "model": fingerprint(preset.model)}
     if method.pairs is not None and pairs is not None:
         inputs["pairs"] = pairs
-    return fingerprint(method.training(preset.training), **inputs)
+    return fingerprint(method.training(preset), **inputs)
 
 
 def distillation_fingerprint(spec: OptimizerSpec, train: PartFacts, base_sha256: str, pairs: str | None) -> str:

@@ -28,7 +28,7 @@ def run(request: TrainRequest, context: JobContext) -> TrainResult:
     data = inputs.load(request.dataset, settings)
     preset = request.settings
     method = methods.find(request.method)
-    training = method.training(preset.training)
+    training = method.training(preset)
     pairs = None if method.pairs is None else inputs.find_pairs(request, method.pairs, data.facts, settings)
     pairs_fingerprint = None if pairs is None else pairs.manifest.fingerprint
     specs: dict[str, Spec] = {"dataset": request.dataset, "model": preset.model, "training": training}

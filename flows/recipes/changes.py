@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast, get_args
 
 from pydantic import Field, create_model, model_validator
 
+from flows.recipes.methods import check_noise
 from pairflow.errors import SpecError
 from pairflow.presets import Preset, preset
 from pairflow.spec import DatasetSpec, OptimizerSpec, PresetName, Spec, in_full, parse
@@ -85,7 +86,10 @@ def resolve(parameters: OfPreset) -> Preset:
             before = getattr(base, name)
             update[name] = _named(name, type(before), _merged(before.model_dump(mode="json"), changes.given))
             _check_warm_up(name, before, update[name], changes)
-    return base.model_copy(update=update)
+    resolved = base.model_copy(update=update)
+    named = getattr(parameters, "methods", None) or (getattr(parameters, "method", None),)
+    check_noise([name for name in named if name is not None], resolved)
+    return resolved
 
 
 def _check_warm_up(group: str, before: Spec, after: Spec, changes: Changes) -> None:

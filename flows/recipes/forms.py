@@ -22,7 +22,7 @@ _NOT_TAKEN = ("expected_fingerprint",)  # commands of ours set it in this proces
 _FOLDED = (*Preset.model_fields, "engine", "store", "shard_size", "num_workers")
 _FOLDED_WITHIN = {
     "dataset": ("column", "vocab_path", "window", "unit", "max_length", "holdout", "split_seed"),
-    "coupling": ("temperature", "epsilon", "support_size", "block_size"),
+    "coupling": ("temperature", "epsilon", "support_size", "block_size", "noise"),
 }
 
 

@@ -50,9 +50,19 @@ class Method:
         """Sources that the base is trained with."""
         return "independent" if self.pairs is None else "paired"
 
-    def training(self, spec: TrainingSpec) -> TrainingSpec:
-        """`spec` with this method's noise and sources; all else equal, so that models can be compared."""
-        return spec.model_copy(update={"process": self.process, "coupling": self.coupling})
+    def training(self, preset: Preset) -> TrainingSpec:
+        """The preset's with this method's noise and sources; all else equal, so that models can be compared.
+
+        Pairs whose sources are of the data's marginals are trained with that noise.
+        """
+        of_pairs = "uniform" if self.pairs is None else coupling_of(preset, self.pairs).noise
+        process = self.process if of_pairs == "uniform" else of_pairs
+        return preset.training.model_copy(update={"process": process, "coupling": self.coupling})
+
+    def may_have_trained(self, training: TrainingSpec) -> bool:
+        """Whether a base's model may be this method's, by how it was trained."""
+        process = "uniform" if training.process == "marginal" and self.pairs == "assignment" else training.process
+        return (self.process, self.coupling) == (process, training.coupling)
 
     def refined_on(self, preset: Preset) -> str | None:
         """The group by which the stored pairs are made that its refinement trains on; None if it takes none."""
@@ -86,6 +96,16 @@ for _method in (
     Method("assigned+dcd", "Assigned + DCD", "assigned", DCD, "uniform", "assignment", "#999933", "h"),
 ):
     register(_method)
+
+
+def check_noise(names: Iterable[str], preset: Preset) -> None:
+    """Raises SpecError for a method that refines models of uniform noise where the preset makes them of another."""
+    for method in (METHODS[name] for name in names):
+        if method.refinement is not None and method.training(preset).process == "marginal":
+            raise SpecError(
+                f"method '{method.name}': {method.refinement.label} needs a model of uniform noise, got "
+                f"{method.pairs}.noise=marginal; leave that out, or name '{method.base}' alone"
+            )
 
 
 def base_names() -> tuple[str, ...]:

@@ -13,6 +13,9 @@ which order never shows.
 solver. Rows are given in an order of its own keyed draws, and sources as they were drawn, so neither a row's number in
 the data nor its place in the block favours it, and equal rows are treated alike: over the seeds, the sources by place
 are i.i.d. uniform too. It is not claimed that each best assignment is equally likely.
+
+**Noise of the data's marginals** (`spec.noise`): a block draws its sources from π, and a match counts −log π of its
+token, Eq. (7.9), in whole units. All else is as with uniform noise, for which each match counts 1.
 """
 
 import functools
@@ -27,11 +30,13 @@ from numpy.typing import ArrayLike, NDArray
 from pairflow.coupling.block_memory import blocks_that_fit
 from pairflow.coupling.blocks import Block, BlockPlan
 from pairflow.coupling.checks import check_tokens
+from pairflow.coupling.gains import count_gains, match_weights, most_gain
 from pairflow.coupling.match_counts import count_matches
 from pairflow.coupling.optimal import most_matches
 from pairflow.coupling.result import Coupled
 from pairflow.errors import SpecError
-from pairflow.rng import Purpose, draw_one_each, uniform_tokens
+from pairflow.marginals import cumulated, marginals, tokens_of
+from pairflow.rng import Purpose, draw_one_each, draw_pairs, uniform_tokens
 
 if TYPE_CHECKING:
     from pairflow.spec import CouplingSpec
@@ -57,6 +62,51 @@ class BlockPairs:
     target: NDArray[Any]
     sample_id: NDArray[np.int64]
     replica: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """The law of the sources, and what matches with them count.
+
+    Attributes:
+        vocab_size: K.
+        sums: [D, K], cumulated marginals; None for uniform sources.
+        weights: [D, K], whole units; None where each match counts 1.
+        most: what a pair counts at most.
+    """
+
+    vocab_size: int
+    sums: NDArray[np.float64] | None
+    weights: NDArray[np.int64] | None
+    most: int
+
+    @classmethod
+    def of(cls, tokens: NDArray[np.unsignedinteger], vocab_size: int, spec: "CouplingSpec") -> "_Noise":
+        if spec.noise == "uniform":
+            return cls(vocab_size, None, None, tokens.shape[1])
+        marginal = marginals(tokens, vocab_size)
+        weights = match_weights(marginal)
+        return cls(vocab_size, cumulated(marginal), weights, most_gain(weights))
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """Of what pairs count."""
+        return np.uint8 if self.most < 256 else np.uint16 if self.most < 65_536 else np.uint32
+
+    def draw(self, seed: int, places: NDArray[np.int64], length: int, replica: int) -> NDArray[np.int64]:
+        """Sources by their place in a replica's order, [n, D]."""
+        if self.sums is None:
+            return uniform_tokens(seed, places, length, self.vocab_size, replica, Purpose.MATCHED)
+        return tokens_of(draw_pairs(seed, places, 0, length, Purpose.MATCHED, replica)[0], self.sums)
+
+    def count(
+        self, sources: NDArray[Any], rows: NDArray[np.unsignedinteger], counts: NDArray[np.unsignedinteger]
+    ) -> None:
+        """Fills counts [n, B] for some rows [n, D] and all sources, by column [D, B]."""
+        if self.weights is None:
+            count_matches(sources, rows, counts)
+        else:
+            count_gains(sources, rows, self.weights[np.arange(rows.shape[1]), rows], counts)
 
 
 def couple_pairs(
@@ -92,14 +142,14 @@ def couple_pairs(
 
 
 def couple_block(
-    targets: NDArray[np.unsignedinteger], *, vocab_size: int, spec: "CouplingSpec", replica: int, first: int
+    targets: NDArray[np.unsignedinteger], *, noise: _Noise, seed: int, replica: int, first: int
 ) -> NDArray[np.unsignedinteger]:
     """The sources of one block's rows.
 
     Args:
         targets: [B, D] tokens, in the replica's order.
-        vocab_size: K.
-        spec: its seed keys the draws.
+        noise: what sources are drawn from.
+        seed: keys the draws.
         replica: which source of these rows.
         first: place of the first row in the replica's order, which keys the draws too.
 
@@ -111,17 +161,16 @@ def couple_block(
     at_once = max(1, _DRAWS_AT_ONCE // length)
     for start in range(0, size, at_once):
         places = np.arange(first + start, first + min(start + at_once, size))
-        drawn = uniform_tokens(spec.seed, places, length, vocab_size, replica, Purpose.MATCHED)
-        sources[start : start + at_once] = drawn
-    turn_draws = draw_one_each(spec.seed, np.arange(first, first + size), _TURN, Purpose.ORDER, replica)
+        sources[start : start + at_once] = noise.draw(seed, places, length, replica)
+    turn_draws = draw_one_each(seed, np.arange(first, first + size), _TURN, Purpose.ORDER, replica)
     turns = np.argsort(turn_draws, kind="stable")
     shuffled, columns = targets[turns], np.ascontiguousarray(sources.T)
-    matches = np.empty((size, size), np.uint8 if length < 256 else np.uint16)
+    matches = np.empty((size, size), noise.dtype)
     for start in range(0, size, _ROWS_PER_PASS):
         rows = slice(start, start + _ROWS_PER_PASS)
-        count_matches(columns, shuffled[rows], matches[rows])
+        noise.count(columns, shuffled[rows], matches[rows])
     matched = np.empty_like(sources)
-    matched[turns] = sources[most_matches(matches, length)[0]]
+    matched[turns] = sources[most_matches(matches, noise.most)[0]]
     return matched
 
 
@@ -178,7 +227,8 @@ def row_order(seed: int, replica: int, num_rows: int) -> NDArray[np.int64]:
 
 def check_memory(num_rows: int, length: int, spec: "CouplingSpec") -> None:
     """Raises SpecError if this machine's free memory does not hold one block; says which block size it holds."""
-    blocks_that_fit(BlockPlan.of(num_rows, spec).size, length)
+    # What marginals let a pair count is known with the data; most take two bytes.
+    blocks_that_fit(BlockPlan.of(num_rows, spec).size, length, 1 if length < 256 and spec.noise == "uniform" else 2)
 
 
 def _rows(plan: BlockPlan, seed: int, block: Block) -> NDArray[np.int64]:
@@ -195,11 +245,13 @@ def _made(
 ) -> Iterator[tuple[Block, int, NDArray[np.unsignedinteger]]]:
     """Each block with its number among them and the sources of its rows, in the replica's order."""
 
+    noise = _Noise.of(tokens, vocab_size, spec)
+
     def make(block: Block) -> NDArray[np.unsignedinteger]:
         targets = np.ascontiguousarray(tokens[_rows(plan, spec.seed, block)])
-        return couple_block(targets, vocab_size=vocab_size, spec=spec, replica=block.replica, first=block.start)
+        return couple_block(targets, noise=noise, seed=spec.seed, replica=block.replica, first=block.start)
 
-    fitting = blocks_that_fit(plan.size, tokens.shape[1])
+    fitting = blocks_that_fit(plan.size, tokens.shape[1], np.dtype(noise.dtype).itemsize)
     pool = ThreadPoolExecutor(min(num_threads, len(blocks), fitting))
     try:
         for number, found in enumerate(pool.map(make, blocks)):

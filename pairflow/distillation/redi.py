@@ -55,15 +55,20 @@ def draw_pairs(
         progress: show a progress bar.
 
     Raises:
-        SpecError: a slice that is empty or not within the spec's pairs, or a model of the absorbing process.
+        SpecError: a slice that is empty or not within the spec's pairs, or a model of another process.
     """
     stop = spec.num_pairs if stop is None else stop
     if not 0 <= start < stop <= spec.num_pairs:
         raise SpecError(f"pairs: got the slice [{start}, {stop}), expected one within [0, {spec.num_pairs})")
     if loaded.process.name != "uniform":
         raise SpecError(
-            f"redi: the model at {loaded.path} is of process '{loaded.process.name}', whose sources are all alike, so "
-            "there is nothing to pair; use a model of process 'uniform'"
+            f"redi: the model at {loaded.path} is of process '{loaded.process.name}'"
+            + (
+                ", whose sources are all alike, so there is nothing to pair"
+                if loaded.process.name == "absorbing"
+                else ""
+            )
+            + "; use a model of process 'uniform'"
         )
     drawn = sample(
         loaded.model,

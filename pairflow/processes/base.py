@@ -1,6 +1,7 @@
 """What training and sampling ask of a noise process, and the reverse steps that all processes share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,11 +26,15 @@ class Process(ABC):
         predicts: what the networks were trained for whose probabilities it is given. "others" is π of Eq. (3.4), which
             the bound teaches; "all" is p_{1|t} itself, which cross-entropy teaches. Every method takes either, as
             `denoiser` and `others` turn each into the other.
+        of_the_data: whether it is made of the data's marginals, which come with the data or a checkpoint.
+        tensors: what it is made of, by name, for checkpoints.
     """
 
     name: str
     num_states: int
     time_free: bool
+    of_the_data: bool = False
+    tensors: Mapping[str, torch.Tensor] = {}
 
     def __init__(self, vocab_size: int, predicts: Prediction = "others") -> None:
         if vocab_size < 2:
@@ -69,7 +74,7 @@ class Process(ABC):
 
     @abstractmethod
     def noise(self, like: torch.Tensor) -> torch.Tensor:
-        """Distribution of one token of x_0: [num_states], with the dtype and device of `like`."""
+        """Distribution of a token of x_0: [num_states], or by position; with the dtype and device of `like`."""
 
     @abstractmethod
     def undetermined(self, x_t: torch.Tensor) -> torch.Tensor:

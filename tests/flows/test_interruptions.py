@@ -40,7 +40,7 @@ def _training(method: Method, base: Path) -> _Training:
     """What trains a model of a method in a folder; a refined one starts from a base that is trained once."""
     preset = resolve(with_assignments(DistillParameters(), _SETTINGS))
     options: dict[str, Any] = {"vocab_size": 5, "checkpoint_every": 7, "device": "cpu", "progress": False}
-    spec = method.training(preset.training)
+    spec = method.training(preset)
     source = _SOURCE if spec.coupling == "paired" else None
     train = functools.partial(fit, preset.model, spec, _TARGET, source, **options)
     if method.refinement is None:

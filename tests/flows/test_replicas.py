@@ -86,7 +86,7 @@ def _alone(folder: Path) -> dict[int, float]:
     losses: dict[int, float] = {}
     fit(
         preset.model,
-        METHODS["udlm"].training(preset.training),
+        METHODS["udlm"].training(preset),
         train.tokens,
         vocab_size=train.vocab_size,
         image_shape=train.image_shape,

@@ -53,7 +53,7 @@ def _train(folder: Path, rank: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     fit(
         preset.model,
-        METHODS["pairflow"].training(preset.training),
+        METHODS["pairflow"].training(preset),
         train.tokens,
         source,
         vocab_size=train.vocab_size,

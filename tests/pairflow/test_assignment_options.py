@@ -85,10 +85,10 @@ def test_a_block_beyond_memory_is_refused_with_the_size_that_fits(monkeypatch):
 
 
 def test_memory_bounds_the_blocks_at_a_time(monkeypatch):
-    needed = block_memory.block_bytes(20, 14)
+    needed = block_memory.block_bytes(20, 14, 1)
     usual = couple_pairs(DATA, 0, 90, vocab_size=43, spec=spec_of(20))
     monkeypatch.setattr(block_memory, "free_memory", lambda: 2 * needed + 1)
-    assert block_memory.blocks_that_fit(20, 14) == 2
+    assert block_memory.blocks_that_fit(20, 14, 1) == 2
     pairs = couple_pairs(DATA, 0, 90, vocab_size=43, spec=spec_of(20), num_threads=8)
     np.testing.assert_array_equal(pairs.source, usual.source)
 

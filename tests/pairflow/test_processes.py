@@ -152,7 +152,7 @@ def test_times_have_one_draw_in_each_stratum(batch_size):
 def test_registry_builds_by_name_and_names_what_it_has():
     assert isinstance(processes.build("uniform", 4), UniformProcess)
     assert isinstance(processes.build("absorbing", 4), AbsorbingProcess)
-    with pytest.raises(SpecError, match=r"got 'gaussian', expected one of absorbing, uniform"):
+    with pytest.raises(SpecError, match=r"got 'gaussian', expected one of absorbing, marginal, uniform"):
         processes.build("gaussian", 4)
     with pytest.raises(SpecError, match=r"vocab_size: got 1"):
         UniformProcess(1)

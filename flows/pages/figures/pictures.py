@@ -21,7 +21,7 @@ _CELL = 160  # pixels of one sample
 def coupling(manifest: Manifest, path: Path) -> None:
     """Draws how far sources lie from their targets, and which positions keep their token.
 
-    The independent coupling, whose sources are uniform, stands beside it: its Hamming distances are binomial.
+    The independent coupling of uniform sources stands beside it: its Hamming distances are binomial.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -34,19 +34,20 @@ def coupling(manifest: Manifest, path: Path) -> None:
     # By scipy.special: scipy.stats takes a second to load, of a job that may be over in five.
     at_most = special.bdtr(np.arange(length + 1.0), length, 1 - 1 / vocab_size)
     independent = np.diff(at_most, prepend=0)
+    beside = "independent coupling" + (" of uniform sources" if manifest.spec.get("noise") else "")
     rarely, nearly_always = (int(np.searchsorted(at_most, each)) for each in (1e-3, 0.999))
     distances = np.arange(min(first, rarely), max(first + len(counts) - 1, nearly_always) + 1)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.bar(np.arange(first, first + len(counts)), counts / counts.sum(), width=1, color=_ORANGE, label="these pairs")
-    left.step(distances, independent[distances], where="mid", color=_BLUE, label="independent coupling")
+    left.step(distances, independent[distances], where="mid", color=_BLUE, label=beside)
     left.set_xlabel("Hamming distance of source and target (tokens)")
     left.set_ylabel("fraction of pairs")
     left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
     left.set_title(f"Distance: mean {summary['mean_hamming']:.1f} of {length} tokens", fontsize="medium")
     right.plot(np.arange(length), kept, color=_ORANGE, marker="." if length <= 100 else "", label="these pairs")
-    right.axhline(1 / vocab_size, color=_BLUE, label="independent coupling")
+    right.axhline(1 / vocab_size, color=_BLUE, label=beside)
     right.set_ylim(0, 1)
     right.set_xlabel("position")
     right.set_ylabel("fraction of pairs that keep the token")

@@ -54,7 +54,7 @@ def test_figures_have_a_place_for_it(tmp_path: Path) -> None:
 def test_the_objective_is_a_setting_like_others_and_redi_follows_it() -> None:
     asked = with_assignments(StudyParameters(), {"training.objective": "cross_entropy"})
     preset = resolve(asked)
-    assert METHODS["assigned"].training(preset.training).objective == "cross_entropy"
+    assert METHODS["assigned"].training(preset).objective == "cross_entropy"
     refinement = METHODS["udlm+redi"].refinement
     assert refinement is not None
     tuned = refinement.training(preset)
