@@ -4,9 +4,9 @@
     python benchmarks/gpu_study.py train FOLDER --out OUT --scratch SCRATCH
                                                           trains and samples, for at most --seconds; goes on if told
 
-The second runs on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic; scipy
-for weighed matches). Which models there are says `gpu_study_plan.py`, what they are trained on `gpu_study_data.py`; what is left in OUT is measured by
-`gpu_study_scores.py`.
+The second runs on a bare machine that has a GPU (numpy, numba, torch, safetensors and pydantic; scipy for weighed
+matches). Which models there are says `gpu_study_plan.py`, what they are trained on `gpu_study_data.py`; what is left in
+OUT is measured by `gpu_study_scores.py`.
 """
 
 import argparse
