@@ -8,7 +8,7 @@ import ray
 import storage
 from flows.jobs.driver import connect
 from flows.jobs.shards import MAX_RETRIES, ShardStatistics, make_shards, room
-from pairflow.coupling.assignment import couple_pairs
+from pairflow.coupling.assignment import SourceNoise, couple_pairs
 from pairflow.datasets import TokenDataset
 from pairflow.spec import CouplingSpec
 from storage import PairsHeader, ShardPlan
@@ -45,20 +45,33 @@ def match_shards(
     """
     connect()
     rows = ray.put(train.tokens)
+    noise = ray.put(SourceNoise.of(train.tokens, header.vocab_size, spec))
     task = _match_shard.options(num_cpus=cpus_per_task, max_retries=MAX_RETRIES)
     num_threads = max(1, int(cpus_per_task))
 
     def submit(shard: ShardPlan) -> ray.ObjectRef:
-        return task.remote(rows, url, header, shard, spec, num_threads)
+        return task.remote(rows, noise, url, header, shard, spec, num_threads)
 
     make_shards(url, shards, submit, num_workers or room(cpus_per_task, 0), on_shard)
 
 
 @ray.remote
 def _match_shard(
-    rows: np.ndarray, url: str, header: PairsHeader, shard: ShardPlan, spec: CouplingSpec, num_threads: int
+    rows: np.ndarray,
+    noise: SourceNoise,
+    url: str,
+    header: PairsHeader,
+    shard: ShardPlan,
+    spec: CouplingSpec,
+    num_threads: int,
 ) -> ShardStatistics:
     """Matches pairs `shard.start` to `shard.stop` and writes them."""
-    made = couple_pairs(rows, shard.start, shard.stop, vocab_size=header.vocab_size, spec=spec, num_threads=num_threads)
+    made = couple_pairs(
+        *(rows, shard.start, shard.stop),
+        vocab_size=header.vocab_size,
+        spec=spec,
+        noise=noise,
+        num_threads=num_threads,
+    )
     storage.write_shard(url, header, shard.index, made.source, made.target, made.sample_id)
     return ShardStatistics.of(made.target, made.source, 0)

@@ -65,7 +65,7 @@ class BlockPairs:
 
 
 @dataclass(frozen=True, eq=False)
-class _Noise:
+class SourceNoise:
     """The law of the sources, and what matches with them count.
 
     Attributes:
@@ -81,7 +81,8 @@ class _Noise:
     most: int
 
     @classmethod
-    def of(cls, tokens: NDArray[np.unsignedinteger], vocab_size: int, spec: "CouplingSpec") -> "_Noise":
+    def of(cls, tokens: NDArray[np.integer], vocab_size: int, spec: "CouplingSpec") -> "SourceNoise":
+        """That of a spec; `tokens` [M, D] are all rows of the training part, which are counted where it is theirs."""
         if spec.noise == "uniform":
             return cls(vocab_size, None, None, tokens.shape[1])
         marginal = marginals(tokens, vocab_size)
@@ -110,7 +111,14 @@ class _Noise:
 
 
 def couple_pairs(
-    data: ArrayLike, start: int, stop: int, *, vocab_size: int, spec: "CouplingSpec", num_threads: int = 1
+    data: ArrayLike,
+    start: int,
+    stop: int,
+    *,
+    vocab_size: int,
+    spec: "CouplingSpec",
+    noise: SourceNoise | None = None,
+    num_threads: int = 1,
 ) -> BlockPairs:
     """Pairs `start` to `stop` (exclusive) of the R·M, in the store's order; their blocks are made whole.
 
@@ -120,6 +128,7 @@ def couple_pairs(
         stop: at most R·M.
         vocab_size: K.
         spec: of kind 'assignment'.
+        noise: of these data and this spec, for who makes pairs in many calls; made here by default.
         num_threads: blocks at a time; fewer if memory holds fewer.
 
     Raises:
@@ -135,14 +144,15 @@ def couple_pairs(
     rows = np.concatenate([_rows(plan, spec.seed, block) for block in blocks])
     replica = np.concatenate([np.full(block.stop - block.start, block.replica) for block in blocks])
     source = np.empty((len(rows), tokens.shape[1]), tokens.dtype)
-    for block, _, found in _made(tokens, blocks, plan, vocab_size, spec, num_threads):
+    noise = SourceNoise.of(tokens, vocab_size, spec) if noise is None else noise
+    for block, _, found in _made(tokens, blocks, plan, noise, spec, num_threads):
         source[block.first_pair - first :][: len(found)] = found
     run = slice(start - first, stop - first)
     return BlockPairs(source[run].astype(given.dtype, copy=False), given[rows[run]], rows[run], replica[run])
 
 
 def couple_block(
-    targets: NDArray[np.unsignedinteger], *, noise: _Noise, seed: int, replica: int, first: int
+    targets: NDArray[np.unsignedinteger], *, noise: SourceNoise, seed: int, replica: int, first: int
 ) -> NDArray[np.unsignedinteger]:
     """The sources of one block's rows.
 
@@ -209,7 +219,8 @@ def couple_rows(
     ]
     asked_by_block = np.split(np.argsort(block_of, kind="stable"), np.cumsum(np.bincount(block_of))[:-1])
     source = np.empty_like(target)
-    for block, number, found in _made(support, blocks, plan, vocab_size, spec, num_threads):
+    noise = SourceNoise.of(support, vocab_size, spec)
+    for block, number, found in _made(support, blocks, plan, noise, spec, num_threads):
         asked = asked_by_block[number]
         source[asked] = found[place[asked] - block.start]
         if progress is not None:
@@ -239,13 +250,11 @@ def _made(
     tokens: NDArray[np.unsignedinteger],
     blocks: Sequence[Block],
     plan: BlockPlan,
-    vocab_size: int,
+    noise: SourceNoise,
     spec: "CouplingSpec",
     num_threads: int,
 ) -> Iterator[tuple[Block, int, NDArray[np.unsignedinteger]]]:
     """Each block with its number among them and the sources of its rows, in the replica's order."""
-
-    noise = _Noise.of(tokens, vocab_size, spec)
 
     def make(block: Block) -> NDArray[np.unsignedinteger]:
         targets = np.ascontiguousarray(tokens[_rows(plan, spec.seed, block)])

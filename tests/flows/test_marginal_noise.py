@@ -15,7 +15,7 @@ from flows.home.settings import Settings
 from flows.jobs import train
 from flows.parameters import PipelineParameters, StudyParameters, TrainParameters
 from flows.recipes.changes import resolve, with_assignments
-from flows.recipes.methods import METHODS
+from flows.recipes.methods import METHODS, base_names
 from flows.requests import TrainRequest
 from pairflow.checkpoint import load_model
 from pairflow.checkpoint_files import read_state
@@ -24,7 +24,7 @@ from pairflow.datasets import load
 from pairflow.errors import SpecError
 from pairflow.marginals import marginals
 from pairflow.processes import MarginalProcess
-from pairflow.spec import CouplingSpec, DatasetSpec
+from pairflow.spec import CouplingSpec, DatasetSpec, TrainingSpec
 
 from .conftest import Cli
 
@@ -103,6 +103,11 @@ def test_refinements_are_refused_before_anything_starts(method: str) -> None:
     with pytest.raises(SpecError, match=rf"method '{method[:9]}.{method[9:]}': .* needs a model of uniform noise"):
         resolve(changed)
     resolve(with_assignments(asked.model_copy(update={"methods": ("udlm", "assigned")}), _MARGINAL))
+
+
+def test_a_model_that_does_not_say_its_method_is_taken_for_the_one_that_has_such_pairs() -> None:
+    training = TrainingSpec(process="marginal")
+    assert [name for name in base_names() if METHODS[name].may_have_trained(training)] == ["assigned"]
 
 
 def test_other_methods_stay_as_they_are() -> None:
