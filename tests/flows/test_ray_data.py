@@ -19,18 +19,20 @@ import ray.data
 
 ray.init(address="auto")
 ray.data.DataContext.get_current().enable_progress_bars = False
-pairs = ray.data.read_parquet(sys.argv[1]).sort("sample_id")
-batch = pairs.take_batch(batch_size=100, batch_format="numpy")
-differing = pairs.map_batches(
-    lambda rows: {"differ": (np.stack(rows["source"]) != np.stack(rows["target"])).sum(axis=1)}, batch_format="numpy"
-)
+
+def with_distance(rows):
+    return rows | {"differ": (np.stack(rows["source"]) != np.stack(rows["target"])).sum(axis=1)}
+
+# One pass over the data, as each starts workers anew.
+rows = ray.data.read_parquet(sys.argv[1]).map_batches(with_distance, batch_format="numpy").take_all()
+rows.sort(key=lambda row: row["sample_id"])
 with open(sys.argv[2], "w") as file:
     json.dump({
-        "count": pairs.count(),
-        "sample_id": batch["sample_id"].tolist(),
-        "source": np.stack(batch["source"]).tolist(),
-        "target": np.stack(batch["target"]).tolist(),
-        "differ": int(differing.sum("differ")),
+        "count": len(rows),
+        "sample_id": [int(row["sample_id"]) for row in rows],
+        "source": [row["source"].tolist() for row in rows],
+        "target": [row["target"].tolist() for row in rows],
+        "differ": int(sum(row["differ"] for row in rows)),
         "ours": "storage" in sys.modules,
     }, file)
 """
