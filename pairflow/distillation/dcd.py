@@ -121,7 +121,7 @@ def check_teacher(loaded: LoadedModel, vocab_size: int, length: int, image_shape
     if loaded.process.name != "uniform":
         raise SpecError(
             f"teacher: the model at {loaded.path} is of process '{loaded.process.name}', but this distillation needs "
-            "'uniform'; train one with training.process = uniform"
+            "'uniform'; train one of uniform noise"
         )
     for name, got, expected in (
         ("vocab_size", loaded.vocab_size, vocab_size),
