@@ -20,7 +20,8 @@ from pairflow.spec import ImageFeatures
 
 # 3: copies and nearest training rows of every kind of data; molecules by the distinct valid ones, and by the authors'
 # protocol. Scores from before lack those, so they are measured again.
-VERSION = "metrics/3"
+# 4: features of images that are all but silent on the training part no longer decide a distance.
+VERSION = "metrics/4"
 _logger = logging.getLogger("pairflow.metrics")
 
 
@@ -134,7 +135,7 @@ class OfAKind(Protocol):
 def version(dataset: OfAKind, *, image_features: ImageFeatures = "auto", data_dir: Path | None = None) -> str:
     """What the scores of `evaluator` are known by: metrics are versioned as engines are.
 
-    Figures that are computed differently, and one figure more, have another version: such as "metrics/3 fcd/1.2.2".
+    Figures that are computed differently, and one figure more, have another version: such as "metrics/4 fcd/1.2.2".
 
     Raises:
         SpecError: no evaluator for that kind of data.

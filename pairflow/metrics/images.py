@@ -31,6 +31,7 @@ _FARTHEST = 50.0
 e⁻⁹⁰ are subnormal numbers, with which a processor computes ten times slower.
 """
 _SEED = 0
+_LEAST_SHARE = 0.01  # of the median deviation, in which features are measured at least
 _CHUNK = 1024
 
 
@@ -94,9 +95,9 @@ class ImageEvaluator:
 
     The reference is the training part, as is usual for FID. Features are measured in the training part's standard
     deviations, so the figure does not depend on the scale that a network happens to give them: a shift of all F
-    features by one deviation adds F. `facts` has the same distance for the held-out
-    part, what samples as good as unseen data would get (and more for few held-out rows), and the classifier's
-    held-out accuracy.
+    features by one deviation adds F. One that hardly varies there is measured in a hundredth of the others' median.
+    `facts` has the same distance for the held-out part, what samples as good as unseen data would get (and more for few
+    held-out rows), and the classifier's held-out accuracy.
     """
 
     def __init__(self, dataset: TokenDataset, *, device: str = "auto", progress: Progress = True) -> None:
@@ -116,7 +117,9 @@ class ImageEvaluator:
         name = f"frechet_{kind}_features"
         self.headline = metrics.Headline(name, f"Fréchet distance ({kind} features)", higher_is_better=False)
         features = self._features(train.tokens)
-        self._scale = features.std(axis=0).clip(min=1e-6)
+        deviations = features.std(axis=0)
+        # A feature that is all but silent on the training part would make one sample that wakes it decide the figure.
+        self._scale = deviations.clip(min=max(_LEAST_SHARE * np.median(deviations), 1e-6))
         self._reference = Gaussian.of(features / self._scale)
         if len(test) > 1:
             facts["held_out_" + name] = self._distance(test.tokens)
