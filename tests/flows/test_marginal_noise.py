@@ -1,6 +1,7 @@
 """Noise of the data's marginals, said once of the pairs: models are trained with it, and what does not fit is named."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ _TINY = {"training.num_steps": 4, "training.batch_size": 8, "model.hidden_size":
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("home")
-        patch.setenv("PAIRFLOW_HOME", str(folder))
-        patch.setenv("PAIRFLOW_STORE", str(folder / "store"))
+        # Whole, as a job and a command set variables of this process.
+        own = {"PAIRFLOW_HOME": str(folder), "PAIRFLOW_STORE": str(folder / "store")}
+        patch.setattr("os.environ", {**os.environ, **own})
         yield
 
 
