@@ -21,7 +21,7 @@ from flows.home.token import USER
 from flows.service import database as databases
 from flows.service import health, stack, watch
 from flows.service.programs import SERVER_NAMES, ProgramName, urls
-from flows.service.remains import end, processes_of
+from flows.service.remains import end_all
 from flows.service.supervision import Supervisor
 from pairflow.paths import default_home
 
@@ -88,7 +88,7 @@ def up(
     except KeyboardInterrupt:
         if not ours:  # what another `up` runs, or is about to, is none of ours to end
             raise
-        signals.take_your_time(_STOP_TIMEOUT_S, at_once=lambda: end(processes_of(settings.home), timeout_s=2))
+        signals.take_your_time(_STOP_TIMEOUT_S, at_once=lambda: end_all(settings.home, timeout_s=2))
         _say("ending; runs in progress stop their Ray jobs")
         stack.stop(settings, supervisor)
         _say("all ended; `pairflow up` finds everything again")

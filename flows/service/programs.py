@@ -28,7 +28,7 @@ from flows.home.token import (
     token_headers,
 )
 from flows.service.database import PASSWORD_VARIABLE, Database
-from flows.service.remains import end, processes_of
+from flows.service.remains import end_all
 from flows.service.sockets import runtime_folder
 from pairflow.errors import SpecError
 
@@ -202,7 +202,7 @@ def main(name: str) -> None:
     mark = program_mark(name)
     if name in SERVER_NAMES:
         # Where the first process alone was killed, the others have the port, and Ray's jobs work on for nobody.
-        end(processes_of(settings.home, with_variable=mark))
+        end_all(settings.home, with_variable=mark)
     made = command(name, settings, runtime_folder(settings.home))
     # A shell that started us in the background had SIGINT ignored, which is inherited.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -10,6 +10,7 @@ import psutil
 from flows.home.addresses import OWNER_VARIABLE
 
 _SUPERVISOR = "supervisor.supervisord"
+_ROUNDS = 10  # Ray's head, cut off while it starts, needs two
 
 
 def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil.Process]:
@@ -41,6 +42,24 @@ def supervisor_of(home: Path) -> psutil.Process | None:
             if _SUPERVISOR in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 return process
     return None
+
+
+def end_all(
+    home: Path, *, with_variable: str | None = None, timeout_s: float = 10
+) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """Ends all that bear the mark of a home, until none is found: what ends may have been starting others.
+
+    Returns:
+        Those that were found, and those that are there even so.
+    """
+    found: list[psutil.Process] = []
+    for _ in range(_ROUNDS):
+        if not (here := processes_of(home, with_variable=with_variable)):
+            return found, []
+        found += here
+        if alive := end(here, timeout_s=timeout_s):
+            return found, alive
+    return found, processes_of(home, with_variable=with_variable)
 
 
 def end(processes: Sequence[psutil.Process], *, timeout_s: float = 10) -> list[psutil.Process]:

@@ -46,6 +46,7 @@ KNOWN: tuple[Known, ...] = (
         r"Timed out waiting for node info|The current node timed out during startup",
         "on a busy machine a node takes longer than the 30 s that `ray start` waits; it is started again",
     ),
+    Known("ray", r", in sigterm_handler\b", "its start was cut off by somebody, who knows of it"),
 )
 
 

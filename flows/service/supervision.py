@@ -21,7 +21,7 @@ import psutil
 from flows.home.addresses import service_folder
 from flows.home.private import private_folder
 from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName, program_mark
-from flows.service.remains import end, processes_of, supervisor_of
+from flows.service.remains import end_all, supervisor_of
 from flows.service.sockets import choose_socket, runtime_folder, supervisor_socket
 from pairflow.errors import PairFlowError
 
@@ -153,8 +153,8 @@ class Supervisor:
         Raises:
             ServiceError: one of them does not end.
         """
-        remains = processes_of(self.home)
-        if alive := end(remains):
+        remains, alive = end_all(self.home)
+        if alive:
             raise ServiceError(f"processes {[each.pid for each in alive]} of an earlier `pairflow up` do not end")
         return [each.pid for each in remains]
 

@@ -174,6 +174,20 @@ def test_two_take_turns(tmp_path: Path) -> None:
     assert order == ["2 waits for job 1", "1 is done", "2 has it"]
 
 
+def test_what_an_ending_process_starts_is_ended_too(tmp_path: Path) -> None:
+    """As Ray's head, cut off while it starts, leaves the programs that it was about to start."""
+    starts_another = "trap 'setsid sleep 300 & exit 1' TERM; echo; while :; do sleep 0.05; done"
+    marked = os.environ | {remains.OWNER_VARIABLE: str(tmp_path)}
+    command = ["bash", "-c", starts_another]
+    with subprocess.Popen(command, env=marked, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the trap is set
+        ended, alive = remains.end_all(tmp_path)
+    assert process.pid in {each.pid for each in ended}
+    assert len(ended) >= 2
+    assert (alive, remains.processes_of(tmp_path)) == ([], [])
+
+
 def test_a_shell_that_inherited_the_mark_is_nobodys_remains(tmp_path: Path) -> None:
     marked = os.environ | {remains.OWNER_VARIABLE: str(tmp_path)}
     import pty

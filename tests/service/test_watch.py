@@ -64,6 +64,13 @@ INFO:     127.0.0.1:5 - "GET /api/ready HTTP/1.1" 200 OK
         ("worker", "10:00:00.000 | ERROR   | prefect.worker.process.worker - cannot be reached\n", True),
         # Its rounds are watched, and servers come and go.
         ("reconciler", "cannot look after the jobs for now: JobFailedError: Ray does not answer\n", False),
+        (
+            "ray",
+            "2026-11-27 23:48:53,528\tINFO scripts.py:1043 -- Local node IP: 127.0.0.1\n"
+            "Exception ignored in atexit callback:\nTraceback (most recent call last):\n"
+            '  File "ray/_private/node.py", line 662, in sigterm_handler\n    sys.exit(1)\nSystemExit: 1\n',
+            False,
+        ),
     ],
 )
 def test_what_is_trouble(program: str, text: str, found: bool) -> None:
