@@ -1,7 +1,7 @@
 """The data's marginals π_i(a): how often a token stands at a position (docs/method.md §7, Eq. (7.5)).
 
 What they are made of is counted exactly, so they are the same for any order of the rows, and for each row R times.
-May import `errors` and `rng` of the library.
+May import `errors` of the library.
 """
 
 import numpy as np

@@ -170,8 +170,8 @@ class CouplingSpec(Spec):
         "uniform",
         exclude_if=lambda value: value == "uniform",
         description="Only for 'assignment': what sources are drawn from. uniform: any token. marginal: the data's own "
-        "tokens at each position, where a rare match counts more; models are then trained with that noise. It helps "
-        "where positions differ, as an image's do, and harms strings.",
+        "tokens at each position, where a rare match counts more; models are then trained with that noise. It helped "
+        "images and harmed molecules (docs/results.md).",
     )
 
     @property

@@ -1,7 +1,7 @@
 """What matches with sources of the data's marginals count: −log π of the token, in whole units (docs/method.md §7).
 
 A pair's likelihood under the path grows by 1/π(a) for each token a that both share, so a match of a rare token tells
-more. Whole numbers keep the assignment exact; their unit is fine enough that no sum of two differs where it matters.
+more. Whole numbers keep the assignment exact.
 """
 
 import numpy as np
