@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
 from flows.lineage import page_text
 from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.outbox import Outbox
 from flows.lineage.provenance import Input
+from flows.lineage.search import all_models
 from flows.lineage.waiting import first_line
 from flows.lineage.writer import DIGEST_LENGTH, RunWriter
 
@@ -129,6 +130,7 @@ class StageRun:
         """
         from flows.lineage.packaging import package  # it loads torch, which a flow's process must not
 
+        self._remove_unfinished(tags[tag.FINGERPRINT])
         model = self._client.create_logged_model(
             self.experiment_id,
             name=name,
@@ -150,6 +152,18 @@ class StageRun:
         self._client.finalize_logged_model(model_id, "READY")
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model_id, step=0)])
         return model_id
+
+    def _remove_unfinished(self, fingerprint: str) -> None:
+        """Removes the models without files that are left where logging this one was cut off, or failed."""
+        same = f"tags.`{tag.FINGERPRINT}` = '{fingerprint}'"
+        for model in all_models(self._client, [self.experiment_id], same):
+            run_id = model.source_run_id
+            if model.status != LoggedModelStatus.READY and (run_id == self.run_id or not self._works(run_id)):
+                self._client.delete_logged_model(model.model_id)
+
+    def _works(self, run_id: str | None) -> bool:
+        """Whether a run, of another home perhaps, is at work."""
+        return run_id is not None and self._client.get_run(run_id).info.status == "RUNNING"
 
     def _await_begun(self) -> None:
         deadline = time.monotonic() + self._patience_s

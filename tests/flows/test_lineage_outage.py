@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from flows.cluster.protocol import JobContext
 from flows.jobs import train
+from flows.lineage import tags as tag
 from flows.lineage.errors import LineageError
 from flows.lineage.stage_run import StageRun
 from flows.parameters import TrainParameters
@@ -233,3 +235,47 @@ def test_wrong_address_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://host")
     with pytest.raises(LineageError, match="MLFLOW_TRACKING_URI"):
         _train(5, monkeypatch, {})
+
+
+class _Cut(BaseException):
+    """As if the process had been killed there."""
+
+
+@pytest.mark.parametrize("fault", [_Cut(), MlflowException("no connection")], ids=["killed", "away"])
+def test_logging_a_model_is_cut_off(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    """One without files stays, by the same run or one that is over, until the model is logged; others' are theirs."""
+    faults: list[BaseException] = [fault, fault]
+    plain = MlflowClient.log_model_artifacts
+
+    def cut_off(self: MlflowClient, model_id: str, folder: str) -> None:
+        if faults:
+            raise faults.pop()
+        plain(self, model_id, folder)
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", cut_off)
+    seed = 5 + isinstance(fault, _Cut)
+    while isinstance(fault, _Cut) and faults:
+        with pytest.raises(_Cut):
+            _train(seed, monkeypatch, {})
+    first = _train(seed, monkeypatch, {})
+    assert _models(client, first) == {first.mlflow_model_id: "READY"}
+
+    at_work = client.create_run(first.mlflow_experiment_id)
+    theirs = client.create_logged_model(
+        first.mlflow_experiment_id, source_run_id=at_work.info.run_id, tags={tag.FINGERPRINT: first.fingerprint}
+    )
+    client.delete_run(first.mlflow_run_id)
+    again = _train(seed, monkeypatch, {})
+    assert _models(client, again) == {
+        first.mlflow_model_id: "READY",
+        again.mlflow_model_id: "READY",
+        theirs.model_id: "PENDING",
+    }
+
+
+def _models(client: MlflowClient, result: TrainResult) -> dict[str, str]:
+    same = f"tags.`{tag.FINGERPRINT}` = '{result.fingerprint}'"
+    found = client.search_logged_models([result.mlflow_experiment_id], same)
+    return {str(each.model_id): str(each.status) for each in found}

@@ -155,4 +155,7 @@ def _check_artifacts(node: Node) -> None:
     if len(folder.parents) > 2 and folder.parents[2].is_dir() and not (folder.is_dir() and any(folder.iterdir())):
         node.faults.append(f"its files in {folder} are not there")
     if node.state != "READY":
-        node.faults.append(f"MLflow says that it is {node.state}, and not READY")
+        node.faults.append(
+            f"MLflow says that it is {node.state}, and not READY: logging it was cut off; the command that trains it "
+            "logs it anew"
+        )
