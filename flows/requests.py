@@ -17,7 +17,7 @@ from flows.parameters import (
     TrainParameters,
 )
 from flows.recipes.changes import resolve, with_seed
-from flows.recipes.methods import DEFAULT_PAIRS, METHODS, bases, coupling_of, in_order, pair_groups
+from flows.recipes.methods import DEFAULT_PAIRS, METHODS, Method, bases, coupling_of, in_order, pair_groups
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
 from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, EngineName, PairsFormat, RediSpec, Seed, Spec, fingerprint
@@ -181,8 +181,7 @@ class Plan:
             PairParameters(
                 **self._common, **self._sharding, redi=spec, base_model=trained[method.base, seed].checkpoint
             )
-            for method in self.refined
-            if method.refinement is not None and (spec := method.refinement.own_pairs(self.preset)) is not None
+            for method, spec in self._paired_anew
             for seed in self.seeds
         )
 
@@ -210,6 +209,24 @@ class Plan:
             training_seeds=self.parameters.training_seeds,
             pairs=_url(pairs, DEFAULT_PAIRS),
         )
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The stages whose jobs do the work, in their order, where nothing of it is done."""
+        num_seeds = len(self.seeds)
+        return (
+            *("pair" for _ in self.pair_groups),
+            *("train" for _ in range(num_seeds * len(bases(self.methods)))),
+            *("pair" for _ in range(num_seeds * len(self._paired_anew))),
+            *("distill" for _ in range(num_seeds * len(self.refined))),
+            "evaluate",
+        )
+
+    @property
+    def _paired_anew(self) -> list[tuple[Method, RediSpec]]:
+        """Methods that are refined on pairs which a model makes, and how."""
+        made = [(method, method.refinement.own_pairs(self.preset)) for method in self.refined if method.refinement]
+        return [(method, spec) for method, spec in made if spec is not None]
 
     @property
     def _common(self) -> dict[str, Any]:

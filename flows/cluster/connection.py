@@ -83,10 +83,11 @@ class Cluster:
         if self._local is not None:
             self._local.stop()
 
-    def expect(self, module: str) -> None:
-        """A job of this module is about to be submitted: where that can be, its process starts before it is known."""
+    def expect(self, *modules: str) -> None:
+        """Jobs of these modules are about to be submitted, in this order: where that can be, each one's process starts
+        before it is known."""
         if self._own_jobs is not None:
-            self._own_jobs.expect(module)
+            self._own_jobs.expect(*modules)
 
     def prepare(self) -> None:
         """Waits for a cluster that is starting, and loads its client, in a thread; who asks hears what went wrong."""

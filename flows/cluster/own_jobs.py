@@ -2,12 +2,13 @@
 
 Ray's job server takes seconds of a core to start, and so does the supervisor that it starts for every job. A cluster
 that ends with its command needs neither: each job is a driver of its own accord, which ends with the command (see
-`flows.home.held`). It also begins sooner. One process may be started before its job is known, and has imported all it
-needs when that comes; and Ray starts when a job first has tasks for it, and not while all else starts.
+`flows.home.held`). It also begins sooner. The next job's process may be started before that job is known, and has
+imported all it needs when that comes; and Ray starts when a job first has tasks for it, and not while all else starts.
 """
 
 import asyncio
 import codecs
+import collections
 import enum
 import itertools
 import json
@@ -15,6 +16,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +101,21 @@ class OwnJobs:
         }
         del self._environment["RAY_ADDRESS"]
         self._processes: list[_Process] = []
-        self._expected: tuple[str, _Process] | None = None
+        self._expected: collections.deque[str] = collections.deque()
+        self._next: _Process | None = None
+        self._one_at_a_time = threading.Lock()  # jobs may start side by side
         self._jobs: dict[str, OwnJob] = {}
-        self._numbers = itertools.count(1)  # jobs may start side by side
+        self._numbers = itertools.count(1)
 
-    def expect(self, module: str) -> None:
-        """Starts a process for a job of this module that is about to be submitted: it imports what that needs."""
-        self._expected = module, self._start(module, {})
+    def expect(self, *modules: str) -> None:
+        """Jobs of these modules are about to be submitted, in this order, where there is work for them.
+
+        A process is started for the first one, and for each other once the one before was submitted: it imports what
+        its job needs meanwhile.
+        """
+        with self._one_at_a_time:
+            self._expected = collections.deque(modules)
+            self._next = self._start(modules[0], {})
 
     def close(self) -> None:
         """Ends all that still runs."""
@@ -124,19 +134,31 @@ class OwnJobs:
         **_: Any,
     ) -> str:
         """Starts `python -m module` with its environment, or tells the process that was started for it what it is."""
-        if submission_id in self._jobs:
-            raise RuntimeError(f"a job {submission_id} already exists")
         *_python, module = shlex.split(entrypoint)
         variables: dict[str, str] = (runtime_env or {}).get("env_vars", {})
-        (expected, process), self._expected = self._expected or (None, None), None
-        if process is not None and expected != module:
-            process.release()  # another job came first; that one may be days away, or found
-        if process is None or expected != module or process.holder.poll() is not None:
-            process = self._start(module, variables)
-        else:
-            process.tell(variables[JOB_URL_VARIABLE])
-        self._jobs[submission_id] = OwnJob(submission_id, metadata, process)
+        with self._one_at_a_time:
+            if submission_id in self._jobs:
+                raise RuntimeError(f"a job {submission_id} already exists")
+            process = self._take(module)
+            if process is None:
+                process = self._start(module, variables)
+            else:
+                process.tell(variables[JOB_URL_VARIABLE])
+            self._jobs[submission_id] = OwnJob(submission_id, metadata, process)
+            if self._expected:
+                self._next = self._start(self._expected[0], {})
         return submission_id
+
+    def _take(self, module: str) -> "_Process | None":
+        """The process that waits for a job of this module, which is expected no more; nor are those before it."""
+        process, self._next = self._next, None
+        waits_for = self._expected[0] if self._expected else None
+        while self._expected and self._expected.popleft() != module:
+            pass
+        if process is None or (waits_for == module and process.holder.poll() is None):
+            return process
+        process.release()  # its work was found, or may be days away
+        return None
 
     def get_job_info(self, submission_id: str) -> OwnJob:
         return self._jobs[submission_id]

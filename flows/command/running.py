@@ -17,7 +17,7 @@ from flows.cluster.connection import Cluster
 from flows.home.addresses import running_servers
 from flows.home.environment import prepare_environment
 from flows.home.settings import Settings
-from flows.parameters import FlowParameters, StudyParameters
+from flows.parameters import FlowParameters, PipelineParameters, StudyParameters
 from pairflow.errors import JobFailedError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "DEBUG")  # read when Prefect is imported
     try:
         with Cluster(settings.at_store(parameters.store)) as cluster:
-            cluster.expect(f"flows.jobs.{_first_job(name, parameters)}")
+            cluster.expect(*(f"flows.jobs.{job}" for job in _jobs(name, parameters)))
             return _run(name, parameters, settings, cluster, verbosity)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # a terminal that is closed
@@ -56,15 +56,15 @@ def run_flow(name: str, parameters: FlowParameters, *, verbose: bool = False, qu
         raise typer.Exit(128 + signal.SIGINT) from None
 
 
-def _first_job(name: str, parameters: FlowParameters) -> str:
-    """That of a flow which has all to do."""
+def _jobs(name: str, parameters: FlowParameters) -> tuple[str, ...]:
+    """Those of a flow which has all to do, in their order."""
     from flows.requests import Plan
 
-    if name == "retrain":
-        return "survey"
-    if isinstance(parameters, StudyParameters) and not Plan(parameters).pair_groups:
-        return "train"
-    return "pair" if name in ("pipeline", "study") else name
+    if isinstance(parameters, PipelineParameters):
+        parameters = parameters.study
+    if isinstance(parameters, StudyParameters):
+        return Plan(parameters).jobs
+    return ("survey",) if name == "retrain" else (name,)
 
 
 def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Cluster, verbosity: "Verbosity") -> Any:

@@ -120,6 +120,20 @@ def test_one_that_is_expected_in_vain_does_not_stay(jobs: OwnJobs) -> None:
     assert _end(jobs) is Status.FAILED
 
 
+def test_several_are_expected_each_while_the_one_before_works(jobs: OwnJobs) -> None:
+    """What was found, and so is never submitted, is passed over."""
+    jobs.expect("told", "waits", "told", "told")
+    assert len(jobs._processes) == 1
+    for number, name in enumerate(("a-job", "another", "a-third")):
+        _submit(jobs, "told", name)
+        assert len(jobs._processes) == (2, 4, 4)[number], "the second one waited to be what was found"
+        assert _end(jobs, name) is Status.SUCCEEDED
+        assert jobs.get_job_logs(name).split()[1:] == [f"/store/jobs/{name}"]
+    assert jobs._processes[1].holder.wait(60) == 0
+    _submit(jobs, "fails", "a-fourth")  # none is expected any more
+    assert _end(jobs, "a-fourth") is Status.FAILED
+
+
 @pytest.mark.parametrize("module", ["waits", "deaf"])
 def test_a_stopped_one_is_gone(jobs: OwnJobs, module: str) -> None:
     _submit(jobs, module)
