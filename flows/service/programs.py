@@ -206,7 +206,10 @@ def main(name: str) -> None:
     made = command(name, settings, runtime_folder(settings.home))
     # A shell that started us in the background had SIGINT ignored, which is inherited.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    environment = os.environ | made.environment | {mark: "1"}
+    environment = os.environ | made.environment
+    for variable, value in ((OWNER_VARIABLE, str(settings.home)), (mark, "1")):
+        environment.pop(variable, None)
+        environment[variable] = value  # last, where a process's title is not written over it: see remains.py
     if name not in ("prefect", "mlflow"):
         for secret in (PASSWORD_VARIABLE, "PAIRFLOW_DATABASE_URL"):  # jobs and flows never speak to the database
             environment.pop(secret, None)

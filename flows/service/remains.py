@@ -22,10 +22,21 @@ def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil
                 continue
             if _has_terminal(process):  # somebody's shell that inherited the mark: ours have none
                 continue
-            environment = process.environ()
+            environment = _environment(process)
             if environment.get(OWNER_VARIABLE) == str(home) and (with_variable is None or with_variable in environment):
                 found.append(process)
     return found
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """What it was started with, as far as that is left: a title, as Ray's agents take, is written over the first of it.
+
+    psutil would read none of the rest.
+    """
+    with contextlib.suppress(OSError):
+        entries = os.fsdecode(Path(f"/proc/{process.pid}/environ").read_bytes()).split("\0")
+        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    return process.environ()
 
 
 def _has_terminal(process: psutil.Process) -> bool:

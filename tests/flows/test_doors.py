@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 import storage
@@ -186,6 +187,21 @@ def test_what_an_ending_process_starts_is_ended_too(tmp_path: Path) -> None:
     assert process.pid in {each.pid for each in ended}
     assert len(ended) >= 2
     assert (alive, remains.processes_of(tmp_path)) == ([], [])
+
+
+def test_one_with_a_title_over_its_variables_is_found(tmp_path: Path) -> None:
+    """As Ray's agents, which spin for a minute where the processes that watched over them were killed."""
+    titled = "import ray, time; ray._raylet.setproctitle('ray::Agent'); print(flush=True); time.sleep(300)"
+    marked = os.environ | {remains.OWNER_VARIABLE: str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", titled], env=marked, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            assert psutil.Process(process.pid).cmdline()[0].startswith("ray::Agent")
+            ended, alive = remains.end_all(tmp_path)
+        finally:
+            process.kill()
+    assert ([each.pid for each in ended], alive) == ([process.pid], [])
 
 
 def test_a_shell_that_inherited_the_mark_is_nobodys_remains(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def test_a_killed_driver_fails_the_run(user: User, killed: _Pairing) -> None:
 def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
     """Kills processes of Ray, and waits for what must follow."""
     user.spoils("ray")
-    driver = user.driver(killed.id)
+    driver, agents = user.driver(killed.id), user.find_processes("ray::DashboardAgent")
+    assert len(agents) == 1
     for each in [user.process(name) for name in words]:
         each.kill()
     # The head that the supervisor starts does not know the job; a busy machine may start it too late to be asked.
@@ -123,6 +124,7 @@ def _kill_ray(user: User, killed: _Pairing, *words: str) -> None:
     )
     user.wait_for(lambda: not driver.is_running(), timeout_s=60)
     user.wait_until_well()
+    assert not agents[0].is_running()
     assert user.jobs(killed.id) == {}  # of the head that is there now
     killed.retry()
     killed.wait_for_shards(1)
