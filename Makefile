@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # On a terminal pip shows its progress; in a log it would be hundreds of lines.
-PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet $(PIP_FLAGS) --disable-pip-version-check --constraint constraints.txt
 # Three workers on two cores: the tests of servers mostly wait, and the others fill their waits (tests/conftest.py).
 PYTEST = $(BIN)/python -m pytest -n 3 $(TESTS)
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow

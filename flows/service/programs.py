@@ -28,7 +28,7 @@ from flows.home.token import (
     token_headers,
 )
 from flows.service.database import PASSWORD_VARIABLE, Database
-from flows.service.remains import end_all
+from flows.service.remains import end_all, program_mark
 from flows.service.sockets import runtime_folder
 from pairflow.errors import SpecError
 
@@ -48,11 +48,6 @@ class Command:
 
     arguments: tuple[str, ...]
     environment: dict[str, str]
-
-
-def program_mark(name: ProgramName) -> str:
-    """The variable that a program and its children bear."""
-    return f"PAIRFLOW_IS_{name.upper()}"
 
 
 def urls(settings: Settings) -> dict[ProgramName, str]:
@@ -206,10 +201,7 @@ def main(name: str) -> None:
     made = command(name, settings, runtime_folder(settings.home))
     # A shell that started us in the background had SIGINT ignored, which is inherited.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    environment = os.environ | made.environment
-    for variable, value in ((OWNER_VARIABLE, str(settings.home)), (mark, "1")):
-        environment.pop(variable, None)
-        environment[variable] = value  # last, where a process's title is not written over it: see remains.py
+    environment = os.environ | made.environment | {mark: "1"}
     if name not in ("prefect", "mlflow"):
         for secret in (PASSWORD_VARIABLE, "PAIRFLOW_DATABASE_URL"):  # jobs and flows never speak to the database
             environment.pop(secret, None)

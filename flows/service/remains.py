@@ -8,9 +8,16 @@ from pathlib import Path
 import psutil
 
 from flows.home.addresses import OWNER_VARIABLE
+from flows.service.sockets import runtime_folder
 
 _SUPERVISOR = "supervisor.supervisord"
+_TITLES = ("ray::", "ray-dashboard")
 _ROUNDS = 10  # Ray's head, cut off while it starts, needs two
+
+
+def program_mark(name: str) -> str:
+    """The variable that a program of the supervisor and its children bear."""
+    return f"PAIRFLOW_IS_{name.upper()}"
 
 
 def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil.Process]:
@@ -22,20 +29,20 @@ def processes_of(home: Path, *, with_variable: str | None = None) -> list[psutil
                 continue
             if _has_terminal(process):  # somebody's shell that inherited the mark: ours have none
                 continue
-            environment = _environment(process)
+            environment = _marks(process, home)
             if environment.get(OWNER_VARIABLE) == str(home) and (with_variable is None or with_variable in environment):
                 found.append(process)
     return found
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
-    """What it was started with, as far as that is left: a title, as Ray's agents take, is written over the first of it.
+def _marks(process: psutil.Process, home: Path) -> dict[str, str]:
+    """The environment; of processes with a title of Ray's, that is written over it, what it said of the home.
 
-    psutil would read none of the rest.
+    They are where the supervisor starts all its programs.
     """
-    with contextlib.suppress(OSError):
-        entries = os.fsdecode(Path(f"/proc/{process.pid}/environ").read_bytes()).split("\0")
-        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    command = process.cmdline()
+    if command and command[0].startswith(_TITLES) and Path(process.cwd()) == runtime_folder(home):
+        return {OWNER_VARIABLE: str(home), program_mark("ray"): "1"}
     return process.environ()
 
 

@@ -20,8 +20,8 @@ import psutil
 
 from flows.home.addresses import service_folder
 from flows.home.private import private_folder
-from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName, program_mark
-from flows.service.remains import end_all, supervisor_of
+from flows.service.programs import PROGRAM_NAMES, SERVER_NAMES, ProgramName
+from flows.service.remains import end_all, program_mark, supervisor_of
 from flows.service.sockets import choose_socket, runtime_folder, supervisor_socket
 from pairflow.errors import PairFlowError
 

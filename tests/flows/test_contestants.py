@@ -97,7 +97,10 @@ def test_whose_method_nobody_knows(spec: DatasetSpec, model: Path, own_home: Pat
         _evaluate(spec, further)
 
 
-def test_no_such_model(spec: DatasetSpec, own_home: Path) -> None:
+@pytest.mark.usefixtures("own_home")
+def test_no_such_model(spec: DatasetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     for reference in ("nosuch", "../x", "abcdef0"):
         with pytest.raises(CheckpointError, match="no model"):
             _evaluate(spec, reference)

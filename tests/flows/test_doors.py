@@ -16,6 +16,7 @@ from flows.lineage.tracing import checks
 from flows.parameters import DistillParameters, EvaluateParameters, PairParameters, TrainParameters
 from flows.recipes.changes import assignments
 from flows.service import remains
+from flows.service.sockets import runtime_folder
 from flows.stages import beforehand
 from flows.stages.command_line import read
 from pairflow.errors import CheckpointError, DatasetError, SpecError, StoreError
@@ -193,7 +194,10 @@ def test_one_with_a_title_over_its_variables_is_found(tmp_path: Path) -> None:
     """As Ray's agents, which spin for a minute where the processes that watched over them were killed."""
     titled = "import ray, time; ray._raylet.setproctitle('ray::Agent'); print(flush=True); time.sleep(300)"
     marked = os.environ | {remains.OWNER_VARIABLE: str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", titled], env=marked, stdout=subprocess.PIPE) as process:
+    runtime = runtime_folder(tmp_path)
+    runtime.mkdir()
+    command = [sys.executable, "-c", titled]
+    with subprocess.Popen(command, env=marked, cwd=runtime, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:
@@ -201,6 +205,7 @@ def test_one_with_a_title_over_its_variables_is_found(tmp_path: Path) -> None:
             ended, alive = remains.end_all(tmp_path)
         finally:
             process.kill()
+            runtime.rmdir()
     assert ([each.pid for each in ended], alive) == ([process.pid], [])
 
 
