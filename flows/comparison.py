@@ -61,10 +61,9 @@ def compare(parameters: StudyParameters, stage: str, *, command: str | None) -> 
             for made in pairs.values():
                 if made.mlflow_run_id is not None and not made.skipped:
                     lineage.adopt(made.mlflow_run_id, parent.run_id)
-            at_once = cluster.settings.jobs_at_once
-            trained = work.train(pairs, at_once)
+            trained = work.train(pairs, cluster.settings)
             redi_pairs = work.own_pairs(trained)
-            refined = work.refine(pairs, trained, at_once)
+            refined = work.refine(pairs, trained, cluster.settings)
             evaluation = work.evaluate(pairs, lineage=lineage, parent=parent)
             show_comparison(evaluation, parameters.dataset.name)
             result = result_of(
@@ -121,20 +120,24 @@ class Comparison(Plan):
         """The pairs that the methods are trained on; PairFlow's may extend those at a URL."""
         return {group: pair(each) for group, each in self.pairings(extend).items()}
 
-    def train(self, pairs: Pairs, at_once: int) -> dict[Key, TrainResult]:
+    def train(self, pairs: Pairs, settings: Settings) -> dict[Key, TrainResult]:
         """The base of every method, with every seed; several at the same time."""
         wanted: dict[Key, Any] = {**self.trainings(pairs)}
-        done = side_by_side(*(partial(train, each) for each in wanted.values()), at_most=at_once)
+        done = side_by_side(
+            *(partial(train, each) for each in wanted.values()), at_most=settings.trainings_at_once(len(wanted))
+        )
         return dict(zip(wanted, done, strict=True))
 
     def own_pairs(self, trained: dict[Key, TrainResult]) -> tuple[PairResult, ...]:
         """The pairs that models make themselves, one model after the other: each keeps all cores busy."""
         return tuple(pair(each) for each in self.own_pairings(trained))
 
-    def refine(self, pairs: Pairs, trained: dict[Key, TrainResult], at_once: int) -> dict[Key, TrainResult]:
+    def refine(self, pairs: Pairs, trained: dict[Key, TrainResult], settings: Settings) -> dict[Key, TrainResult]:
         """Every refined method, with every seed; several at the same time."""
         wanted: dict[Key, Any] = {**self.refinements(pairs, trained)}
-        done = side_by_side(*(partial(distill, each) for each in wanted.values()), at_most=at_once)
+        done = side_by_side(
+            *(partial(distill, each) for each in wanted.values()), at_most=settings.trainings_at_once(len(wanted))
+        )
         return dict(zip(wanted, done, strict=True))
 
     def evaluate(

@@ -26,7 +26,7 @@ def _run_name() -> str:
 def pipeline(parameters: PipelineParameters) -> ComparisonResult:
     """Couple the data in closed form and by assignment, train with and without pairs, evaluate all, and report.
 
-    Models are trained at the same time, as many as there are cores. What an earlier run finished is used again.
+    Models are trained side by side. What an earlier run finished is used again.
     """
     parameters = validated(PipelineParameters, parameters)
     describe_run(tags=("pipeline", parameters.dataset.name, parameters.preset))

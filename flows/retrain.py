@@ -105,7 +105,7 @@ def _retrain(parameters: RetrainParameters, name: str) -> RetrainResult:
             about={"method": parameters.method},
         )
         with run as parent, nested_under(parent.run_id, parent.experiment_id, command):
-            pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings.jobs_at_once)
+            pairs, candidate = _make(work, _to_extend(request, survey), cluster.settings)
             made_of = contest.tags_of(next(iter(pairs.values()), None))
             parent.tag({tag.DATASET_DIGEST: survey.dataset_digest, tag.CANDIDATE_MODEL: candidate.mlflow_model_id})
             if champion is not None and champion.model_id == candidate.mlflow_model_id:
@@ -161,12 +161,12 @@ def _coupling(work: Comparison) -> CouplingSpec | None:
     return next((coupling_of(work.preset, group) for group in work.pair_groups), None)
 
 
-def _make(work: Comparison, extend: str | None, at_once: int) -> tuple[dict[str, PairResult], TrainResult]:
+def _make(work: Comparison, extend: str | None, settings: Settings) -> tuple[dict[str, PairResult], TrainResult]:
     """The candidate, and the pairs that it or its base is trained on; what is there already is found."""
     pairs = work.pair(extend)
-    trained = work.train(pairs, at_once)
+    trained = work.train(pairs, settings)
     work.own_pairs(trained)
-    refined = work.refine(pairs, trained, at_once)
+    refined = work.refine(pairs, trained, settings)
     (candidate,) = (refined or trained).values()
     return pairs, candidate
 

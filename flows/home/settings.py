@@ -79,10 +79,11 @@ class Settings(BaseSettings):
     threads_per_job: int | None = Field(
         None, ge=1, description="CPU threads of a training or evaluation job; default all cores it may run on."
     )
-    jobs_at_once: int = Field(
-        default_factory=lambda: min(4, os.cpu_count() or 1),
+    jobs_at_once: int | None = Field(
+        None,
         ge=1,
-        description="Trainings that a comparison runs at the same time; default one a core, up to 4.",
+        description="Trainings that a comparison runs at the same time; default one a core, up to 4, or half as many "
+        "more if that is all there are.",
     )
     gpus_per_job: float | None = Field(
         None,
@@ -232,6 +233,17 @@ class Settings(BaseSettings):
     def known_data_dir(self) -> Path:
         """What is known of data that were read here, a file per dataset."""
         return self.home / "known-data"
+
+    def trainings_at_once(self, number: int) -> int:
+        """How many of so many trainings run at the same time.
+
+        A core each, by default, up to 4. One and a half rounds of that are over sooner as a single one, in which they
+        take turns at the cores: three on two cores take one and a half times as long as one, and not twice.
+        """
+        if self.jobs_at_once is not None:
+            return self.jobs_at_once
+        cores = min(4, os.cpu_count() or 1)
+        return number if 2 * number <= 3 * cores else cores
 
     def at_store(self, store: str | None) -> Self:
         """These settings, with the store of a flow's parameters if they name one."""

@@ -57,3 +57,22 @@ def test_environment_of_the_user_wins(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert environment["PREFECT_HOME"] == "/mine"
     assert environment["PREFECT_API_URL"] == "http://server/api"
     assert environment["DO_NOT_TRACK"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("cores", "at_once"),
+    [
+        (1, [1, 1, 1, 1]),
+        (2, [1, 2, 3, 2, 2]),
+        (3, [1, 2, 3, 4, 3]),
+        (4, [1, 2, 3, 4, 5, 6, 4]),
+        (64, [1, 2, 3, 4, 5, 6, 4]),
+    ],
+)
+def test_as_many_trainings_at_once_as_keep_the_cores_at_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, at_once: list[int]
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    settings = Settings(home=tmp_path)
+    assert [min(number, settings.trainings_at_once(number)) for number in range(1, len(at_once) + 1)] == at_once
+    assert Settings(home=tmp_path, jobs_at_once=2).trainings_at_once(3) == 2
