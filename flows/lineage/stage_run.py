@@ -130,7 +130,8 @@ class StageRun:
         """
         from flows.lineage.packaging import package  # it loads torch, which a flow's process must not
 
-        self._remove_unfinished(tags[tag.FINGERPRINT])
+        if (fingerprint := tags.get(tag.FINGERPRINT)) is not None:
+            self._remove_unfinished(fingerprint)
         model = self._client.create_logged_model(
             self.experiment_id,
             name=name,
