@@ -41,7 +41,7 @@ def _marks(process: psutil.Process, home: Path) -> dict[str, str]:
     They are where the supervisor starts all its programs.
     """
     command = process.cmdline()
-    if command and command[0].startswith(_TITLES) and Path(process.cwd()) == runtime_folder(home):
+    if command and command[0].startswith(_TITLES) and Path(process.cwd()) == runtime_folder(home).resolve():
         return {OWNER_VARIABLE: str(home), program_mark("ray"): "1"}
     return process.environ()
 
