@@ -147,10 +147,8 @@ def test_server_is_slow(
     _check_whole(client, result)
     assert _said(caplog, "does not answer") <= 2
     # A request that was given up may have been heard all the same: no second run may come of it.
-    runs = client.search_runs([client.get_run(result.mlflow_run_id).info.experiment_id])
-    assert [run.info.run_id for run in runs if run.data.tags["pairflow.fingerprint"] == result.fingerprint] == [
-        result.mlflow_run_id
-    ]
+    runs = client.search_runs([result.mlflow_experiment_id], f"tags.`{tag.FINGERPRINT}` = '{result.fingerprint}'")
+    assert [run.info.run_id for run in runs] == [result.mlflow_run_id]
 
 
 def test_run_is_deleted(
