@@ -78,6 +78,7 @@ def _contents(result: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.kill
+@pytest.mark.slow
 def test_a_streamed_job_that_was_killed_ends_with_the_checkpoint_of_a_resident_one(pairs: str, tmp_path: Path) -> None:
     home = tmp_path / "streamed"
     running = _begun(pairs, home, "streamed")

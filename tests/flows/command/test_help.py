@@ -10,10 +10,8 @@ from typing import Any, get_args
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from typer.main import get_command
-from typer.testing import CliRunner
 
-from flows.command import app, options
+from flows.command import options
 from flows.parameters import (
     DistillParameters,
     EvaluateParameters,
@@ -30,6 +28,8 @@ from flows.stages.command_line import command_line
 from pairflow.errors import SpecError
 from pairflow.presets import Preset
 from pairflow.spec import Spec, TrainingSpec
+
+from ...typed_words import commands, typed
 
 _SNAPSHOT = Path(__file__).with_name("help.txt")
 _FLOWS: dict[str, type[FlowParameters]] = {
@@ -53,7 +53,7 @@ def _pages() -> str:
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PAIRFLOW_", "FORCE_"))}
     environment |= {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    names = sorted(get_command(app.app).commands)  # type: ignore[attr-defined]
+    names = sorted(commands())
     done = subprocess.run(
         [sys.executable, "-c", code, *names], env=environment, capture_output=True, text=True, check=True, timeout=120
     )
@@ -61,7 +61,7 @@ def _pages() -> str:
 
 
 def test_as_they_were() -> None:
-    """Write it anew with `python tests/flows/command/test_help.py` if the change is meant."""
+    """Write it anew with `python -m tests.flows.command.test_help` if the change is meant."""
     assert _pages() == _SNAPSHOT.read_text(encoding="utf-8")
 
 
@@ -166,7 +166,7 @@ class TestThereAndBack:
         assert program == "pairflow"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(options, "run_flow", run_flow)
-            said = CliRunner().invoke(app.app, words)
+            said = typed(words)
         assert len(got) == 1, (line, said.output, said.exception)
         assert _meaning(got[0]) == meant, line
 
