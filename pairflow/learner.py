@@ -14,6 +14,7 @@ from pairflow.devices import autocast
 from pairflow.errors import CheckpointError, TrainingError
 from pairflow.models.ema import Ema
 from pairflow.objectives import Network, Objective
+from pairflow.optimizers import AdamW
 from pairflow.replicas import Replica
 from pairflow.spec import ModelSpec, OptimizerSpec
 from pairflow.spikes import SpikeGuard
@@ -51,7 +52,7 @@ class Learner:
     device: torch.device
     model: nn.Module
     ema: Ema
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     process: processes.Process
     network: Network
     shared: nn.Module
@@ -88,9 +89,7 @@ class Learner:
             length=identity["length"],
             image_shape=None if shape is None else tuple(shape),
         ).to(device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=spec.learning_rate, betas=_BETAS, weight_decay=0.0, fused=True
-        )
+        optimizer = AdamW(model.parameters(), lr=spec.learning_rate, betas=_BETAS, weight_decay=0.0, fused=True)
         shared = replica.wrap(model, device)
         network = torch.compile(shared) if compiled else shared
         guard = SpikeGuard(spike_factor, floor=math.log(process.vocab_size), first_step=spec.warmup_steps)

@@ -5,7 +5,6 @@ import copy
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 # Dense bfloat16 peaks from NVIDIA's data sheets, FLOP/s; the first name that the device's name contains counts.
 _PEAKS = (
@@ -32,6 +31,8 @@ def training_flops(model: nn.Module, length: int) -> int:
         model: as called by training; it is copied, and neither its weights nor any random state are touched.
         length: D.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it loads Triton, which only GPUs are counted for
+
     shapes = copy.deepcopy(model).to("meta")
     x_t, t = torch.zeros(1, length, dtype=torch.int64, device="meta"), torch.zeros(1, device="meta")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

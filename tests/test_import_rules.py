@@ -117,6 +117,12 @@ def test_flows_do_not_load_torch(tmp_path: Path) -> None:
     assert _loaded(tmp_path) == {name: (name, False) for name in _FLOWS}
 
 
+def test_jobs_without_tasks_do_not_load_ray() -> None:
+    code = "import sys, flows.jobs.train, flows.jobs.distill, flows.jobs.evaluate; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_hooks_find_their_flow(tmp_path: Path) -> None:
     """Prefect runs them by a file beside a `storage.py`, which then stands for our package: flows/stages/hooks.py."""
     runner = importlib.util.find_spec("prefect.runner")

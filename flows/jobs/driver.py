@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from flows.cluster.local import START_PATIENCE_S, wait_for_head
 from flows.cluster.own_jobs import HEAD_VARIABLE
 from flows.home.settings import Settings
@@ -24,6 +22,8 @@ def _patience() -> float:
 
 def connect(runtime_env: Mapping[str, Any] | None = None) -> None:
     """Makes this process one, if it is none yet; what its tasks and actors are to have is the job's, by default."""
+    import ray  # here, as in whatever a job without tasks loads: a quarter of a second of a core
+
     if ray.is_initialized():
         return
     head = os.environ.get(HEAD_VARIABLE)

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from flows.home.kept_checkpoints import Checkpoints
 from flows.home.kept_results import KeptFolder
 from flows.home.settings import Settings
@@ -38,6 +36,7 @@ def connect_for_training() -> None:
 
 def _beside_driver() -> dict[str, Any]:
     """Options of an actor that is to live and die with this machine, whatever becomes of the others."""
+    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
@@ -70,6 +69,7 @@ def fit_together(
     num_workers = settings.train_workers
     if num_workers == 1:
         return _fit_first(fit, checkpoints_of(fingerprint, settings), on_step, Replica())
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
@@ -122,6 +122,8 @@ def checkpoints_of(fingerprint: str, settings: Settings) -> Checkpoints:
 
 def check_room(resources: dict[str, float], num_workers: int) -> None:
     """Raises SpecError if the workers would wait for ever for what the cluster does not have."""
+    import ray
+
     there = ray.cluster_resources()
     for name, number in resources.items():
         if there.get(name, 0) < number * num_workers:
@@ -133,6 +135,7 @@ def check_room(resources: dict[str, float], num_workers: int) -> None:
 
 def _work(config: dict[str, Any]) -> None:
     """One worker's part. An error of ours is handed on and ends the training: to try again would not help."""
+    import ray
     from ray.train import get_context
 
     from flows.jobs.rendezvous import together

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray
-
 from flows.cluster.own_jobs import HEAD_VARIABLE
 from flows.jobs.driver import connect
 from pairflow.errors import JobFailedError
@@ -70,13 +68,14 @@ def _lock(folder: Path, what: str) -> Iterator[None]:
 
 
 def _hold(what: str) -> "PlacementGroup":
+    from ray.exceptions import RayError
     from ray.util.placement_group import placement_group
 
     told, failures = False, 0
     while True:
         try:
             return placement_group([_HELD], name=what)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             if _TAKEN not in str(error):
                 failures += 1
                 if failures > _FAILURES_AT_MOST:
@@ -90,11 +89,12 @@ def _hold(what: str) -> "PlacementGroup":
 
 
 def _is_held(what: str) -> bool:
+    from ray.exceptions import RayError
     from ray.util.placement_group import get_placement_group
 
     try:
         get_placement_group(what)
-    except (ValueError, ray.exceptions.RayError):
+    except (ValueError, RayError):
         return False
     return True
 

@@ -19,6 +19,7 @@ from pairflow.errors import DatasetError
 from pairflow.metrics import inception
 from pairflow.metrics.frechet import Gaussian, frechet_distance
 from pairflow.metrics.memory import Memory
+from pairflow.optimizers import Adam
 from pairflow.progress import Progress, bar
 
 _NUM_FEATURES = 32
@@ -181,7 +182,7 @@ def train_classifier(train: TokenDataset, *, device: torch.device, progress: Pro
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(_SEED)
         network = Classifier(train.image_shape, int(train.labels.max()) + 1).to(device)
-        optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
+        optimizer = Adam(network.parameters(), lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
         for batch in bar(rows, desc="train classifier", unit=" steps", progress=progress):
             images = to_images(train.tokens[batch], train, device)
