@@ -40,6 +40,7 @@ from pairflow.data_card import CARD
 from pairflow.devices import resolve_device
 from pairflow.errors import CheckpointError, PairFlowError, SpecError
 from pairflow.models import ImageShape, build
+from pairflow.models.shapes import shapes_alone
 from pairflow.processes import Process
 from pairflow.processes import build as build_process
 from pairflow.spec import DistillationSpec, ModelSpec, TrainingSpec, parse
@@ -225,7 +226,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
             length=length,
             image_shape=image_shape,
         )
-        with torch.device("meta"):  # sizes that the weights do not have would cost memory first
+        with shapes_alone():  # sizes that the weights do not have would cost memory first
             _check_weights(make(), tensors, AVERAGED if ema else "model.", folder)
         model = make()
     except KeyError as error:

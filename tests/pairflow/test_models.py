@@ -6,6 +6,7 @@ import torch
 from pairflow import models
 from pairflow.errors import SpecError
 from pairflow.models.ema import Ema
+from pairflow.models.shapes import shapes_alone
 from pairflow.presets import preset
 from pairflow.spec import ModelSpec
 
@@ -100,6 +101,28 @@ def test_parameter_counts_of_the_presets(name, dataset, vocab_size, image_shape,
     with torch.device("meta"):
         model = models.build(preset(name, dataset).model, vocab_size=vocab_size, length=length, image_shape=image_shape)
     assert models.count_parameters(model) == count
+
+
+@pytest.mark.parametrize(
+    ("dataset", "vocab_size", "num_states", "image_shape", "length"),
+    [
+        ("digits", 17, 18, (1, 8, 8), 64),
+        ("digits", 300, 300, (2, 7, 5), 70),
+        ("nci", 41, 42, None, 48),
+        ("cifar-10", 256, 256, (3, 32, 32), 3072),
+    ],
+)
+def test_shapes_alone_are_those_of_the_network(dataset, vocab_size, num_states, image_shape, length):
+    spec = preset("demo", dataset).model
+    sizes = {"vocab_size": vocab_size, "num_states": num_states, "length": length, "image_shape": image_shape}
+    with shapes_alone():
+        without = models.build(spec, **sizes)
+    network = models.build(spec, **sizes)
+    own, theirs = ({**each.state_dict(), **dict(each.named_buffers())} for each in (network, without))
+    assert {name: (each.shape, each.dtype) for name, each in own.items()} == {
+        name: (each.shape, each.dtype) for name, each in theirs.items()
+    }
+    assert all(each.is_meta for each in theirs.values())
 
 
 def test_dit_parameters_add_up():

@@ -1,4 +1,4 @@
-"""Adam and AdamW against torch's, and that the compiler stays out of a training on a CPU."""
+"""Adam and AdamW against torch's, and that the compiler stays out of training and sampling on a CPU."""
 
 import subprocess
 import sys
@@ -33,17 +33,22 @@ def test_as_torch_s_bit_for_bit(name, fused):
     assert isinstance(optimizer, getattr(torch.optim, name))
 
 
-def test_a_training_loads_no_compiler(tmp_path):
+def test_training_and_sampling_load_no_compiler(tmp_path):
     code = """
 import sys
 import numpy as np
+from pairflow.checkpoint import load_model
 from pairflow.presets import preset
+from pairflow.sampling import sample
 from pairflow.training import fit
-digits = preset("demo", "digits")
-brief = digits.training.model_copy(update={"num_steps": 2, "coupling": "independent", "warmup_steps": 1})
-rows = np.zeros((200, 64), np.uint8)
-fit(digits.model, brief, rows, vocab_size=17, image_shape=(1, 8, 8), checkpoint_dir=sys.argv[1], progress=False)
+for name, vocab_size, shape in (("digits", 17, (1, 8, 8)), ("nci", 41, None)):
+    recipe = preset("demo", name)
+    brief = recipe.training.model_copy(update={"num_steps": 2, "coupling": "independent", "warmup_steps": 1})
+    data = {"vocab_size": vocab_size, "image_shape": shape}
+    made = fit(recipe.model, brief, np.zeros((128, 64), np.uint8), **data, checkpoint_dir=sys.argv[1] + name)
+    loaded = load_model(made.checkpoint)
+    sample(loaded.model, loaded.process, num_samples=2, num_steps=2, length=64, progress=False)
 print("torch._dynamo" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, f"{tmp_path}/"], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
