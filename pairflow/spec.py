@@ -100,7 +100,8 @@ class DatasetSpec(Spec):
                 raise ValueError(f"{', '.join(given)} can only be given for dataset 'tokens'{also}, got '{self.name}'")
             if self.name == "smiles" and self.path is None:
                 raise ValueError(
-                    "dataset 'smiles' needs a path to a .smi, .txt, .csv or .tsv file, or a folder of them"
+                    "dataset 'smiles' needs a path to a .smi, .txt, .csv, .tsv, .sdf, .parquet, .arrow or .feather "
+                    "file, or a folder of them"
                 )
             if self.name == "text" and self.path is None:
                 raise ValueError("dataset 'text' needs a path to a .txt file, or a folder of them")

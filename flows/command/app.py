@@ -49,8 +49,8 @@ def _of_all(
 
 def main() -> None:
     """Entry point: an error is one message and exit code 1 (2 if the command line is at fault)."""
-    set_up_network()
     output.prepare()
+    set_up_network()
     with signals.handled():
         try:
             app()

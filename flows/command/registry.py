@@ -36,7 +36,9 @@ def register(
 ) -> None:
     """Make a trained model a version of `pairflow-<dataset>`, after it was loaded back and sampled once."""
     from flows.lineage import models
+    from flows.lineage import tags as tag
     from pairflow.data_card import DataCard
+    from pairflow.datasets.remote import source_name
 
     settings = Settings.read()
     prepare_environment(settings)
@@ -50,7 +52,9 @@ def register(
         )
     registry = _registry(settings)
     reason = registry.with_scores(reason, found.mlflow_model_id)
-    version = registry.register(card.dataset.name, found.mlflow_model_id, description=reason, tags={})
+    # So that a retraining on data in another place is refused, as after one of its own.
+    made_of = {} if card.dataset.path is None else {tag.SOURCE: source_name(card.dataset.path)}
+    version = registry.register(card.dataset.name, found.mlflow_model_id, description=reason, tags=made_of)
     if alias == "champion":
         registry.promote(version, reason)
     elif alias == "challenger":

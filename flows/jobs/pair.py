@@ -47,7 +47,8 @@ def run(request: PairRequest, context: JobContext) -> PairResult:
         raise StoreError(
             f"the pairs to repair have the fingerprint {request.expected_fingerprint}, but this data, coupling and "
             f"engine {source.engine_version} give {fingerprint}: the data or the engine has changed since they were "
-            "made; repair them with the release that made them, or make new ones with `pairflow pair`"
+            f"made; put {data.whole.report.source} back as it was, repair them with the release that made them, or "
+            "make new ones with `pairflow pair`"
         )
     url = storage.pairs_url(settings.store, fingerprint, request.format)
     header = PairsHeader(

@@ -58,6 +58,7 @@ class Registry(Versions):
                 tags=dict(tags),
                 description=description,
                 model_id=model_id,
+                await_creation_for=0,  # it is there at once, and MLflow would say that it waits
             )
             self._link(model_id, name, int(made.version))
             self.tag(self.at(name, str(made.version)), self._scores(logged))

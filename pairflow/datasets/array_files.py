@@ -83,6 +83,8 @@ def _check_size(stream: Any, path: Path) -> None:
                 f"{path} cannot be read as .npy: its header says {list(shape)} {dtype}, but only {there:,} bytes "
                 "follow; write the file again"
             )
+    elif not zipfile.is_zipfile(stream):
+        raise DatasetError(f"{path} cannot be read as .npy: it does not begin as one; write it with numpy.save")
     stream.seek(0)
 
 

@@ -104,6 +104,15 @@ def _of_a_kind(finished: list[Path], endings: Sequence[str], where: str) -> list
             )
     if not finished:
         raise DatasetError(f"{where} has no finished file; expected some that end in {expected}")
+    seen: dict[Path, Path] = {}
+    for path in finished:
+        ending = max((each for each in endings if path.name.lower().endswith(each)), key=len)
+        first = seen.setdefault(path.with_name(path.name[: -len(ending)]), path)
+        if first != path:
+            raise DatasetError(
+                f"{where} has {first.name} and {path.name}, which may be the same rows twice; move one of them "
+                "elsewhere, or put a '_' before its name to have it passed over"
+            )
     return finished
 
 
@@ -139,6 +148,11 @@ def reading(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is damaged or cut short ({error}); replace it with a fresh copy") from error
     except OSError as error:
+        if error.errno is None:  # what bz2 and Arrow's zstd raise
+            raise DatasetError(
+                f"{path} is damaged, cut short, or not compressed as its name says ({error}); replace it with a fresh "
+                "copy, or correct its name"
+            ) from error
         raise DatasetError(f"{path} cannot be read: {error}") from error
 
 

@@ -9,7 +9,7 @@ from pairflow.datasets.base import DatasetReport, TokenDataset
 from pairflow.datasets.download import RemoteFile
 from pairflow.datasets.files import Sources, files_at
 from pairflow.datasets.pieces import PIECE_BYTES, Piece, PreparedPiece, Recipe, cut, merge, tokenised
-from pairflow.datasets.remote import is_remote, local_path
+from pairflow.datasets.remote import is_remote, local_path, source_name
 from pairflow.datasets.screening import VERSION, Treatment, screen
 from pairflow.datasets.smiles_files import ENDINGS, check_head, kind_of
 from pairflow.errors import DatasetError
@@ -185,7 +185,7 @@ def own(spec: DatasetSpec, sources: Sources) -> Molecules:
     Unlike an array, text that is cut short cannot be told from a shorter file: write under another name and rename.
     """
     path = spec.path or ""
-    source = path if is_remote(path) else str(user_path(path))
+    source = source_name(path)
     return _molecules(_own_files(str(local_path(path, sources.cache_dir))), spec, OWN_LENGTH, source=source)
 
 

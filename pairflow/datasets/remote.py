@@ -19,6 +19,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def source_name(path: str) -> str:
+    """What rows at a path of your own are said to be of: the URL, or the path with `~` read."""
+    return path if is_remote(path) else str(user_path(path))
+
+
 def local_path(path: str, cache_dir: Path) -> Path:
     """Where files are read: a path as it is, with `~` read; of a URL, the copy in `cache_dir`, brought up to date.
 

@@ -43,6 +43,7 @@ def iterate_smiles(path: Path, *, column: str | None = None) -> Iterator[str]:
     Raises:
         DatasetError: the file cannot be read, is damaged, or has no SMILES where they should be.
     """
+    _check_column(path, column)
     if path.name.endswith(".tar.bz2"):
         return _read_qm9_archive(path)
     kind = kind_of(path)
@@ -60,6 +61,7 @@ def check_head(path: Path, column: str | None) -> None:
     Raises:
         DatasetError: as `iterate_smiles`.
     """
+    _check_column(path, column)
     if kind_of(path) == "Parquet or Arrow":
         check_column(path, column, COLUMN)
         return
@@ -71,6 +73,14 @@ def check_head(path: Path, column: str | None) -> None:
             return contextlib.nullcontext(io.StringIO(header, newline=""))
 
         next(read_column(first_lines, path, column, COLUMN), None)
+
+
+def _check_column(path: Path, column: str | None) -> None:
+    if column is not None and kind_of(path) not in ("text", "Parquet or Arrow"):
+        raise DatasetError(
+            f"{path} has records with a structure each, and no column '{column}'; leave the column out, which is for "
+            "tables"
+        )
 
 
 def is_table(path: Path, column: str | None) -> bool:

@@ -9,7 +9,7 @@ from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport
 from pairflow.datasets.files import Sources, files_at
 from pairflow.datasets.preparation import Whole
-from pairflow.datasets.remote import is_remote, local_path
+from pairflow.datasets.remote import is_remote, local_path, source_name
 from pairflow.datasets.text_files import COMPRESSIONS, open_bytes, read_head
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
@@ -31,7 +31,7 @@ def own(spec: DatasetSpec, sources: Sources) -> Whole:
         DatasetError: there is no such file; and, as soon as it is read, one is no text in UTF-8, or none has a window.
     """
     path = spec.path or ""
-    source = path if is_remote(path) else str(user_path(path))
+    source = source_name(path)
     files = files_at(str(local_path(path, sources.cache_dir)), ENDINGS, "file of text")
     return Whole(tuple(files), lambda: _load(files, source, spec), "text/1", source)
 

@@ -38,6 +38,8 @@ _KINDS = (
 )
 _HEAD_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
+_LONGEST_FIELD = 1 << 26
+"""Characters; a longer one is taken for what follows a quote that nobody closed. Python's own bound is 128 Ki."""
 _SEPARATORS = (",", ";", "\t")  # Excel writes semicolons where the comma is the decimal sign
 TextSource = Callable[[], AbstractContextManager[TextIO]]
 """Opens a text anew, from its beginning."""
@@ -93,7 +95,7 @@ def read_head(path: Path) -> str:
         with reading(path), path.open("rb") as raw:
             unpacked = zlib.decompressobj(wbits=31)  # not to the end of the stream, whose checksum is not in the head
             head = unpacked.decompress(raw.read(_HEAD_BYTES), _HEAD_BYTES)
-            if not head and path.stat().st_size:
+            if not head and path.stat().st_size and not unpacked.eof:
                 raise gzip.BadGzipFile("no gzip data")
     else:
         with open_bytes(path) as stream:
@@ -218,11 +220,14 @@ def _rows(text: TextIO, separator: str, path: Path) -> Iterator[list[str]]:
     if separator == " ":  # of any number of blanks, as chemists' .smi files have them
         yield from (line.split() for line in lines(text))
         return
+    csv.field_size_limit(_LONGEST_FIELD)
     rows = csv.reader(text, delimiter=separator, strict=True)
     try:
         yield from rows
     except csv.Error as error:
-        raise DatasetError(f"{path}, line {rows.line_num}, is not CSV: {error}") from error
+        raise DatasetError(
+            f"{path}, line {rows.line_num}, is not CSV: {error}; close the quote that is open there, or leave it out"
+        ) from error
 
 
 def _fields(source: TextSource, separator: str, path: Path, width: int, place: int) -> Iterator[str]:

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows.cluster.protocol import JobContext
 from flows.home.settings import Settings
 from flows.lineage import models
+from flows.lineage import tags as tag
 from flows.lineage import trial as trials
 from flows.lineage.errors import LineageError
 from flows.lineage.registry import Registry
@@ -91,6 +93,11 @@ def test_the_commands(bare_cli: Cli, lineage: Lineage, tmp_path: Path, monkeypat
     answer = json.loads(done.last_line)
     assert (answer["champion"]["number"], answer["previous"]["number"]) == (first.number, second.number) == (1, 2)
     assert registry.at("pairflow-digits", "champion").number == 1
+    np.save(tmp_path / "rows.npy", np.arange(120).reshape(40, 3) % 5)
+    own, _ = trained(DatasetSpec(name="tokens", path=str(tmp_path / "rows.npy"), vocab_size=5), tmp_path / "own")
+    done = bare_cli("register", _logged(lineage, own, "own")[0], "--json", **where)
+    assert json.loads(done.last_line)["tags"][tag.SOURCE] == str(tmp_path / "rows.npy")
+    assert "Waiting up to" not in done.stderr
     done = bare_cli("register", str(checkpoint), **where)
     assert done.code == 1
     assert "has not an id in MLflow" in done.stderr

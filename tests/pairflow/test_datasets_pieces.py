@@ -109,7 +109,7 @@ def test_compressed(tmp_path, ending, kind):
     path.write_bytes(COMPRESSORS[ending](text.encode()))
     assert list(iterate_smiles(path)) == ["CCO", "CC"] * 5000
     path.write_bytes(COMPRESSORS[ending](text.encode())[:-9])
-    with pytest.raises(DatasetError, match=rf"a{kind}{ending} (is damaged or cut short|cannot be read)"):
+    with pytest.raises(DatasetError, match=rf"a{kind}{ending} is damaged"):
         list(iterate_smiles(path))
 
 
@@ -176,9 +176,9 @@ def test_a_pattern_and_a_folder_of_mixed_kinds(folder, tmp_path):
     assert found.report.rows_read == 201
     with pytest.raises(DatasetError, match=r"the pattern .*\*\.smiles has no finished file"):
         _plan(_own(folder / "*.smiles"), tmp_path)
-    pq.write_table(pa.table({"smiles": ["C"]}), folder / "a.parquet")
+    pq.write_table(pa.table({"smiles": ["C"]}), folder / "c.parquet")
     with pytest.raises(
-        DatasetError, match=r"2 kinds \(text, such as b\.smi; Parquet or Arrow, such as a\.parquet\).*own"
+        DatasetError, match=r"2 kinds \(text, such as b\.smi; Parquet or Arrow, such as c\.parquet\).*own"
     ):
         _plan(_own(folder), tmp_path)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairflow import datasets
-from pairflow.datasets.smiles_files import check_head, iterate_smiles
+from pairflow.datasets.files import files_at
+from pairflow.datasets.smiles_files import ENDINGS, check_head, iterate_smiles
 from pairflow.datasets.text_files import lines
 from pairflow.errors import DatasetError
 from pairflow.spec import DatasetSpec
@@ -114,6 +115,34 @@ def test_tables_that_would_give_other_rows(tmp_path, text, column, says):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DatasetError, match=says):
         list(iterate_smiles(tmp_path / "a.csv", column=column))
+
+
+def test_a_long_field_of_another_column(tmp_path, monkeypatch):
+    rows = f"smiles,note\nCCO,{'x' * 300_000}\nCC,y\n"
+    (tmp_path / "a.csv").write_text(rows)
+    assert list(iterate_smiles(tmp_path / "a.csv")) == ["CCO", "CC"]
+    monkeypatch.setattr("pairflow.datasets.text_files._LONGEST_FIELD", 1000)
+    with pytest.raises(DatasetError, match=r"line 2, is not CSV: field larger than field limit.*close the quote"):
+        list(iterate_smiles(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.sdf.gz"])
+def test_records_have_no_columns(tmp_path, name):
+    for read in (lambda path: list(iterate_smiles(path, column="x")), lambda path: check_head(path, "x")):
+        with pytest.raises(DatasetError, match=r"a\.sdf.* no column 'x'; leave the column out"):
+            read(tmp_path / name)
+
+
+def test_the_same_rows_packed_and_unpacked_are_not_read_twice(tmp_path):
+    for name in ("a.smi", "A.smi", "b.csv", "a.smi.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"has a\.smi and a\.smi\.gz, which may be the same rows twice; move one"):
+        files_at(str(tmp_path), ENDINGS, "file of SMILES")
+    (tmp_path / "a.smi.gz").rename(tmp_path / "_a.smi.gz")
+    assert [each.name for each in files_at(str(tmp_path), ENDINGS, "")] == ["A.smi", "a.smi", "b.csv"]
+    (tmp_path / "b.tsv").write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"has b\.csv and b\.tsv"):
+        files_at(f"{tmp_path}/b*", ENDINGS, "file of SMILES")
 
 
 class TestBeforehand:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import psutil
 import pytest
 
@@ -145,6 +147,25 @@ def test_closed_pipe(tmp_path: Path) -> None:
     os.close(writing)
     assert done.stderr == ""
     assert done.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path: Path, closed: str) -> None:
+    """As a daemon's are: what is printed goes nowhere, and into no file that took the stream's number."""
+    words = ["sample", "--model", "pretrained:digits", "-n", "2", "--steps", "1", "--out", str(tmp_path / "out.npy")]
+    line = shlex.join([sys.executable, "-m", "flows.command.app", *words])
+    environment = os.environ | {"PAIRFLOW_HOME": str(tmp_path / "home")}
+    done = subprocess.run(["bash", "-c", f"{line} {closed}"], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "out.npy").shape == (2, 64)
+    assert ">&-" in closed or b"out.npy" in done.stdout
+
+    refused = shlex.join([sys.executable, "-m", "flows.command.app", "verify", "nosuch"])
+    done = subprocess.run(["bash", "-c", f"{refused} {closed}"], capture_output=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert b"Traceback" not in done.stderr
+    assert "2>&-" in closed or b"error: " in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
