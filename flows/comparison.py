@@ -21,7 +21,7 @@ from flows.parameters import StudyParameters
 from flows.recipes.methods import METHODS
 from flows.requests import Key, Pairs, Plan, result_of
 from flows.results import ComparisonResult, EvaluateResult, PairResult, TrainResult
-from flows.stages.side_by_side import side_by_side
+from flows.stages.side_by_side import known_by, side_by_side
 from flows.stages.surroundings import job_context, nested_under, shared_cluster
 from flows.train import train
 
@@ -124,7 +124,8 @@ class Comparison(Plan):
         """The base of every method, with every seed; several at the same time."""
         wanted: dict[Key, Any] = {**self.trainings(pairs)}
         done = side_by_side(
-            *(partial(train, each) for each in wanted.values()), at_most=settings.trainings_at_once(len(wanted))
+            *(partial(known_by(train, f"{key}"), each) for key, each in wanted.items()),
+            at_most=settings.trainings_at_once(len(wanted)),
         )
         return dict(zip(wanted, done, strict=True))
 
@@ -136,7 +137,8 @@ class Comparison(Plan):
         """Every refined method, with every seed; several at the same time."""
         wanted: dict[Key, Any] = {**self.refinements(pairs, trained)}
         done = side_by_side(
-            *(partial(distill, each) for each in wanted.values()), at_most=settings.trainings_at_once(len(wanted))
+            *(partial(known_by(distill, f"{key}"), each) for key, each in wanted.items()),
+            at_most=settings.trainings_at_once(len(wanted)),
         )
         return dict(zip(wanted, done, strict=True))
 

@@ -150,9 +150,15 @@ class TrainParameters(_OnPairs, _OfAModel, FromPreset):
 
     method: BaseName = Field(
         "pairflow",
-        description="pairflow: on stored pairs. udlm: independent sources. mdlm: masks. Decides process and coupling "
-        "of training.",
+        description="pairflow: on stored pairs. assigned: on pairs by optimal assignment. udlm: independent sources. "
+        "mdlm: masks. Decides process and coupling of training.",
     )
+
+    @model_validator(mode="after")
+    def _pairs_are_used(self) -> Self:
+        if self.pairs is not None and METHODS[self.method].pairs is None:
+            raise ValueError(f"pairs: '{self.method}' is trained without any; leave them out, or name another method")
+        return self
 
 
 class DistillParameters(_OnPairs, _OfAll, FromPreset):
@@ -185,7 +191,7 @@ class EvaluateParameters(_OnPairs, _OfAll, FromPreset):
 
 
 class PipelineParameters(Sharded, _OfAModel, FromPreset):
-    """Data to report: pair, train with and without pairs, evaluate both."""
+    """Data to report: pair in closed form and by assignment, train with and without pairs, evaluate all three."""
 
     @property
     def study(self) -> "StudyParameters":

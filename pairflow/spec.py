@@ -130,13 +130,19 @@ COUPLING_KINDS: dict[str, str] = {
 """Every kind of coupling by its name, and what it is."""
 
 
+def _default(spec_type: type[Spec], name: str) -> Any:
+    return spec_type.model_fields[name].default
+
+
 class CouplingSpec(Spec):
     """How every data point gets its source point (docs/method.md §2, PairFlow Algorithm 1; §7, ours)."""
 
     kind: Annotated[str, NameOf(lambda: COUPLING_KINDS)] = Field(
         "closed_form", description=" ".join(f"{name}: {text}" for name, text in COUPLING_KINDS.items())
     )
-    num_steps: int = Field(20, ge=1, le=65_535, description="T, backward Euler steps (1 to 65,535).")
+    num_steps: int = Field(
+        20, ge=1, le=65_535, description="T, backward Euler steps (1 to 65,535); none of 'assignment'."
+    )
     seed: Seed = Field(0, description="Seed of all keyed draws.")
     temperature: float = Field(
         1.0, gt=0, le=1e6, description="τ of the keep probability (above 0); 1 is the exact walk."
@@ -198,8 +204,9 @@ class CouplingSpec(Spec):
                     f"{' and '.join(given)} can only be given for coupling 'assignment', got '{self.kind}'"
                 )
             return self
-        walk = {"support_size": self.support_size, "temperature": None if self.temperature == 1 else self.temperature}
-        if given := [f"{name} {value}" for name, value in walk.items() if value is not None]:
+        walk = ("num_steps", "temperature", "epsilon", "support_size")
+        changed = {name: getattr(self, name) for name in walk if getattr(self, name) != _default(type(self), name)}
+        if given := [f"{name} {value}" for name, value in changed.items()]:
             raise ValueError(
                 f"{' and '.join(given)}: coupling 'assignment' takes no walk; leave it out, or use 'closed_form'"
             )

@@ -97,12 +97,13 @@ def dataset(name: str, digest: str, profile: Mapping[str, object]) -> str:
 
 def used(inputs: Sequence[Input], model_id: str | None) -> dict[str, str]:
     """What a run used: data, pairs (which have a URL) and a logged model."""
-    lines = {}
+    lines: dict[str, str] = {}
     for each in inputs:
         if "url" in each.source:
-            lines["Pairs"] = pairs(each.digest, each.source["url"], None)
+            name, words = "Pairs", pairs(each.digest, each.source["url"], None)
         else:
-            lines["Data"] = dataset(each.name, each.digest, each.profile)
+            name, words = "Data", dataset(each.name, each.digest, each.profile)
+        lines[name] = f"{lines[name]}; {words}" if name in lines else words  # a comparison has several couplings
     if model_id is not None:
         lines["Model"] = code_span(model_id)
     return lines

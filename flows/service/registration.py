@@ -69,8 +69,8 @@ def register(settings: Settings, *, watch_anew: bool = False) -> list[str]:
         names = []
         for deployment in deployments(settings):
             name = f"{deployment.flow_name}/{deployment.name}"
-            if deployment.schedules:
-                deployment.schedules = _merged(deployment.schedules, _known_schedules(client, name))
+            # Also where we have none: Prefect takes those away that are not named.
+            deployment.schedules = _merged(deployment.schedules or (), _known_schedules(client, name))
             deployment.apply()
             names.append(name)
         _make_automation(client, anew=watch_anew)

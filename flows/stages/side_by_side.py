@@ -1,14 +1,35 @@
 """Several stages at the same time."""
 
+import copy
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from prefect import Flow
 
 from flows.stages.surroundings import within
 
 R = TypeVar("R")
+
+
+def known_by(stage: Flow[..., R], what: str) -> Flow[..., R]:
+    """The flow, whose run within another run is known by what it is about.
+
+    When a run is resumed or retried, Prefect finds the runs within it by function and number of the call, and threads
+    call in any order: a model would go on in the run of another.
+    """
+
+    @functools.wraps(stage.fn)
+    def run(*arguments: Any, **named: Any) -> Any:
+        return stage.fn(*arguments, **named)
+
+    run.__qualname__ = f"{stage.fn.__name__} {what}"
+    known = copy.copy(stage)
+    known.fn = run
+    return known
 
 
 def side_by_side(*runs: Callable[[], R], at_most: int | None = None) -> tuple[R, ...]:

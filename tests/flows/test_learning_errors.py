@@ -84,6 +84,12 @@ def test_pairs_that_a_model_made_are_not_pairflows(tmp_path: Path) -> None:
         train.run(TrainRequest.of(TrainParameters(dataset=_DIGITS, pairs=url)), _CONTEXT)
 
 
+@pytest.mark.parametrize("method", ["udlm", "mdlm"])
+def test_methods_that_use_no_pairs_and_are_given_some(method: str) -> None:
+    with pytest.raises(ValueError, match=f"pairs: '{method}' is trained without any; leave them out"):
+        TrainParameters.model_validate({"method": method, "pairs": "abcdef"})
+
+
 def test_methods_that_need_pairs_and_have_none(digits: str) -> None:
     with pytest.raises(StoreError, match="make them with `pairflow pair`"):
         train.run(TrainRequest.of(TrainParameters(dataset=_DIGITS)), _CONTEXT)

@@ -170,6 +170,13 @@ class TestPages:
             "The command that makes it again:\n\n```\npairflow train --dataset nci\n```\n"
         )
 
+    def test_every_coupling_of_a_comparison_is_named(self) -> None:
+        used = [
+            provenance.Input(name="nci", digest=each * 64, role="", source={"url": f"/{each}"}, profile={})
+            for each in "ab"
+        ]
+        assert page_text.used(used, None) == {"Pairs": f"`{'a' * 12}`, at `/a`; `{'b' * 12}`, at `/b`"}
+
     def test_long_command_can_still_be_pasted(self) -> None:
         command = "pairflow train --dataset nci --pairs '/a b/--c' " + " ".join(
             f"--set g.f{n}='{n}  x'" for n in range(9)

@@ -41,6 +41,10 @@ def test_the_block_size_is_part_of_the_fingerprint():
         ({"kind": "closed_form", "block_size": 64}, "block_size can only be given for coupling 'assignment', got 'clo"),
         ({"kind": "independent", "block_size": 64}, "only be given for coupling 'assignment', got 'independent'"),
         ({"kind": "assignment", "support_size": 10}, "support_size 10: coupling 'assignment' takes no walk"),
+        (
+            {"kind": "assignment", "num_steps": 7, "epsilon": 0},
+            "num_steps 7 and epsilon 0.0: coupling 'assignment' takes",
+        ),
         ({"kind": "assignment", "temperature": 0.5}, "temperature 0.5: coupling 'assignment' takes no walk"),
         ({"kind": "assignment", "block_size": 0}, "block_size: .* greater than or equal to 1"),
         ({"kind": "assignment", "block_size": 2**17 + 1}, "block_size: .* less than or equal to 131072"),

@@ -75,6 +75,10 @@ def test_one_switched_on_in_the_ui_fires(user: User) -> None:
 
 
 def test_those_of_a_setting_and_of_before_fire_after_down_and_up(user: User) -> None:
+    hourly = {"schedule": {"interval": 3600, "timezone": "UTC"}, "active": False}
+    others = ("prepare", "study")
+    for flow in others:  # of which no setting makes one
+        user.ask(f"deployments/{user.deployment(flow)['id']}/schedules", [hourly])
     assert user.run("down").returncode == 0
     with only_one(user.home / "locks", "retrain-nci", "the test"):
         up = user.run("up", "--detach", PAIRFLOW_RETRAIN_DATASETS="nci", PAIRFLOW_RETRAIN_CRON="* * * * *")
@@ -91,6 +95,10 @@ def test_those_of_a_setting_and_of_before_fire_after_down_and_up(user: User) -> 
     weekly.end()
     (daily,) = Schedule.of_people(user, active=True)  # the one made over REST
     daily.is_scheduled()
+    for flow in others:
+        (kept,) = user.deployment(flow)["schedules"]
+        assert (kept["schedule"]["interval"], kept["active"]) == (3600, False)
+        user.tell("DELETE", f"deployments/{user.deployment(flow)['id']}/schedules/{kept['id']}", None)
 
 
 def test_one_of_a_setting_that_is_deleted_is_named_and_put_back(user: User) -> None:

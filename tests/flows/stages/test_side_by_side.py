@@ -3,11 +3,14 @@
 import functools
 import threading
 import time
+from inspect import signature
 
 import pytest
+from prefect import Task
 
-from flows.stages.side_by_side import side_by_side
+from flows.stages.side_by_side import known_by, side_by_side
 from flows.stages.surroundings import here
+from flows.train import train
 from pairflow.errors import JobFailedError
 
 
@@ -36,6 +39,19 @@ def test_side_by_side_no_more_than_there_is_room_for() -> None:
     assert done == tuple((name, 2) for name in "abcde")
     assert max(seen) == 2
     assert side_by_side() == ()
+
+
+def test_a_run_within_a_run_is_known_by_what_it_is_about() -> None:
+    """Prefect makes a task of a flow's function for it, and counts the calls of each."""
+
+    def key(what: str) -> str:
+        known = known_by(train, what)
+        assert (known.name, known.on_cancellation_hooks) == (train.name, train.on_cancellation_hooks)
+        assert signature(known.fn) == signature(train.fn)
+        return Task(name=known.name, fn=known.fn).task_key
+
+    assert key("('udlm', 0)") == key("('udlm', 0)")
+    assert len({key("('udlm', 0)"), key("('udlm', 1)"), key("('pairflow', 0)"), Task(fn=train.fn).task_key}) == 4
 
 
 def test_side_by_side_stops_the_others_when_one_fails() -> None:
