@@ -103,7 +103,7 @@ _OfAllButTheEvaluation: Any = groups(*(name for name in Preset.model_fields if n
 
 
 class PairParameters(Sharded, WithEngine):
-    """Couple every training row with a source point, or a model's sources with its samples; keep the pairs."""
+    """Couple every training row with a source point, and keep the pairs; `pairflow pair --model`: a model's own."""
 
     coupling: CouplingSpec | None = Field(
         None, description="How every training row gets its source point; default in closed form, 20 steps."

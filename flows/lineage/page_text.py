@@ -118,15 +118,16 @@ def pairs(fingerprint: str, url: str, made_by: str | None, experiment_id: str = 
     return f"{words}, at {code_span(url)}"
 
 
-def model(model_id: str, run_id: str, experiment_id: str) -> str:
-    """The text of a logged model's page: where it comes from, and how to have samples of it."""
+def model(model_id: str, run_id: str, experiment_id: str, kind: str) -> str:
+    """The text of a logged model's page: where it comes from, and how to have samples of it, of this kind of data."""
+    ending = {"molecules": "smi", "images": "png"}.get(kind, "npy")
     return (
         f"Made by {run_link(run_id, 'this run', experiment_id)}, whose page says of what. "
         "Samples of it, in Python:\n\n```\n"
         f'model = mlflow.pyfunc.load_model("models:/{model_id}")\n'
         'model.predict({"n": 8, "steps": 4, "seed": 0})\n'
         "```\n\nand in a shell:\n\n```\n"
-        f"pairflow sample --model {model_id} -n 8 --steps 4 --out samples.npy\n"
+        f"pairflow sample --model {model_id} -n 8 --steps 4 --out samples.{ending}\n"
         "```\n"
     )
 

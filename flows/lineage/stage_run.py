@@ -16,6 +16,7 @@ from flows.lineage.provenance import Input
 from flows.lineage.search import all_models
 from flows.lineage.waiting import first_line
 from flows.lineage.writer import DIGEST_LENGTH, RunWriter
+from pairflow.data_card import DataCard
 
 
 class StageRun:
@@ -141,9 +142,9 @@ class StageRun:
             model_type="pairflow-denoiser",
         )
         model_id = str(model.model_id)
-        self._client.set_logged_model_tags(
-            model_id, {tag.NOTE: page_text.model(model_id, self.run_id, self.experiment_id)}
-        )
+        card = DataCard.read(checkpoint)
+        text = page_text.model(model_id, self.run_id, self.experiment_id, "tokens" if card is None else card.kind)
+        self._client.set_logged_model_tags(model_id, {tag.NOTE: text})
         with tempfile.TemporaryDirectory(prefix="pairflow-model-") as scratch:
             folder = Path(scratch) / "model"
             package(

@@ -1,6 +1,7 @@
 """Runs within a run, such as the stages of a pipeline: one process has both, so they end as their parent does.
 
-Where that process is killed, Prefect ends the parent and leaves these RUNNING.
+Where that process is killed, Prefect ends the parent and leaves these RUNNING; and PAUSED, where a parent that somebody
+suspended was not resumed in time.
 """
 
 from uuid import UUID
@@ -14,7 +15,7 @@ from prefect.states import Crashed
 
 def end_those_without_parent(prefect: SyncPrefectClient) -> list[str]:
     """Ends runs within a run that has ended; what was done, in words."""
-    states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}
+    states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING, StateType.PAUSED]}}
     within = {"is_null_": False}
     found = prefect.read_flow_runs(
         flow_run_filter=FlowRunFilter.model_validate({"state": states, "parent_task_run_id": within}), limit=200
