@@ -227,7 +227,11 @@ def load_model(path: str | Path, *, device: str | torch.device = "auto", ema: bo
             image_shape=image_shape,
         )
         with shapes_alone():  # sizes that the weights do not have would cost memory first
-            _check_weights(make(), tensors, AVERAGED if ema else "model.", folder)
+            try:
+                shapes = make()
+            except RuntimeError as error:  # of torch, which cannot even count them
+                raise SpecError(f"sizes that no memory holds: {error}") from None
+            _check_weights(shapes, tensors, AVERAGED if ema else "model.", folder)
         model = make()
     except KeyError as error:
         raise CheckpointError(f"checkpoint {folder}: {STATE} has no field {error}") from None

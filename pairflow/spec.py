@@ -130,10 +130,6 @@ COUPLING_KINDS: dict[str, str] = {
 """Every kind of coupling by its name, and what it is."""
 
 
-def _default(spec_type: type[Spec], name: str) -> Any:
-    return spec_type.model_fields[name].default
-
-
 class CouplingSpec(Spec):
     """How every data point gets its source point (docs/method.md §2, PairFlow Algorithm 1; §7, ours)."""
 
@@ -204,9 +200,8 @@ class CouplingSpec(Spec):
                     f"{' and '.join(given)} can only be given for coupling 'assignment', got '{self.kind}'"
                 )
             return self
-        walk = ("num_steps", "temperature", "epsilon", "support_size")
-        changed = {name: getattr(self, name) for name in walk if getattr(self, name) != _default(type(self), name)}
-        if given := [f"{name} {value}" for name, value in changed.items()]:
+        fields, walk = CouplingSpec.model_fields, ("num_steps", "temperature", "epsilon", "support_size")
+        if given := [f"{name} {got}" for name in walk if (got := getattr(self, name)) != fields[name].default]:
             raise ValueError(
                 f"{' and '.join(given)}: coupling 'assignment' takes no walk; leave it out, or use 'closed_form'"
             )

@@ -39,7 +39,7 @@ class _NoArithmetic(TorchFunctionMode):
             shape = torch.broadcast_shapes(*(each.shape for each in tensors))
             kind = tensors[0].dtype
             return torch.empty(shape, dtype=kind if kind.is_floating_point else torch.get_default_dtype())
-        if func is torch.arange:
+        if func is torch.arange and all(isinstance(each, int) for each in args):
             return torch.empty(len(range(*args)), dtype=given.get("dtype", torch.int64))
         if func is torch.cat and given.keys() == {"dim"}:
             (parts,), dim = args, given["dim"]

@@ -96,6 +96,7 @@ def test_a_damaged_last_state_names_the_checkpoint_before_it_and_training_goes_o
         ),
         (lambda path: edit(path, model={"num_layers": 0}), "describes no model: num_layers"),
         (lambda path: edit(path, length=0), "describes no model"),
+        (lambda path: edit(path, length=2**62), "describes no model: sizes that no memory holds"),
         (lambda path: edit(path, model=None), "describes no model"),
         (lambda path: drop(path, "training"), "has no field 'training'"),
     ],
