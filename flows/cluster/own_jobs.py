@@ -29,6 +29,7 @@ from flows.home.held import let_go, start_holder
 HEAD_VARIABLE = "PAIRFLOW_RAY_FOLDER"
 """The folder of the head that a job on this machine connects to, when it needs it."""
 _SECONDS_BETWEEN_READINGS = 0.05
+_CORES = os.cpu_count() or 1
 
 
 class Status(enum.StrEnum):
@@ -111,11 +112,17 @@ class OwnJobs:
         """Jobs of these modules are about to be submitted, in this order, where there is work for them.
 
         A process is started for the first one, and for each other once the one before was submitted: it imports what
-        its job needs meanwhile.
+        its job needs meanwhile. Where more jobs are at work than there are cores, it waits for one of them to end: else
+        it would take from them, and then hold memory for as long as they train.
         """
         with self._one_at_a_time:
             self._expected = collections.deque(modules)
-            self._next = self._start(modules[0], {})
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        at_work = sum(not each.status.is_terminal() for each in self._jobs.values())
+        if self._expected and self._next is None and at_work <= _CORES:
+            self._next = self._start(self._expected[0], {})
 
     def close(self) -> None:
         """Ends all that still runs."""
@@ -145,8 +152,7 @@ class OwnJobs:
             else:
                 process.tell(variables[JOB_URL_VARIABLE])
             self._jobs[submission_id] = OwnJob(submission_id, metadata, process)
-            if self._expected:
-                self._next = self._start(self._expected[0], {})
+            self._look_ahead()
         return submission_id
 
     def _take(self, module: str) -> "_Process | None":
@@ -169,6 +175,9 @@ class OwnJobs:
             if self._cluster.wanted:
                 self._cluster.start()
             self._cluster.check()
+        elif status is Status.SUCCEEDED:
+            with self._one_at_a_time:
+                self._look_ahead()
         return status
 
     def list_jobs(self) -> list[OwnJob]:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 
 from flows.cluster.protocol import JobContext
 from flows.home.places import sqlite_path
@@ -279,7 +281,7 @@ class Lineage:
 
     def _artifacts(self, experiment: str) -> str | None:
         """Where an experiment's files go without a server: MLflow would put them under the working directory."""
-        if not self._uri.startswith("sqlite:"):
+        if urlsplit(self._uri).scheme.partition("+")[0] not in DATABASE_ENGINES:
             return None
         return (self._settings.home / "mlflow" / "artifacts" / experiment).as_uri()
 

@@ -1,5 +1,7 @@
 """Runs within a run, such as the stages of a pipeline: one process has both, so they end as their parent does.
 
+Not those of a deployment that a run asked for (Prefect's `run_deployment`): a worker starts a process for each.
+
 Where that process is killed, Prefect ends the parent and leaves these RUNNING; and PAUSED, where a parent that somebody
 suspended was not resumed in time.
 """
@@ -20,7 +22,10 @@ def end_those_without_parent(prefect: SyncPrefectClient) -> list[str]:
     found = prefect.read_flow_runs(
         flow_run_filter=FlowRunFilter.model_validate({"state": states, "parent_task_run_id": within}), limit=200
     )
-    return [_end(prefect, run) for run in found if (parent := _parent(prefect, run)) is not None and has_ended(parent)]
+    within_one = [run for run in found if run.deployment_id is None]
+    return [
+        _end(prefect, run) for run in within_one if (parent := _parent(prefect, run)) is not None and has_ended(parent)
+    ]
 
 
 def has_ended(run: FlowRun) -> bool:

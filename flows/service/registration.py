@@ -4,6 +4,7 @@ Telling it again changes nothing. `flows.home.environment.prepare_environment`, 
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.utilities.processutils import command_to_string
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
@@ -176,6 +178,10 @@ def _merged(ours: Sequence[_Schedule], known: Sequence[DeploymentSchedule]) -> l
 
 def _make_pool(client: SyncPrefectClient, max_runs: int) -> None:
     template = ProcessWorker.get_default_base_job_template()
+    # Where none is said, Prefect starts two more processes before a run's own, which look for the folder of its code.
+    template["variables"]["properties"]["command"]["default"] = command_to_string(
+        [sys.executable, "-m", "prefect.engine"]
+    )
     pool = WorkPoolCreate(
         name=WORK_POOL,
         type=ProcessWorker.type,

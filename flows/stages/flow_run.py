@@ -26,9 +26,24 @@ def describe_run(*, name: str | None = None, tags: Sequence[str] = ()) -> None:
         client.update_flow_run(known.id, name=name or known.name, tags=sorted({"pairflow", *known.tags, *tags}))
 
 
+def first_of_process() -> UUID:
+    """The run that the current one is a part of, or itself.
+
+    One of a deployment has a process of its own, also where another run asked for it (Prefect's `run_deployment`).
+    """
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(str(flow_run.id)))
+        while run.deployment_id is None and run.parent_task_run_id is not None:
+            above = client.read_task_run(run.parent_task_run_id).flow_run_id
+            if above is None:
+                break
+            run = client.read_flow_run(above)
+    return run.id
+
+
 def show_decided(parameters: FromPreset) -> None:
     """Shows what was decided where somebody asked for it: a run within a run was told everything by the one above."""
-    if flow_run.parent_flow_run_id is None:
+    if str(first_of_process()) == flow_run.id:
         artifacts.show_settings(str(flow_run.id), parameters.preset, decided(parameters))
 
 
@@ -44,7 +59,7 @@ def leave_if_suspended() -> None:
 def is_being_cancelled() -> bool:
     """Whether somebody cancels the run that this one is a part of: hooks.py then waits for what was told to stop."""
     with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # who cannot ask waits here
-        state = client.read_flow_run(UUID(str(flow_run.root_flow_run_id or flow_run.id))).state
+        state = client.read_flow_run(first_of_process()).state
         return state is not None and state.is_cancelling()
     return False
 
@@ -57,14 +72,15 @@ def note_suspension() -> None:
     context = FlowRunContext.get()
     if context is None or not context.flow_run_suspension_request.is_requested():
         return
-    if flow_run.parent_flow_run_id is not None:
+    first = first_of_process()
+    if str(first) != flow_run.id:
         message = "The run that this one is a part of is suspended, and goes on with it."
         state: Any = State(type=StateType.PAUSED, name="Suspended", message=message)
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(UUID(str(flow_run.id)), state, force=True)
     emit_event(
         "prefect.flow-run.Suspended",
-        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.root_flow_run_id or flow_run.id}"},
+        resource={"prefect.resource.id": f"prefect.flow-run.{first}"},
     )
 
 

@@ -1,8 +1,8 @@
 """What happens after a flow run has been cancelled or has crashed, in another process that knows its id alone.
 
-That process is a file of Prefect's, whose folder comes first on its path and has a `storage.py`: what a flow imports at
-its top must need nothing of the package `storage`, or no hook runs. So flows import what looks at the store where they
-use it.
+That process is the worker; in a pool that does not say how runs are started it is a file of Prefect's, whose folder
+comes first on its path and has a `storage.py`: what a flow imports at its top must need nothing of the package
+`storage`, or no hook runs. So flows import what looks at the store where they use it.
 """
 
 from typing import Any

@@ -13,6 +13,7 @@ from prefect.settings import PREFECT_API_URL
 from flows.cluster.connection import Cluster
 from flows.cluster.protocol import JobContext, check_store
 from flows.home.settings import Settings
+from flows.stages.flow_run import first_of_process
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def job_context(
     return JobContext(
         submission_id=submission_id,
         flow_run_id=str(flow_run.id),
-        root_flow_run_id=str(flow_run.root_flow_run_id),
+        root_flow_run_id=str(first_of_process()),
         flow_run_url=flow_run.ui_url if served else None,
         ray_job_url=f"{dashboard}/#/jobs/{submission_id}" if dashboard and submission_id else None,
         command=command,

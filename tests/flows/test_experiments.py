@@ -1,5 +1,7 @@
 """Experiments in MLflow that people delete or rename: their runs stay known."""
 
+from pathlib import Path
+
 import pytest
 
 from flows.home.references import Other
@@ -12,6 +14,23 @@ from flows.lineage.tracking import Lineage
 @pytest.fixture(scope="module")
 def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
     return Lineage(Settings(home=tmp_path_factory.mktemp("experiments")))
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
+def test_files_of_a_history_without_a_server_lie_in_the_home(tmp_path: Path, scheme: str) -> None:
+    """MLflow would put them in the working directory, which is a job's own and goes with it."""
+    (tmp_path / "home").mkdir()
+    lineage = Lineage(Settings(home=tmp_path / "home", mlflow_uri=f"{scheme}:///{tmp_path}/theirs.db"))
+    experiment = lineage.client.get_experiment(lineage.experiment("nci"))
+    assert experiment.artifact_location.startswith((tmp_path / "home/mlflow/artifacts").as_uri())
+
+
+@pytest.mark.parametrize("uri", ["postgresql://u@h/db", "postgresql+psycopg2://u:p@h/db", "mysql+pymysql://u@h/db"])
+def test_so_do_those_of_any_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setattr("flows.lineage.tracking.MlflowClient", lambda _: None)  # nobody answers there
+    place = Lineage(Settings(home=tmp_path, mlflow_uri=uri))._artifacts("pairflow-nci")
+    assert place == (tmp_path / "mlflow/artifacts/pairflow-nci").as_uri()
+    assert Lineage(Settings(home=tmp_path, mlflow_uri="https://h:5000"))._artifacts("pairflow-nci") is None
 
 
 def test_an_experiment_that_somebody_deleted_is_restored_with_its_runs(lineage: Lineage) -> None:

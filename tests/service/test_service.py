@@ -89,8 +89,8 @@ def test_pair_by_the_api(user: User) -> None:
     kinds = {each["type"]: each for each in artifacts}
     assert {"progress", "markdown"} <= set(kinds)
     assert f"({user.mlflow}/#/experiments/" in kinds["markdown"]["data"]
-    logs = user.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200})
-    assert any("1 of 1 shards to make, 285 rows" in each["message"] for each in logs)
+    # The last lines are sent as the process ends, after the run's state.
+    user.wait_for(lambda: "1 of 1 shards to make, 285 rows" in user.log(run_id), timeout_s=30)
     assert set(user.jobs(run_id).values()) == {"SUCCEEDED"}
 
     # Asked for again it is found without a job; and another terminal of this home, by MLflow's server, begins no run.

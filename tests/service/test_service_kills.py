@@ -66,12 +66,14 @@ class _Pairing:
 
 @pytest.fixture(scope="module")
 def silent(user: User) -> str:
-    """A run whose process and worker were killed together, while its job really works."""
+    """A run whose process and worker were killed together, in the middle of its job."""
     store = str(user.home / "another store")
     # Half an hour's work of an idle core: nothing of it must end before it is stopped.
     endless = _pairing(seed=11, num_steps=60_000, sources_per_target=30)
     run_id = user.start("pair", endless | {"num_workers": 1, "store": store})
     user.wait_for(lambda: user.find_processes("ray::_couple_shard"), timeout_s=120)
+    for each in user.find_processes("ray::_couple_shard"):
+        each.suspend()  # it would take a core from all others until the run is found to be silent
     for each in (user.process("prefect worker start"), user.process("prefect.engine", **{_RUN_VARIABLE: run_id})):
         each.kill()
     time.sleep(2)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.cluster import connection
+from flows.cluster import connection, own_jobs
 from flows.cluster.own_jobs import OwnJobs, Status
 from flows.cluster.protocol import JOB_URL_VARIABLE
 from flows.home.settings import Settings
@@ -132,6 +132,23 @@ def test_several_are_expected_each_while_the_one_before_works(jobs: OwnJobs) -> 
     assert jobs._processes[1].holder.wait(60) == 0
     _submit(jobs, "fails", "a-fourth")  # none is expected any more
     assert _end(jobs, "a-fourth") is Status.FAILED
+
+
+def test_none_is_started_for_later_while_more_work_than_there_are_cores(
+    jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_jobs, "_CORES", 1)
+    jobs.expect("waits", "told", "told")
+    _submit(jobs, "waits")
+    assert len(jobs._processes) == 2
+    _submit(jobs, "told", "another")
+    assert len(jobs._processes) == 2, "two are at work"
+    assert _end(jobs, "another") is Status.SUCCEEDED
+    assert len(jobs._processes) == 3
+    _submit(jobs, "told", "a-third")
+    assert _end(jobs, "a-third") is Status.SUCCEEDED
+    assert jobs.get_job_logs("a-third").split()[1:] == ["/store/jobs/a-third"]
+    assert len(jobs._processes) == 3
 
 
 @pytest.mark.parametrize("module", ["waits", "deaf"])
