@@ -14,6 +14,8 @@ from storage.inventory import Inventory, PreparedData
 from storage.ownership import is_temporary
 
 Kind = Literal["temporary", "job", "partial", "unreferenced"]
+LONGEST_WAIT_S = 30 * 24 * 3600.0
+"""A job may wait so long for a GPU that others hold; until it begins, it writes nothing beside its request."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,21 @@ def find_garbage(
 
     Args:
         inventory: of the store.
-        older_than_s: seconds since the last write; whoever is at work writes more often than that.
+        older_than_s: seconds since the last write; whoever is at work writes more often than that. A job that has left
+            neither result nor error may wait to begin, and is kept for LONGEST_WAIT_S.
         needed: fingerprints of the committed couplings to keep, and digests of the data to keep prepared, besides
             those that couplings in the store were made of; None keeps all.
         now: Unix time; default the present.
     """
-    before = (time.time() if now is None else now) - older_than_s
-    return list(_find(inventory, before, None if needed is None else set(needed)))
+    present = time.time() if now is None else now
+    return list(_find(inventory, present, older_than_s, None if needed is None else set(needed)))
 
 
-def _find(inventory: Inventory, before: float, needed: set[str] | None) -> Iterator[Garbage]:
+def _find(inventory: Inventory, now: float, older_than_s: float, needed: set[str] | None) -> Iterator[Garbage]:
+    before = now - older_than_s
     for job in inventory.jobs:
-        if job.modified < before:
+        waits = job.state == "unfinished"
+        if job.modified < (min(before, now - LONGEST_WAIT_S) if waits else before):
             yield Garbage("job", job.url, tuple(job.files), job.num_bytes)
     for data in inventory.datasets:
         yield from _of_dataset(data, inventory, before, needed)

@@ -13,7 +13,7 @@ from flows.command import options as opt
 from flows.command.listing import StoreArgument, ls, size_text, store_url
 from flows.home.places import absolute_url
 from flows.home.settings import Settings
-from pairflow.errors import StoreError
+from pairflow.errors import SpecError, StoreError
 from pairflow.spec import PairsFormat
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def gc(
     if not json:
         _say(inventory, kept, going, runs)
     if going and not dry_run:
-        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        if not yes and sys.stdin.isatty():
+            if not sys.stderr.isatty():
+                raise SpecError("nothing is removed: who to ask would not see it, as stderr is no terminal; add --yes")
             typer.confirm(f"Remove {'these' if not json else len(going)} from {inventory.url}?", abort=True, err=True)
             # Somebody may have gone on with a partial coupling since.
             now = find(storage.take_inventory(inventory.url))

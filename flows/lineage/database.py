@@ -74,6 +74,7 @@ def make_whole(place: Path, artifacts: Path) -> None:
         if not has_rows:
             _make(place, artifacts)
         elif revision is not None:
+            _check_known(place, revision)
             _migrate(place)
 
 
@@ -83,6 +84,20 @@ def _last_revision() -> str:
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     return str(_get_latest_schema_revision())
+
+
+def _check_known(place: Path, revision: str) -> None:
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db.utils import _get_alembic_config
+
+    try:
+        ScriptDirectory.from_config(_get_alembic_config(sqlite_url(place))).get_revision(revision)
+    except CommandError:
+        raise LineageError(
+            f"MLflow's database {place} was written by a later MLflow than the {VERSION} of this environment (its last "
+            f"migration is {revision}); use the environment that it was written in, or put a backup of before there"
+        ) from None
 
 
 def _is_ready(place: Path) -> bool:

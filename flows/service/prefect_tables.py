@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _FIRST_LINE = "-- Prefect "
+_WITH_ITS_LOGS = ("", "-wal", "-journal")  # SQLite would write the log of a file that is gone over the new one
 
 
 def lay(environment: Mapping[str, str]) -> bool:
@@ -27,7 +28,7 @@ def lay(environment: Mapping[str, str]) -> bool:
     if home is None or any(name.startswith("PREFECT_") and "_DATABASE_" in name for name in environment):
         return False  # it may be another one
     place = Path(home) / "prefect.db"
-    if os.path.lexists(place):
+    if any(os.path.lexists(f"{place}{ending}") for ending in _WITH_ITS_LOGS):
         return False
     release, tables = _tables()
     if importlib.metadata.version("prefect") != release:

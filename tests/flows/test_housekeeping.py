@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import storage
+from flows.cluster.local import head_command
+from storage.garbage import LONGEST_WAIT_S
 
 from .conftest import Cli, Finished
 
@@ -240,6 +242,25 @@ def test_gc_asks_at_a_terminal(cli: Cli, bare_environment: dict[str, str], copy:
         os.close(shown)
         assert (command.returncode, Path(copy).exists()) == (code, there)
         assert f"to remove, partial: {copy}" in listed
+
+
+def test_gc_does_not_remove_what_nobody_could_be_asked_about(bare_environment: dict[str, str], copy: str) -> None:
+    (Path(copy) / "_manifest.json").unlink()
+    command = [sys.executable, "-m", "flows.command.app", "gc", storage.store_of(copy), "--older-than", "0", "--force"]
+    typed, shown = pty.openpty()
+    done = subprocess.run(
+        command, env=bare_environment, stdin=shown, capture_output=True, text=True, timeout=120, check=False
+    )
+    os.close(typed)
+    os.close(shown)
+    assert done.returncode == 2, done.stderr
+    assert "add --yes" in done.stderr
+    assert Path(copy).exists()
+
+
+def test_gc_keeps_the_request_of_a_job_for_as_long_as_it_may_wait(tmp_path: Path) -> None:
+    _, environment = head_command(tmp_path, 1, object_store_mb=1)
+    assert float(environment["RAY_JOB_START_TIMEOUT_SECONDS"]) == LONGEST_WAIT_S
 
 
 def test_export_writes_the_same_pairs_in_another_form(cli: Cli, made: dict[str, Any], tmp_path: Path) -> None:

@@ -157,6 +157,17 @@ class TestHistory:
         assert _files(tmp_path) == ["mlflow.db", "mlflow.db.lock"]
 
 
+def test_that_of_a_later_mlflow_is_named_and_left(tmp_path: Path) -> None:
+    place = tmp_path / "mlflow" / "mlflow.db"
+    Lineage(Settings(home=tmp_path)).experiment("nci")
+    _ask(place, "UPDATE alembic_version SET version_num = 'abcdefabcdef'")
+    before = _experiments(place)
+    with pytest.raises(LineageError, match="written by a later MLflow than"):
+        Lineage(Settings(home=tmp_path))
+    assert _experiments(place) == before
+    assert _files(tmp_path) == ["mlflow.db", "mlflow.db.lock"]
+
+
 def test_what_is_no_database_is_named_and_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = tmp_path / "x.db"
     place.write_bytes(b"mine" * 1000)

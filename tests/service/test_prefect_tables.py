@@ -57,6 +57,16 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "prefect.db").read_bytes() == b"of somebody"
 
 
+def test_the_log_of_a_file_that_is_gone_is_not_written_over_the_new(tmp_path: Path) -> None:
+    """SQLite would: the rows of before would be in it, or neither file could be read."""
+    for ending in ("-wal", "-journal"):
+        place = tmp_path / f"home{ending}" / f"prefect.db{ending}"
+        place.parent.mkdir()
+        place.write_bytes(b"of somebody")
+        assert not prefect_tables.lay({"PREFECT_HOME": str(place.parent)})
+        assert [each.name for each in place.parent.iterdir()] == [place.name]
+
+
 def test_one_of_many_that_begin_together_lays_them(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         laid = [*pool.map(lambda _: prefect_tables.lay({"PREFECT_HOME": str(tmp_path)}), range(8))]
