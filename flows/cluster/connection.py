@@ -112,16 +112,16 @@ class Cluster:
     def _ask_for_client(self) -> "JobSubmissionClient | OwnJobs":
         if self._client is None:
             if self._local is not None:
-                from ray.job_submission import JobSubmissionClient
+                from flows.cluster.ray_client import JobClient
 
                 self._local.wait()
-                self._client = JobSubmissionClient(self._local.address, headers=self._local.headers)
+                self._client = JobClient(self._local.address, headers=self._local.headers)
             else:
                 self._client = self._connect()
         return self._client
 
     def _connect(self) -> "JobSubmissionClient":
-        from ray.job_submission import JobSubmissionClient
+        from flows.cluster.ray_client import JobClient
 
         address = self.settings.ray_address
         servers = running_servers(self.settings.home)
@@ -132,7 +132,7 @@ class Cluster:
         deadline = time.monotonic() + patience
         while True:
             try:
-                return JobSubmissionClient(address)
+                return JobClient(address)
             except UNREACHABLE as error:
                 if time.monotonic() > deadline:
                     raise JobFailedError(

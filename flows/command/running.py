@@ -73,6 +73,7 @@ def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Clu
 
     begun = temporary_prefect.begin(settings)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    from httpx import TransportError
     from prefect.exceptions import PrefectHTTPStatusError
 
     from flows.command.terminal_log import Verbosity
@@ -95,6 +96,13 @@ def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Clu
             if temporary or running_servers(settings.home) is not None:
                 flow = flow.with_options(on_running=[_Hold(settings.home, hold_run)])
             return flow(parameters)
+    except (RuntimeError, TransportError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("Failed to reach API"):
+            raise
+        raise JobFailedError(
+            f"Prefect at {os.environ.get('PREFECT_API_URL')} does not answer ({error or type(error).__name__}); start "
+            "it with `pairflow up`, or unset PREFECT_API_URL to have a temporary one. What is finished is kept"
+        ) from error
     except PrefectHTTPStatusError as error:
         if error.response.status_code != HTTPStatus.UNAUTHORIZED:
             raise

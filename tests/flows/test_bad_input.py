@@ -1,5 +1,7 @@
 """Whatever is wrong with a command line is said in a message, at once, and leaves nothing behind."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,4 +105,15 @@ def test_setting(bare_cli: Cli, variable: str, value: str) -> None:
     done = bare_cli("pair", "--dataset", "digits", **{variable: value})
     assert done.code == 2
     assert variable in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_prefect_that_is_not_there(bare_environment: dict[str, str], tmp_path: Path) -> None:
+    """As of a shell that kept the exports of a service which was ended since."""
+    command = [sys.executable, "-m", "flows.command.app", "pair", "--dataset", "nci", "--max-rows", "200"]
+    variables = bare_environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PAIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 1
+    assert "error: Prefect at http://127.0.0.1:9/api does not answer" in done.stderr
+    assert "unset PREFECT_API_URL" in done.stderr
     assert "Traceback" not in done.stderr
