@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import storage
+from flows.home.settings import Settings
 from flows.lineage.provenance import EARLIER_PAIRS, extended_by
 from flows.parameters import PairParameters, PrepareParameters
+from pairflow import datasets
 from pairflow.errors import SpecError, StoreError
 from pairflow.spec import parse
 from storage import Restoration, VerifyReport
@@ -73,14 +75,22 @@ def _as_it_was_prepared(url: str) -> PrepareParameters:
     """The request that prepares the same data where it lies.
 
     Raises:
-        StoreError: nothing readable says what it was.
+        StoreError: nothing readable says what it was; or it would not be prepared again from what its source is now.
+        DatasetError: its source cannot be found.
     """
     place, header = storage.parse_dataset_url(url), storage.find_dataset_header(url)
     if place is None or header is None:
         raise StoreError(
             f"nothing at {url} says of what data it was; use `pairflow prepare` on that data, or remove the folder"
         )
-    return parse(PrepareParameters, {"dataset": header.spec, "store": place.store, "format": header.format})
+    again = parse(PrepareParameters, {"dataset": header.spec, "store": place.store, "format": header.format})
+    plan = datasets.prepare(again.dataset, data_dir=Settings.read().data_dir, progress=False)
+    if plan.fingerprint() != header.fingerprint:
+        raise StoreError(
+            f"{plan.source.source} is not what {url} was prepared from any more, so what is damaged there cannot be "
+            "made again, and nothing is changed; put the source back as it was, or `pairflow prepare` what it is now"
+        )
+    return again
 
 
 def _tell(report: VerifyReport, done: Restoration | None) -> None:

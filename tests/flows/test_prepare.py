@@ -90,6 +90,27 @@ def test_damage_is_named_and_made_good(prepared: dict[str, Any], cli: Cli, argum
     assert cli("verify", prepared["url"], "--json").code == 0
 
 
+def test_what_cannot_be_made_again_is_not_given_up(
+    prepared: dict[str, Any], cli: Cli, source: Path, tmp_path: Path
+) -> None:
+    """What is not damaged would be lost with it."""
+    tokens = Path(prepared["url"]) / "tokens" / "c.0.0"
+    sound, rows = tokens.read_bytes(), source.read_bytes()
+    _flip(tokens)
+    before = {path: path.stat().st_mtime_ns for path in Path(prepared["url"]).rglob("*")}
+    source.write_bytes(rows + b'\n"one more",CCO')
+    changed = cli("verify", prepared["url"], "--repair")
+    source.rename(tmp_path / "away")
+    gone = cli("verify", prepared["url"], "--repair")
+    source.write_bytes(rows)
+    for done, says in ((changed, "is not what"), (gone, str(source))):
+        assert done.code == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in Path(prepared["url"]).rglob("*")} == before
+    tokens.write_bytes(sound)
+
+
 def test_pairs_are_of_what_is_kept(prepared: dict[str, Any], cli: Cli, arguments: list[object]) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(prepared["url"]).rglob("*")}
     options = ["--num-steps", 2, "--max-rows", 300, "--shard-size", 100, "--json"]
