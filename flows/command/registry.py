@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flows.lineage.registry import Registry
 
 
+_BY_HAND = "Registered by hand with `pairflow register`."
+
+
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
     app.command()(register)
@@ -29,9 +32,7 @@ def register(
         Literal["champion", "challenger"] | None,
         typer.Option("--as", help="champion: in use from now on; the one of before is then 'previous'."),
     ] = None,
-    reason: Annotated[
-        str, typer.Option(help="Text of the version's page, in markdown.")
-    ] = "Registered by hand with `pairflow register`.",
+    reason: Annotated[str, typer.Option(help="Text of the version's page, in markdown.")] = _BY_HAND,
     json: opt.Json = False,
 ) -> None:
     """Make a trained model a version of `pairflow-<dataset>`, after it was loaded back and sampled once."""
@@ -51,6 +52,7 @@ def register(
             "`distill` has logged and finished"
         )
     registry = _registry(settings)
+    given = reason != _BY_HAND
     reason = registry.with_scores(reason, found.mlflow_model_id)
     # So that a retraining on data in another place is refused, as after one of its own.
     made_of = {} if card.dataset.path is None else {tag.SOURCE: source_name(card.dataset.path)}
@@ -59,6 +61,8 @@ def register(
         registry.promote(version, reason)
     elif alias == "challenger":
         registry.challenge(version, reason)
+    elif given:  # it may have been a version before
+        registry.describe(version, reason)
     version = registry.at(version.name, str(version.number))
     if json:
         print(json_module.dumps(asdict(version)))

@@ -36,7 +36,7 @@ class Registry(Versions):
             dataset: name of the dataset.
             model_id: of the logged model, m-….
             description: the text of the version's page, in markdown.
-            tags: of the version.
+            tags: of the version; of one that is there, those that it has not.
 
         Raises:
             LineageError: MLflow does not hold it, or it cannot be loaded or sampled.
@@ -45,7 +45,8 @@ class Registry(Versions):
         with self.asking():
             logged = self._client.get_logged_model(model_id)
             if (there := self.of_model(name, model_id)) is not None:
-                return there
+                self.tag(there, {key: value for key, value in tags.items() if key not in there.tags})
+                return self.at(name, str(there.number))
             trial.sample_once(model_id, self._client.tracking_uri)
             if (model := self.model(name)) is None:
                 self._make(name, dataset)
@@ -87,6 +88,15 @@ class Registry(Versions):
         with self.asking():
             for name, value in tags.items():
                 self._client.set_model_version_tag(version.name, str(version.number), name, value)
+
+    def describe(self, version: Version, text: str) -> None:
+        """Sets the text of a version's page, in markdown.
+
+        Raises:
+            LineageError: the version is gone, or MLflow does not answer.
+        """
+        with self.asking():
+            self._client.update_model_version(version.name, str(version.number), description=text)
 
     def promote(self, version: Version, reason: str) -> Version | None:
         """Makes a version the champion, and the champion of before `previous`; a repeated call ends the same.

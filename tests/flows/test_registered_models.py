@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from flows.lineage.tracking import Lineage
 from pairflow.errors import CheckpointError
 from pairflow.spec import DatasetSpec
 
-from .conftest import Cli
+from .conftest import Cli, Finished
 from .model_files import trained
 
 
@@ -73,6 +74,11 @@ def test_models_of_an_older_layout_are_still_found(lineage: Lineage, tmp_path: P
     assert (found.sha256, found.mlflow_model_id) == (models.FoundModel.at(checkpoint).sha256, model_id)
 
 
+def _answer(done: Finished) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(done.last_line)
+    return answer
+
+
 def test_the_commands(bare_cli: Cli, lineage: Lineage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "sample_once", lambda model_id, tracking_uri: None)  # the command's own trial is real
     registry = Registry(lineage)
@@ -98,6 +104,12 @@ def test_the_commands(bare_cli: Cli, lineage: Lineage, tmp_path: Path, monkeypat
     done = bare_cli("register", _logged(lineage, own, "own")[0], "--json", **where)
     assert json.loads(done.last_line)["tags"][tag.SOURCE] == str(tmp_path / "rows.npy")
     assert "Waiting up to" not in done.stderr
+    # One that an earlier release registered has no source; asked for again it gets it, and the new text.
+    lineage.client.delete_model_version_tag("pairflow-tokens", "1", tag.SOURCE)
+    again = bare_cli("register", _answer(done)["model_id"], "--reason", "said anew", "--json", **where)
+    assert (_answer(again)["number"], _answer(again)["description"]) == (1, "said anew")
+    assert _answer(again)["tags"] == _answer(done)["tags"]
+    assert _answer(bare_cli("register", _answer(done)["model_id"], "--json", **where)) == _answer(again)
     done = bare_cli("register", str(checkpoint), **where)
     assert done.code == 1
     assert "has not an id in MLflow" in done.stderr
