@@ -90,7 +90,7 @@ def _remote(url: str) -> tuple[Any, str]:
 
 def _list_local(root: Path) -> dict[str, StoredFile]:
     files = {}
-    for folder, _, names in os.walk(root, onerror=_unless_gone):
+    for folder, names in _walk(root):
         for name in names:
             path = Path(folder) / name
             try:
@@ -99,6 +99,15 @@ def _list_local(root: Path) -> dict[str, StoredFile]:
                 continue
             files[path.relative_to(root).as_posix()] = StoredFile(status.st_size, status.st_mtime)
     return files
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the files in them; also behind a link that stands for pairs, or for all of them, on another disk."""
+    for folder, below, names in os.walk(root, onerror=_unless_gone):
+        yield folder, names
+        if root in (Path(folder), Path(folder).parent):
+            for link in (path for name in below if os.path.islink(path := os.path.join(folder, name))):
+                yield from ((folder, names) for folder, _, names in os.walk(link, onerror=_unless_gone))
 
 
 def _unless_gone(error: OSError) -> None:

@@ -156,6 +156,18 @@ def test_leftovers_of_killed_writers_go_and_files_that_no_manifest_knows_stay(fo
     assert leftover not in before
 
 
+@pytest.mark.parametrize("linked", ["pairs/{name}", "pairs"])
+def test_a_coupling_on_another_disk_is_seen_behind_its_link(format, tmp_path, linked):
+    url = formula.write(str(tmp_path / "store"), formula.header(format, 7))
+    place = tmp_path / "store" / linked.format(name=Path(url).name)
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    (tmp_path / "moved" / "round").symlink_to(tmp_path / "store")
+    inventory = storage.take_inventory(tmp_path / "store")
+    assert [(each.url, each.state, each.stray) for each in inventory.couplings] == [(url, "complete", ())]
+    assert inventory.is_store
+
+
 def job(store: Path, name: str, *files: str, submission_id: str | None = None) -> Path:
     folder = store / "jobs" / name
     folder.mkdir(parents=True)
