@@ -208,7 +208,9 @@ class OwnJobs:
         log.touch()  # whoever follows it need not wait for its first line
         holder = start_holder(
             "flows.home.held",
-            json.dumps({"words": [sys.executable, "-m", module], "log": str(log)}),
+            json.dumps(
+                {"words": [sys.executable, "-m", module], "log": str(log), "remains": str(self._cluster.folder)}
+            ),
             environment=self._environment | dict(variables) | expected,
             folder=self._cluster.folder,
         )

@@ -2,13 +2,14 @@
 
 A holder (a small program of ours) starts the process and watches its own standard input. When the owner closes that
 pipe, or dies in any way at all, the holder ends the process and all that came of it, by process id. This module run as
-a program is the holder of a process that needs nothing besides.
+a program is the holder of a process that needs nothing besides; it removes the owner's folder where that was killed.
 """
 
 import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,8 +139,12 @@ def _end_with_parent() -> Callable[[], None] | None:
     return lambda: prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def _hold_words(words: list[str], log: str) -> int:
-    code = hold(lambda: (words, os.environ), Path(log)) or 0
+def _hold_words(words: list[str], log: str, remains: str) -> int:
+    owner = os.getppid()
+    code = hold(lambda: (words, os.environ), Path(log))
+    if code is None and os.getppid() != owner:  # it was killed, and removes nothing any more
+        shutil.rmtree(remains, ignore_errors=True)
+    code = code or 0
     return code if code >= 0 else 128 - code  # of a signal, as a shell says it
 
 

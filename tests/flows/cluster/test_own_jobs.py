@@ -225,6 +225,7 @@ def test_a_killed_command_leaves_no_job_behind(cluster: Any) -> None:
     command.communicate()
     _, alive = psutil.wait_procs(started, timeout=40)
     assert alive == []
+    assert not cluster.folder.exists()
 
 
 @pytest.mark.parametrize(
