@@ -4,20 +4,21 @@ The lock is a named placement group, of a ten-thousandth of what only the head h
 cluster, whichever node asks, and takes the groups of a job away with its driver, however that died. So nothing has to
 be renewed, no process is started for it, and no kill leaves the lock behind; if the head dies, its jobs die as well.
 
-Jobs that are processes of one command have a folder in common, and lock a file there: they need not wait for Ray.
+Jobs that are processes of a command lock a file of their home, which other commands see: they need not wait for Ray.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flows.cluster.own_jobs import HEAD_VARIABLE
+from flows.home.locks import in_turn
+from flows.home.settings import Settings
 from flows.jobs.driver import connect
 from pairflow.errors import JobFailedError
 
@@ -42,8 +43,9 @@ def turn(what: str) -> Iterator[None]:
     Raises:
         JobFailedError: Ray cannot give a turn.
     """
-    if (folder := os.environ.get(HEAD_VARIABLE)) is not None:
-        with _lock(Path(folder), what):
+    if HEAD_VARIABLE in os.environ:
+        name = f"turn-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+        with in_turn(Settings.read().home / "locks", name, f"process {os.getpid()}", partial(_logger.info, _WAITS)):
             yield
         return
     from ray.util.placement_group import remove_placement_group
@@ -54,17 +56,6 @@ def turn(what: str) -> Iterator[None]:
         yield
     finally:
         remove_placement_group(held)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path, what: str) -> Iterator[None]:
-    with open(folder / f"turn-{hashlib.sha256(what.encode()).hexdigest()[:16]}", "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _logger.info(_WAITS, "another job")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _hold(what: str) -> "PlacementGroup":

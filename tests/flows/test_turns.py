@@ -1,7 +1,8 @@
-"""Who has the turn at something, among drivers of one cluster or jobs of one command: one of them, until it lets go or
-is killed.
+"""Who has the turn at something, among drivers of a cluster or jobs of commands: one of them, until it lets go or is
+killed.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -54,20 +55,21 @@ class Driver:
         self.process.stdin = None  # `communicate` would flush it
 
 
-@pytest.fixture(params=["drivers of a cluster", "jobs of one command"])
+@pytest.fixture(params=["drivers of a cluster", "jobs of two commands"])
 def drive(
     request: pytest.FixtureRequest, ray_cluster: LocalCluster, bare_environment: dict[str, str], tmp_path: Path
 ) -> Iterator[Callable[[str], Driver]]:
     """Starts drivers of the session's cluster, or jobs that are processes of a command; none is left at the end."""
-    if request.param == "jobs of one command":
-        environment = bare_environment | {HEAD_VARIABLE: str(tmp_path)}
+    if request.param == "jobs of two commands":
+        environment = bare_environment | {"PAIRFLOW_HOME": str(tmp_path)}
     else:
         address = {"RAY_ADDRESS": wait_for_head(ray_cluster.folder, patience_s=60)}
         environment = bare_environment | ray_cluster.environment | address
     started: list[Driver] = []
 
     def start(what: str) -> Driver:
-        started.append(Driver(environment, what))
+        of_its_own = {HEAD_VARIABLE: str(tmp_path / f"command {len(started)}")}
+        started.append(Driver(environment | (of_its_own if "RAY_ADDRESS" not in environment else {}), what))
         return started[-1]
 
     yield start
@@ -82,7 +84,8 @@ def test_one_at_a_time_and_others_at_something_else(drive: Callable[[str], Drive
     other = drive("other pairs")
     assert other.says() == "has it"
     second = drive("these pairs")
-    assert second.says().startswith("another job makes the same")  # the first is no job of Ray's
+    # The first is no job of Ray's; of a command's, its process is known.
+    assert re.match(rf"(another job|process {first.process.pid}) makes the same", second.says())
     time.sleep(4)  # of waiting, which is not told again and again
     first.let_go()
     assert [first.says(), second.says()] == ["let go", "has it"]
