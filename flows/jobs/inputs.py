@@ -20,7 +20,7 @@ from pairflow.errors import SpecError, StoreError
 from pairflow.presets import Preset
 from pairflow.spec import CouplingSpec, DatasetSpec, OptimizerSpec, PairsFormat, RediSpec, fingerprint
 
-REDI_ENGINE = "redi/1"
+REDI_ENGINE = "redi/2"
 """Version of how a model's own pairs are drawn: part of their fingerprint, as a coupling engine's is of its own."""
 
 

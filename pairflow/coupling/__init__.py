@@ -65,8 +65,9 @@ def couple(
         support: [M, D], the data points that the posterior is taken over; `target` itself by default. A row of
             `target` that is not among them is taken to be one more. Fortran order saves a copy.
         vocab_size: K, the vocabulary's size (not the largest token seen), at least 2.
-        spec: what to draw; `spec.kind == "independent"` draws uniform sources and ignores the support;
-            "assignment" matches them to rows, which must be rows of the support (docs/method.md §7).
+        spec: what to draw; `spec.kind == "independent"` draws uniform sources, those that `sample` starts from with
+            the same seed, and ignores the support; "assignment" matches sources of its own to rows, which must be rows
+            of the support (docs/method.md §7).
         sample_ids: [B] non-negative integers that key the draws; 0..B−1 by default. For an assignment: which rows
             of the support these are.
         replicas: [B] integers below 4,096, which of its sources a row gets (`spec.sources_per_target` is how many

@@ -15,6 +15,10 @@ from pairflow.errors import SpecError
 from pairflow.sampling import sample
 from pairflow.spec import RediSpec
 
+_FIRST = 1 << 40
+"""Number of the sample that is pair 0. Samples are numbered from 0: those of the same seed that a model is judged by
+must not start where it was trained to."""
+
 
 @dataclass(frozen=True)
 class ModelPairs:
@@ -78,10 +82,10 @@ def draw_pairs(
         num_steps=spec.num_steps,
         length=loaded.length,
         seed=spec.seed,
-        start=start,
+        start=_FIRST + start,
         batch_size=batch_size,
         device=device,
         progress=progress,
     )
-    source = loaded.process.keyed_source(spec.seed, np.arange(start, stop), loaded.length)
+    source = loaded.process.keyed_source(spec.seed, _FIRST + np.arange(start, stop), loaded.length)
     return ModelPairs(source.astype(drawn.tokens.dtype), drawn.tokens, drawn.network_calls)

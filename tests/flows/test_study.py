@@ -92,7 +92,7 @@ def test_lineage_of_refined_models(client: MlflowClient, study: ComparisonResult
 
 def test_redi_pairs_are_the_models_own_and_whole(cli: Cli, study: ComparisonResult) -> None:
     made = study.redi_pairs[0]
-    assert (made.rows, made.num_shards, made.engine) == (9, 2, "redi/1")
+    assert (made.rows, made.num_shards, made.engine) == (9, 2, "redi/2")
     assert storage.verify_pairs(made.url, progress=False).ok
     base = next(each for each in study.trainings if each.method == "udlm")
     pairs = storage.open_pairs(made.url)
