@@ -104,7 +104,7 @@ def sample(
         observer: is shown every state on the way, such as `Paths`; it changes no draw.
 
     Raises:
-        SpecError: a number out of its range.
+        SpecError: a number out of its range, or logits that are not finite.
     """
     spec = SamplingSpec() if spec is None else spec
     fewest = 0 if spec.final_step == "greedy" else 1

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from pairflow.errors import SpecError
-from pairflow.processes import UniformProcess
+from pairflow.processes import UniformProcess, build
 from pairflow.sampling import draw_categorical, nucleus, sample
 from pairflow.spec import EvaluationSpec, SamplingSpec
 
@@ -50,6 +50,32 @@ def test_tokens_come_in_the_smallest_dtype():
     settings: dict[str, Any] = {"num_samples": 2, "num_steps": 1, "length": 2, "device": "cpu", "progress": False}
     assert sample(Flat(), UniformProcess(300), **settings).tokens.dtype == np.uint16
     assert draw(num_samples=2).tokens.dtype == np.uint8
+
+
+class Constant(nn.Module):
+    """Logits that do not depend on the state."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x_t, t):
+        return self.logits.repeat(*x_t.shape, 1)
+
+
+SETTINGS: dict[str, Any] = {"num_samples": 8, "num_steps": 2, "length": 3, "device": "cpu", "progress": False}
+
+
+@pytest.mark.parametrize("name", ["uniform", "absorbing"])
+@pytest.mark.parametrize("logit", [math.nan, math.inf])
+@pytest.mark.parametrize("changes", [{}, {"num_steps": 0}])
+def test_logits_that_are_not_finite_are_no_samples(name, logit, changes):
+    with pytest.raises(SpecError, match="model: got logits that are not finite at t = "):
+        sample(Constant([0.0, logit, 1.0]), build(name, 3), **{**SETTINGS, **changes})
+
+
+def test_a_model_may_rule_a_token_out():
+    assert set(sample(Constant([0.0, -math.inf, 0.0]), build("absorbing", 3), **SETTINGS).tokens.flat) <= {0, 2}
 
 
 @pytest.mark.parametrize(
