@@ -108,7 +108,7 @@ def couple_counted(
     progress: Callable[[int], None] | None = None,
 ) -> Coupled:
     """As `couple`, and counts how often the support was scanned."""
-    check_spec(spec)
+    spec = check_spec(spec)
     vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
     tokens = check_tokens(target, "target", vocab_size)
     dtype = check_dtype(target, vocab_size)
@@ -165,9 +165,17 @@ def couple_in_parts(
 
     Args:
         support: the parts, such as `pairflow.coupling.parts.LocalParts`, of what `support_rows` chooses.
+        spec: of kind "closed_form", the one that walks against a support.
         rows_per_batch: rows that are walked together; each takes as many bytes as the support has rows.
+
+    Raises:
+        SpecError: as `couple`, or a spec of another kind.
     """
-    check_spec(spec)
+    spec = check_spec(spec)
+    if spec.kind != "closed_form":
+        raise SpecError(
+            f"spec.kind: got {spec.kind!r}, expected 'closed_form', the kind that walks against a support; use couple"
+        )
     vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
     rows_per_batch = check_integer(rows_per_batch, "rows_per_batch", 1)
     tokens = check_tokens(target, "target", vocab_size)

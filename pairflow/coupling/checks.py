@@ -18,13 +18,22 @@ MAX_LENGTH = 65_535
 _FIELDS = ("kind", "num_steps", "seed", "temperature", "epsilon", "support_size")
 
 
-def check_spec(spec: "CouplingSpec") -> None:
-    """Raises SpecError unless it has the fields of a coupling's spec."""
+def check_spec(spec: "CouplingSpec") -> "CouplingSpec":
+    """The spec, read anew where it can be: a copy with updates was never checked.
+
+    Raises:
+        SpecError: it lacks a field of a coupling's spec, or one is out of its range.
+    """
     if missing := [name for name in _FIELDS if not hasattr(spec, name)]:
         raise SpecError(
             f"spec: got {type(spec).__name__} without {missing[0]}, expected a CouplingSpec, such as "
             "pairflow.spec.CouplingSpec(num_steps=20)"
         )
+    if not hasattr(spec, "model_dump"):  # what has its fields, on a machine without pydantic
+        return spec
+    from pairflow.spec import parse
+
+    return parse(type(spec), spec.model_dump(warnings=False))
 
 
 def check_integer(value: Any, name: str, smallest: int, largest: int | None = None) -> int:
