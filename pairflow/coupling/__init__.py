@@ -11,7 +11,8 @@ A support larger than one process or GPU can be split: `couple_in_parts`. An ass
 stored pairs, at a time by `pairflow.coupling.assignment`.
 
 Each engine has a version, which is part of a coupling's fingerprint: equal fingerprints mean equal bytes. Before you
-change one, read the README beside this file. May import `schedule`, `rng`, `spec` and `errors` of the library.
+change one, read the README beside this file. May import `schedule`, `rng`, `integers`, `spec` and `errors` of the
+library.
 """
 
 import functools
@@ -26,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pairflow.coupling.checks import check_dtype, check_integer, check_keys, check_spec, check_tokens
+from pairflow.coupling.checks import check_dtype, check_keys, check_spec, check_tokens
 from pairflow.coupling.result import Coupled
 from pairflow.coupling.versions import VERSIONS
 from pairflow.errors import SpecError
+from pairflow.integers import check_integer
 from pairflow.rng import Purpose, draw_one_each, uniform_tokens
 
 if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines

@@ -3,13 +3,13 @@
 An array that carries more than its numbers is never read as if it did not.
 """
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pairflow.errors import SpecError
+from pairflow.integers import check_integer
 
 if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines
     from pairflow.spec import CouplingSpec
@@ -34,24 +34,6 @@ def check_spec(spec: "CouplingSpec") -> "CouplingSpec":
     from pairflow.spec import parse
 
     return parse(type(spec), spec.model_dump(warnings=False))
-
-
-def check_integer(value: Any, name: str, smallest: int, largest: int | None = None) -> int:
-    """A whole number within its range; True is none, and neither is 4.0.
-
-    Raises:
-        SpecError: something else.
-    """
-    limits = f"at least {smallest}" if largest is None else f"{smallest} to {_shown(largest)}"
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise SpecError(f"{name}: got {value!r}, expected a whole number, {limits}") from None
-    if number < smallest or (largest is not None and number > largest):
-        raise SpecError(f"{name}: got {number}, expected {limits}")
-    return number
 
 
 def check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.unsignedinteger]:
@@ -123,7 +105,3 @@ def _as_integers(array: ArrayLike, name: str) -> NDArray[Any]:
     if found.dtype.kind not in "ui":
         raise SpecError(f"{name}: got an array of {found.dtype}, expected integers (token numbers)")
     return found
-
-
-def _shown(number: int) -> str:
-    return "2^32" if number == 2**32 else f"{number:,}"
