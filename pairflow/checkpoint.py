@@ -11,8 +11,10 @@ always whole. The files open with plain safetensors and json.
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,9 +90,13 @@ def save(directory: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[st
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        CheckpointError: it cannot be written; nothing of it is left.
     """
     final = directory / f"step-{state['step']:08d}"
-    partial = directory / f".partial-{final.name}-{os.getpid()}"
+    partial = directory / f".partial-{final.name}-{_machine()}-{os.getpid()}"
+    _sweep(directory)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -102,9 +108,10 @@ def save(directory: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[st
         _remove(final)
         partial.rename(final)
         _flush_to_disk(directory)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # the latter of a full disk, too
         raise CheckpointError(f"cannot write checkpoint {final}: {error}; give a folder that can be written") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # not there if all went well
     before = [path for _, path in steps(directory) if path < final and _is_ours(path)]
     for old in before[: len(before) + 1 - KEEP_LAST]:
         with contextlib.suppress(OSError):
@@ -127,9 +134,41 @@ def _remove(path: Path) -> None:
     names = {each.name for each in path.iterdir()}
     if not names <= {STATE, TENSORS, CARD} or (names and not _is_ours(path)):
         raise FileExistsError(errno.EEXIST, "a folder of that name is there that is not all ours: move it away")
-    aside = path.with_name(f".old-{path.name}-{os.getpid()}")
+    aside = path.with_name(f".old-{path.name}-{_machine()}-{os.getpid()}")
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Removes what processes left that were killed while they wrote or removed a checkpoint."""
+    left = re.compile(rf"\.(?:partial|old)-step-\d+-{_machine()}-(\d+)")
+    for path in directory.glob(".*-step-*"):
+        if (match := left.fullmatch(path.name)) and not _lives(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """Where a process number means what it means here: others may write to the same folder (12 hex digits).
+
+    One start of one machine's kernel, and the container within it. Where that cannot be said it is nobody's.
+    """
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        place = f"{kernel} {os.readlink('/proc/self/ns/pid')} {os.uname().nodename}"
+    except OSError:  # not Linux
+        return os.urandom(6).hex()
+    return hashlib.sha256(place.encode()).hexdigest()[:12]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from pairflow.checkpoint import AVERAGED, PROCESS, read
@@ -52,7 +53,7 @@ def export(checkpoint: Path, folder: Path, *, page: str, method: str | None = No
         if folder.is_dir():
             folder.rmdir()
         partial.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter of a full disk, too
         raise SpecError(f"{folder}: cannot be written: {error}; name a folder that can be") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

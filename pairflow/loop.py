@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from pairflow import checkpoint
-from pairflow.errors import CheckpointError, SpecError
+from pairflow.errors import CheckpointError
+from pairflow.integers import check_integer
 from pairflow.learner import Learner, learning_rate
 from pairflow.objectives import Objective
 from pairflow.throughput import peak_flops, training_flops
@@ -85,10 +86,10 @@ class Cadence:
     validate_every: int | None
 
     def check(self) -> None:
-        """Raises SpecError for an interval below one step."""
+        """Raises SpecError for an interval below one step, or that is no whole number."""
         for name, value in vars(self).items():
-            if value is not None and value < 1:
-                raise SpecError(f"{name}: got {value}, expected at least 1")
+            if value is not None:
+                check_integer(value, name, 1)
 
 
 @torch.enable_grad()  # a Ctrl-C on the way into or out of torch.no_grad(), as in a notebook, leaves it off for ever

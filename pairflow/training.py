@@ -16,6 +16,7 @@ from pairflow.batches import Stream, check_tokens, stream_seed
 from pairflow.checkpoint import LoadedModel, load_model
 from pairflow.devices import resolve_device
 from pairflow.errors import SpecError
+from pairflow.integers import check_integer
 from pairflow.learner import Learner
 from pairflow.loop import Cadence, FitResult, StepMetrics, run
 from pairflow.objectives import Denoising
@@ -85,7 +86,9 @@ def fit(
         CheckpointError: `checkpoint_dir` holds a damaged checkpoint or one of another run.
         TrainingError: the loss or the gradient is not finite, or the loss leapt.
     """
-    training_spec = parse(TrainingSpec, training_spec.model_dump())  # a copy with updates was never checked
+    model_spec = parse(ModelSpec, model_spec.model_dump())  # a copy with updates was never checked
+    training_spec = parse(TrainingSpec, training_spec.model_dump())
+    vocab_size, image_shape = check_sizes(vocab_size, image_shape)
     cadence = Cadence(checkpoint_every, log_every, validate_every)
     cadence.check()
     check_data(training_spec, target, source, validation, vocab_size, paired=training_spec.coupling == "paired")
@@ -172,6 +175,21 @@ def _load_initial(
     return first
 
 
+def check_sizes(vocab_size: int, image_shape: models.ImageShape | None) -> tuple[int, models.ImageShape | None]:
+    """Sizes as Python's own whole numbers, which checkpoints can say.
+
+    Raises:
+        SpecError: one is none, or out of its range.
+    """
+    vocab_size = check_integer(vocab_size, "vocab_size", 2)
+    if image_shape is None:
+        return vocab_size, None
+    if len(image_shape) != 3:
+        raise SpecError(f"image_shape: got {image_shape}, expected (C, H, W)")
+    channels, height, width = (check_integer(size, "image_shape", 1) for size in image_shape)
+    return vocab_size, (channels, height, width)
+
+
 def check_data(
     spec: OptimizerSpec,
     target: np.ndarray | RowSource,
@@ -214,4 +232,4 @@ def check_data(
     return length
 
 
-__all__ = ["FitResult", "StepMetrics", "check_data", "fit"]
+__all__ = ["FitResult", "StepMetrics", "check_data", "check_sizes", "fit"]

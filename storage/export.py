@@ -4,7 +4,7 @@ import os
 
 from pairflow.errors import ShardConflictError, SpecError
 from storage.commit import commit_pairs
-from storage.manifest import PairsFormat
+from storage.manifest import PairsFormat, PairsHeader
 from storage.reader import open_pairs
 from storage.store import begin_pairs, missing_shards, pairs_url, write_shard
 
@@ -30,12 +30,14 @@ def export_pairs(
 
     Raises:
         StoreError: the pairs are not whole, or a store cannot be read or written.
-        SpecError: the copy would lie where the source lies.
+        SpecError: the copy would lie where the source lies, or shards of no rows are asked for.
         ShardConflictError: a copy with another shard size, or other pairs, are there.
         ShardCorruptError: the source is damaged.
     """
     from tqdm import tqdm
 
+    if shard_size is not None and shard_size < 1:
+        raise SpecError(f"shard_size must be at least 1, got {shard_size}")
     pairs = open_pairs(url)
     manifest = pairs.manifest
     copy_url = pairs_url(store_url, manifest.fingerprint, format)
@@ -43,8 +45,8 @@ def export_pairs(
         raise SpecError(
             f"the copy would lie where the pairs lie, {copy_url}; choose the other format, or another store with --to"
         )
-    wanted = {"format": format, "shard_size": shard_size or manifest.shard_size}
-    header = begin_pairs(copy_url, manifest.header.model_copy(update=wanted))
+    wanted = {"format": format, "shard_size": manifest.shard_size if shard_size is None else shard_size}
+    header = begin_pairs(copy_url, PairsHeader(**{**dict(manifest.header), **wanted}))
     if shard_size is not None and header.shard_size != shard_size:
         raise ShardConflictError(
             f"{copy_url} is there with shards of {header.shard_size} rows, asked for {shard_size}; remove it, or "

@@ -179,7 +179,9 @@ class RemoteFolder(Folder):
     def __init__(self, url: str) -> None:
         import fsspec
 
-        super().__init__(url.rstrip("/"))
+        bare = url.rstrip("/")
+        # memory:// is a filesystem's root, and memory: a folder on this disk.
+        super().__init__(f"{bare}//" if bare.endswith(":") and url.startswith(f"{bare}//") else bare)
         try:
             self._filesystem, self._root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError, OSError) as error:
@@ -190,6 +192,8 @@ class RemoteFolder(Folder):
 
         protocols = self._filesystem.protocol
         self._has_buckets = not _OBJECT_STORES.isdisjoint([protocols] if isinstance(protocols, str) else protocols)
+        if self._has_buckets and not self._root.partition("/")[0]:
+            raise StoreError(f"the store's URL {url} names no bucket, expected one such as s3://bucket/store; add it")
 
     def path(self, name: str) -> str:
         return f"{self.url}/{name}"

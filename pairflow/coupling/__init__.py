@@ -11,7 +11,8 @@ A support larger than one process or GPU can be split: `couple_in_parts`. An ass
 stored pairs, at a time by `pairflow.coupling.assignment`.
 
 Each engine has a version, which is part of a coupling's fingerprint: equal fingerprints mean equal bytes. Before you
-change one, read the README beside this file. May import `schedule`, `rng`, `spec` and `errors` of the library.
+change one, read the README beside this file. May import `schedule`, `rng`, `integers`, `spec` and `errors` of the
+library.
 """
 
 import functools
@@ -26,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pairflow.coupling.checks import check_dtype, check_integer, check_keys, check_spec, check_tokens
+from pairflow.coupling.checks import check_dtype, check_keys, check_spec, check_tokens
 from pairflow.coupling.result import Coupled
 from pairflow.coupling.versions import VERSIONS
 from pairflow.errors import SpecError
+from pairflow.integers import check_integer
 from pairflow.rng import Purpose, draw_one_each, uniform_tokens
 
 if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines
@@ -109,7 +111,7 @@ def couple_counted(
     progress: Callable[[int], None] | None = None,
 ) -> Coupled:
     """As `couple`, and counts how often the support was scanned."""
-    check_spec(spec)
+    spec = check_spec(spec)
     vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
     tokens = check_tokens(target, "target", vocab_size)
     dtype = check_dtype(target, vocab_size)
@@ -166,9 +168,17 @@ def couple_in_parts(
 
     Args:
         support: the parts, such as `pairflow.coupling.parts.LocalParts`, of what `support_rows` chooses.
+        spec: of kind "closed_form", the one that walks against a support.
         rows_per_batch: rows that are walked together; each takes as many bytes as the support has rows.
+
+    Raises:
+        SpecError: as `couple`, or a spec of another kind.
     """
-    check_spec(spec)
+    spec = check_spec(spec)
+    if spec.kind != "closed_form":
+        raise SpecError(
+            f"spec.kind: got {spec.kind!r}, expected 'closed_form', the kind that walks against a support; use couple"
+        )
     vocab_size = check_integer(vocab_size, "vocab_size", 2, 2**32)
     rows_per_batch = check_integer(rows_per_batch, "rows_per_batch", 1)
     tokens = check_tokens(target, "target", vocab_size)

@@ -3,13 +3,13 @@
 An array that carries more than its numbers is never read as if it did not.
 """
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pairflow.errors import SpecError
+from pairflow.integers import check_integer
 
 if TYPE_CHECKING:  # only names: a machine with a GPU and no pydantic can still run the engines
     from pairflow.spec import CouplingSpec
@@ -18,31 +18,22 @@ MAX_LENGTH = 65_535
 _FIELDS = ("kind", "num_steps", "seed", "temperature", "epsilon", "support_size")
 
 
-def check_spec(spec: "CouplingSpec") -> None:
-    """Raises SpecError unless it has the fields of a coupling's spec."""
+def check_spec(spec: "CouplingSpec") -> "CouplingSpec":
+    """The spec, read anew where it can be: a copy with updates was never checked.
+
+    Raises:
+        SpecError: it lacks a field of a coupling's spec, or one is out of its range.
+    """
     if missing := [name for name in _FIELDS if not hasattr(spec, name)]:
         raise SpecError(
             f"spec: got {type(spec).__name__} without {missing[0]}, expected a CouplingSpec, such as "
             "pairflow.spec.CouplingSpec(num_steps=20)"
         )
+    if not hasattr(spec, "model_dump"):  # what has its fields, on a machine without pydantic
+        return spec
+    from pairflow.spec import parse
 
-
-def check_integer(value: Any, name: str, smallest: int, largest: int | None = None) -> int:
-    """A whole number within its range; True is none, and neither is 4.0.
-
-    Raises:
-        SpecError: something else.
-    """
-    limits = f"at least {smallest}" if largest is None else f"{smallest} to {_shown(largest)}"
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise SpecError(f"{name}: got {value!r}, expected a whole number, {limits}") from None
-    if number < smallest or (largest is not None and number > largest):
-        raise SpecError(f"{name}: got {number}, expected {limits}")
-    return number
+    return parse(type(spec), spec.model_dump(warnings=False))
 
 
 def check_tokens(array: ArrayLike, name: str, vocab_size: int) -> NDArray[np.unsignedinteger]:
@@ -114,7 +105,3 @@ def _as_integers(array: ArrayLike, name: str) -> NDArray[Any]:
     if found.dtype.kind not in "ui":
         raise SpecError(f"{name}: got an array of {found.dtype}, expected integers (token numbers)")
     return found
-
-
-def _shown(number: int) -> str:
-    return "2^32" if number == 2**32 else f"{number:,}"

@@ -4,6 +4,9 @@ import glob
 import hashlib
 import json
 import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,7 +31,7 @@ def local_path(path: str, cache_dir: Path) -> Path:
     """Where files are read: a path as it is, with `~` read; of a URL, the copy in `cache_dir`, brought up to date.
 
     What fsspec says of a file (size, time, ETag) decides whether it is copied again. A folder is copied whole, and of a
-    pattern what it fits, into a folder.
+    pattern what it fits, into a folder; of a pattern of folders they are kept, and it is the pattern of the copies.
 
     Raises:
         DatasetError: there is nothing, it cannot be read, or it changed while it was copied.
@@ -59,9 +62,13 @@ def _copied(url: str, folder: Path) -> Path:
     filesystem, root = fsspec.core.url_to_fs(url)
     filesystem.invalidate_cache()
     root = root.rstrip("/")
-    place = folder / (PurePosixPath(root).name if not glob.has_magic(root) else "pattern")
-    if glob.has_magic(root):
-        wanted = {place / PurePosixPath(name).name: name for name in filesystem.glob(root)}
+    found = place = folder / PurePosixPath(root).name
+    if glob.has_magic(root) and not filesystem.exists(root):
+        fixed, varying = _divided(root)
+        found = place = folder / "pattern"
+        wanted = {place / name.removeprefix(fixed): name for name in filesystem.glob(root)}
+        if "/" in varying or "**" in varying:
+            found = Path(glob.escape(str(place)), varying)
     elif filesystem.isdir(root):
         wanted = {place / name[len(root) + 1 :]: name for name in filesystem.find(root)}
     else:
@@ -74,16 +81,37 @@ def _copied(url: str, folder: Path) -> Path:
         key = there[str(path)] = filesystem.ukey(name)
         if known.get(str(path)) != key or not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            filesystem.get_file(name, str(partial))
-            filesystem.invalidate_cache()
-            if filesystem.ukey(name) != key:
-                raise DatasetError(f"{url}: {name} was changed while it was copied; wait until it is complete")
-            partial.replace(path)
+            with _put_at(path, folder) as partial:
+                filesystem.get_file(name, str(partial))
+                filesystem.invalidate_cache()
+                if filesystem.ukey(name) != key:
+                    raise DatasetError(f"{url}: {name} was changed while it was copied; wait until it is complete")
     for path in [each for each in place.rglob("*") if each.is_file() and each not in wanted]:
-        path.unlink()
-    (folder / _KNOWN).write_text(json.dumps(there))
-    return place
+        path.unlink(missing_ok=True)
+    with _put_at(folder / _KNOWN, folder) as partial:
+        partial.write_text(json.dumps(there))
+    return found
+
+
+def _divided(pattern: str) -> tuple[str, str]:
+    """A pattern's folders without magic, with a slash at their end, and what comes below them."""
+    parts = pattern.split("/")
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    return "".join(f"{part}/" for part in parts[:first]), "/".join(parts[first:])
+
+
+@contextmanager
+def _put_at(path: Path, folder: Path) -> Iterator[Path]:
+    """A name in `folder` to write to, of this call alone; the file gets its own if all goes well, else it is removed.
+
+    It lies beside the copies, as another process that copies the same URL removes what does not belong to them.
+    """
+    partial = folder / f".{uuid.uuid4().hex}.partial"
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

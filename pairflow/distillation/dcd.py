@@ -21,7 +21,7 @@ from pairflow.models import ImageShape
 from pairflow.replicas import Replica
 from pairflow.row_source import RowSource
 from pairflow.spec import DistillationSpec, parse
-from pairflow.training import check_data
+from pairflow.training import check_data, check_sizes
 from pairflow.training_data import Placing, TrainingData
 from pairflow.validation import Validator
 
@@ -67,6 +67,7 @@ def distill(
         TrainingError: the loss or the gradient is not finite, or the loss leapt.
     """
     spec = parse(DistillationSpec, spec.model_dump())  # a copy with updates was never checked
+    vocab_size, image_shape = check_sizes(vocab_size, image_shape)
     cadence = Cadence(checkpoint_every, log_every, validate_every)
     cadence.check()
     length = check_data(spec, target, source, validation, vocab_size, paired=spec.states == "paired")

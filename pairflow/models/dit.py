@@ -24,6 +24,7 @@ class Dit(nn.Module):
 
     def __init__(self, spec: ModelSpec, *, vocab_size: int, num_states: int, length: int) -> None:
         super().__init__()
+        self.length = length
         self.embedding = nn.Embedding(num_states, spec.hidden_size)
         nn.init.normal_(self.embedding.weight, std=_EMBEDDING_STD)
         self.positions = (

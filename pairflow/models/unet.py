@@ -5,6 +5,8 @@ resolutions. Zero padding at the borders tells the convolutions where they are, 
 embedding.
 """
 
+import math
+
 import torch
 import torch.nn.functional as nnf
 from torch import nn
@@ -35,7 +37,7 @@ class Unet(nn.Module):
 
     def __init__(self, spec: ModelSpec, *, vocab_size: int, num_states: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.image_shape = image_shape
+        self.image_shape, self.length = image_shape, math.prod(image_shape)
         channels, height, width = image_shape
         factor = 2 ** (len(spec.channel_mults) - 1)
         self.padding = (0, -width % factor, 0, -height % factor)

@@ -8,10 +8,12 @@ position), so a sample does not depend on the batch it is drawn in. The one cave
 differently for another batch size or device, and a draw that falls within such a rounding of a boundary then picks
 another token.
 
-May import processes, `devices`, `rng`, `spec` and `errors` of the library: a model is whatever answers with logits.
+May import processes, `devices`, `rng`, `integers`, `spec` and `errors` of the library: a model is whatever answers with
+logits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ from tqdm import tqdm
 
 from pairflow.devices import resolve_device
 from pairflow.errors import SpecError
+from pairflow.integers import check_integer
 from pairflow.processes import Process
 from pairflow.rng import uniform_draws
 from pairflow.sampling.draws import draw_categorical, nucleus
@@ -104,28 +107,26 @@ def sample(
         observer: is shown every state on the way, such as `Paths`; it changes no draw.
 
     Raises:
-        SpecError: a number out of its range.
+        SpecError: a number out of its range, a length that is not the model's, or logits that are not finite.
     """
     spec = SamplingSpec() if spec is None else spec
-    fewest = 0 if spec.final_step == "greedy" else 1
-    for name, value, least in (
-        ("num_samples", num_samples, 1),
-        ("num_steps", num_steps, fewest),
-        ("batch_size", batch_size, 1),
-    ):
-        if value < least:
-            raise SpecError(f"{name}: got {value}, expected at least {least}")
+    num_samples = check_integer(num_samples, "num_samples", 1)
+    num_steps = check_integer(num_steps, "num_steps", 0 if spec.final_step == "greedy" else 1)
+    length = check_integer(length, "length", 1)
+    seed = check_integer(seed, "seed", 0, 2**63 - 1)  # as a spec's
+    batch_size = check_integer(batch_size, "batch_size", 1)
     if num_steps > MAX_STEPS:
         raise SpecError(f"num_steps: got {num_steps}, expected at most {MAX_STEPS}")
-    if start < 0:
-        raise SpecError(f"start: got {start}, expected the number of a sample, from 0")
+    start = check_integer(start, "start", 0)
+    if isinstance(own := getattr(model, "length", None), int) and own != length:
+        raise SpecError(f"length: got {length}, expected {own}, the tokens a row that the model was made for")
     place = resolve_device(device)
-    was_training = model.training
-    model = model.to(place).eval()
+    model = model.to(place)
     tokens = np.empty((num_samples, length), np.min_scalar_type(process.vocab_size - 1))
     calls = 0
     total = num_steps * num_samples
-    with tqdm(total=total, desc=f"sample, {num_steps} steps", unit="step", disable=not progress) as bar:
+    bar = tqdm(total=total, desc=f"sample, {num_steps} steps", unit="step", disable=not progress)
+    with _evaluating(model), bar:
         for first in range(0, num_samples, batch_size):
             rows = np.arange(first, min(first + batch_size, num_samples))
             predictor = Predictor(model, process)
@@ -148,8 +149,19 @@ def sample(
                     observer(sample_ids, num_steps + 1, x_t)
             tokens[rows] = x_t.cpu().numpy()
             calls += predictor.calls
-    model.train(was_training)
     return Samples(tokens, calls / num_samples)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode; every module of it is left in its own, whatever happens."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _step(

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from pairflow.devices import autocast
+from pairflow.errors import SpecError
 from pairflow.processes import Process
 
 TIME_EPSILON = 1e-3  # the network is asked about times in [ε, 1 − ε], where it was trained (TrainingSpec.time_epsilon)
@@ -32,7 +33,11 @@ class Predictor:
         self._answered: torch.Tensor | None = None
 
     def logits(self, x_t: torch.Tensor, time: float) -> torch.Tensor:
-        """[B, D, K] for x_t int64 [B, D], the rows of which must stay the same samples from call to call."""
+        """[B, D, K] for x_t int64 [B, D], the rows of which must stay the same samples from call to call.
+
+        Raises:
+            SpecError: the network's answer is not finite.
+        """
         if not self._process.time_free:
             return self._compute(x_t, time)
         if self._logits is None or self._answered is None:
@@ -48,4 +53,11 @@ class Predictor:
         self.calls += len(x_t)
         t = torch.full((len(x_t),), inside(time), device=x_t.device)
         with autocast(x_t.device):
-            return self._model(x_t, self._process.network_time(t))
+            logits: torch.Tensor = self._model(x_t, self._process.network_time(t))
+        # The sum is the cheapest look at them all, and not finite either where a model rules tokens out by −∞.
+        if not bool(logits.sum().isfinite()) and not bool(logits.amax(dim=-1).isfinite().all()):
+            raise SpecError(
+                f"model: got logits that are not finite at t = {inside(time):.3g}, expected numbers; its weights may "
+                "not be finite: load another checkpoint, or train it again"
+            )
+        return logits

@@ -1,11 +1,16 @@
 """Checkpoints: what they hold, and damaged, foreign or missing ones, each named."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pairflow import checkpoint
@@ -182,3 +187,46 @@ def test_folders_that_are_only_called_as_checkpoints_are_kept(tmp_path):
         checkpoint.save(tmp_path, {}, {"step": 99})
     assert (foreign.read_text(), later.read_text()) == ('{"step": 1, "optimizer": "theirs"}', "{}")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (SafetensorError("I/O error: No space left on device (os error 28)"), CheckpointError),
+        (OSError(errno.ENOSPC, "No space left on device"), CheckpointError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (TypeError("not serializable"), TypeError),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, error, raised):
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise error
+
+    checkpoint.save(tmp_path, {}, {"step": 1})
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(raised) as caught:
+        checkpoint.save(tmp_path, {}, {"step": 2})
+    if raised is CheckpointError:
+        assert "cannot write checkpoint" in str(caught.value)
+        assert "No space left" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_what_killed_processes_left_is_swept(tmp_path):
+    """Of this machine alone: elsewhere, and under the names of before, a number may be a living process's."""
+    code = "import os, sys; from pairflow.checkpoint import _machine; print(_machine(), os.getpid())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    machine, dead = told.stdout.split()
+    swept = {f".{kind}-step-00000007-{machine}-{dead}" for kind in ("partial", "old")}
+    kept = {
+        f".partial-step-00000007-{machine}-{os.getppid()}",
+        f".partial-step-00000007-{'0' * 12}-{dead}",
+        f".partial-step-00000007-{dead}",
+        f".notes-step-00000007-{machine}-{dead}",
+    }
+    for name in swept | kept:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tensors.safetensors").write_bytes(b"half")
+    checkpoint.save(tmp_path, {}, {"step": 8})
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"step-00000008"}

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from pairflow.coupling import couple, couple_counted, support_rows
+from pairflow.coupling import couple, couple_counted, couple_in_parts, support_rows
+from pairflow.coupling.parts import LocalParts
 from pairflow.errors import SpecError
 from pairflow.rng import Purpose, draw_one_each, draw_pairs
 from pairflow.spec import CouplingSpec
@@ -116,3 +118,29 @@ def test_replicas_are_sources_of_their_own(kind, engine):
 def test_replicas_must_be_numbers_below_4096(replicas):
     with pytest.raises(SpecError, match="replicas: got"):
         couple(FAR_APART[:1], vocab_size=50, spec=CouplingSpec(), replicas=replicas)
+
+
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [
+        ({"kind": "independant"}, "kind: "),
+        ({"num_steps": 0}, "num_steps: .*greater than or equal to 1"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"temperature": 0.0}, "temperature: .*greater than 0"),
+        ({"block_size": 8}, "block_size can only be given for coupling 'assignment'"),
+    ],
+)
+def test_a_copy_with_updates_is_checked(update, says):
+    spec = CouplingSpec().model_copy(update=update)
+    with pytest.raises(SpecError, match=says):
+        couple(FAR_APART[:2], vocab_size=50, spec=spec, engine="cpu")
+    with pytest.raises(SpecError, match=says):
+        couple_in_parts(FAR_APART[:2], LocalParts([], 2, torch.device("cpu")), vocab_size=50, spec=spec)
+
+
+@pytest.mark.parametrize("kind", ["independent", "assignment"])
+def test_parts_are_for_the_walk_alone(kind):
+    with pytest.raises(SpecError, match=rf"spec\.kind: got '{kind}', expected 'closed_form'"):
+        couple_in_parts(
+            FAR_APART[:2], LocalParts([], 2, torch.device("cpu")), vocab_size=50, spec=CouplingSpec(kind=kind)
+        )

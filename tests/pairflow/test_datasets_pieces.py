@@ -1,6 +1,8 @@
 """Rows prepared in pieces are those of reading the source in one go, however it is cut; and the files with them."""
 
 import bz2
+import errno
+import glob
 import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +225,50 @@ class TestUrl:
         assert _in_pieces(there, 1000).digest == _in_pieces(here, 1000).digest
         assert there.fingerprint() == here.fingerprint()
         assert there.source.source == f"memory://molecules{below}"
+
+    @pytest.mark.parametrize("below", ["*/rows.smi", "202?/*.smi", "**/rows.smi", "2024/rows.smi"])
+    def test_files_of_one_name_in_several_folders(self, remote, tmp_path, below):
+        for number, year in enumerate(("2024", "2023", ".2022")):
+            place = tmp_path / "here [1]" / year
+            place.mkdir(parents=True)
+            (place / "rows.smi").write_text(f"{'C' * (number + 1)}O\n" * 40)
+            remote.pipe_file(f"/molecules/years/{year}/rows.smi", (place / "rows.smi").read_bytes())
+        there = _own(Path("x")).model_copy(update={"path": f"memory://molecules/years/{below}"})
+        here = _own(Path(f"{glob.escape(str(tmp_path / 'here [1]'))}/{below}"))
+        copied = _plan(there, tmp_path / "cache [1]")
+        assert list(copied.pieces()) == list(_plan(here, tmp_path).pieces())
+        assert copied.fingerprint() == _plan(here, tmp_path).fingerprint()
+
+    def test_a_file_that_is_there_is_no_pattern(self, remote, tmp_path):
+        remote.pipe_file("/molecules/rows [1].smi", b"CCO\n")
+        remote.pipe_file("/molecules/rows 1.smi", b"CCC\n")
+        plan = _plan(_own(Path("x")).model_copy(update={"path": "memory://molecules/rows [1].smi"}), tmp_path)
+        assert [piece.rows for piece in plan.pieces()] == [["CCO"]]
+
+    def test_two_that_copy_at_once_do_not_meet(self, remote, tmp_path, monkeypatch):
+        spec = _own(Path("x")).model_copy(update={"path": "memory://molecules/b.smi"})
+        get_file = type(remote).get_file
+        others: list[str] = []
+
+        def overtaken(self, name, local, **options):
+            get_file(self, name, local, **options)
+            if not others:
+                others.append(local)
+                others.append(_in_pieces(_plan(spec, tmp_path), 1000).digest)
+
+        monkeypatch.setattr(type(remote), "get_file", overtaken)
+        assert _in_pieces(_plan(spec, tmp_path), 1000).digest == others[1]
+        assert not list(tmp_path.rglob("*.partial"))
+
+    def test_a_copy_that_breaks_off_leaves_nothing(self, remote, tmp_path, monkeypatch):
+        def broken(self, name, local, **options):
+            Path(local).write_bytes(b"CC")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(type(remote), "get_file", broken)
+        with pytest.raises(DatasetError, match="No space left"):
+            _plan(_own(Path("x")).model_copy(update={"path": "memory://molecules/b.smi"}), tmp_path)
+        assert not [each for each in (tmp_path / "cache").rglob("*") if each.is_file()]
 
     def test_what_changes_there_is_copied_again(self, remote, tmp_path):
         spec = _own(Path("x")).model_copy(update={"path": "memory://molecules"})

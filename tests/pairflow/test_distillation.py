@@ -191,3 +191,12 @@ def test_distillation_makes_one_step_samples_better(tmp_path):
 
     before, after = whole(tmp_path / "t"), whole(tmp_path / "s")
     assert after > before + 0.15  # 0.24 to 0.50 over three seeds
+
+
+def test_sizes_may_be_numpys_numbers(tmp_path):
+    teacher = fit(MODEL, TRAINING, TARGET, vocab_size=VOCAB_SIZE, checkpoint_dir=tmp_path / "teacher", progress=False)
+    settings: dict[str, Any] = {"checkpoint_dir": tmp_path / "student", "device": "cpu", "progress": False}
+    with pytest.raises(SpecError, match=r"vocab_size: got 5\.0, expected a whole number"):
+        distill(SPEC, teacher.checkpoint, TARGET, vocab_size=5.0, **settings)  # type: ignore[arg-type]
+    student = distill(SPEC, teacher.checkpoint, TARGET, vocab_size=np.int64(VOCAB_SIZE), **settings)  # type: ignore[arg-type]
+    assert load_model(student.checkpoint, device="cpu").vocab_size == VOCAB_SIZE

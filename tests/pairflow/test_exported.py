@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pairflow import exported
 from pairflow.checkpoint import load_model
 from pairflow.checkpoint_files import is_whole, read_state
 from pairflow.errors import CheckpointError, SpecError
@@ -88,3 +90,14 @@ def test_somebody_elses_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(CheckpointError, match="format_version is None, this release reads 1"):
         load_model(tmp_path)
+
+
+def test_a_full_disk_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(exported, "save_file", full)
+    with pytest.raises(SpecError, match=r"cannot be written: .*No space left"):
+        export(checkpoint, tmp_path / "hub", page="")
+    assert not list(tmp_path.iterdir())

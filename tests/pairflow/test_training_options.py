@@ -232,3 +232,28 @@ def test_utilisation_is_what_was_done_by_what_can_be(tmp_path, monkeypatch):
 
 def test_processes_differ_in_what_a_network_reads():
     assert (UniformProcess(7).num_states, AbsorbingProcess(7).num_states) == (7, 8)
+
+
+def test_sizes_may_be_numpys_numbers(tmp_path):
+    unet = ModelSpec(architecture="unet", hidden_size=8, num_heads=1, cond_size=8, channel_mults=(1,), num_res_blocks=1)
+    shape: Any = np.array([1, 2, 3])
+    trained = train(tmp_path, model=unet, vocab_size=np.int64(VOCAB_SIZE), image_shape=shape)
+    loaded = load_model(trained.checkpoint, device="cpu")
+    assert (loaded.vocab_size, loaded.image_shape) == (VOCAB_SIZE, (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"vocab_size": 5.0}, r"vocab_size: got 5\.0, expected a whole number"),
+        ({"vocab_size": 1}, "vocab_size: got 1, expected at least 2"),
+        ({"image_shape": (1, 2, 3.0)}, r"image_shape: got 3\.0, expected a whole number"),
+        ({"image_shape": (2, 3)}, r"image_shape: got \(2, 3\), expected \(C, H, W\)"),
+        ({"checkpoint_every": 2.5}, r"checkpoint_every: got 2\.5, expected a whole number"),
+        ({"model": MODEL.model_copy(update={"num_layers": 0})}, "num_layers: .*greater than or equal to 1"),
+    ],
+)
+def test_sizes_that_are_no_whole_numbers_are_refused_at_once(tmp_path, options, says):
+    with pytest.raises(SpecError, match=says):
+        train(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

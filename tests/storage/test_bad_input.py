@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import storage
 from pairflow.errors import SpecError, StoreError
@@ -26,6 +27,8 @@ from . import storage_formula as formula
         ("\ud800", "is no path: .* surrogates not allowed"),
         ("~\ud800", "is no path: .* surrogates not allowed"),
         ("nonsense://bucket/store", "cannot be opened: .*nonsense"),
+        ("s3://", "s3:// names no bucket, expected one such as s3://bucket/store"),
+        ("s3:///store", "s3:///store names no bucket"),
         ("s3://key:secret@bucket/store", "carries a password"),
     ],
 )
@@ -205,8 +208,6 @@ def test_a_disk_that_fails_half_way(format, tmp_path, monkeypatch, code, remedy)
 
 
 def test_what_a_remote_client_raises_becomes_ours(monkeypatch):
-    from fsspec.implementations.memory import MemoryFileSystem
-
     class NoCredentialsError(Exception):
         pass
 
@@ -227,6 +228,19 @@ def test_local_paths_mean_the_same_everywhere(tmp_path, monkeypatch):
     assert storage.pairs_url("~/store", "ab" * 32, "zarr") == f"{tmp_path}/home/store/pairs/{name}"
     assert storage.pairs_url(f"file://{tmp_path}", "ab" * 32, "zarr") == f"{tmp_path}/pairs/{name}"
     assert storage.pairs_url("memory://store/", "ab" * 32, "zarr") == f"memory://store/pairs/{name}"
+
+
+def test_a_store_may_be_all_of_a_filesystem(format, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    header = formula.header(format)
+    for root in ("memory://", "memory:///"):
+        url = formula.write(root, header)
+        assert storage.store_of(url) == "memory://"
+        assert storage.open_pairs(url).manifest.fingerprint == header.fingerprint
+        assert storage.verify_pairs(url, progress=False).ok
+        assert {each.url for each in storage.take_inventory(root).couplings} == {url}
+        MemoryFileSystem().rm("/pairs", recursive=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["a b", "a#b?c=1", "ü::x", "%41", "-rf", "[x]*"])

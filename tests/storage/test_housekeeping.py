@@ -239,6 +239,10 @@ def test_exports_that_cannot_be(format, tmp_path):
         storage.export_pairs(url, format, store_url=storage.store_of(url), shard_size=3)
     with pytest.raises(SpecError, match="zarr or parquet, got 'csv'"):
         storage.export_pairs(url, "csv", store_url=tmp_path / "copy")  # type: ignore[arg-type]
+    for shard_size in (-3, 0, 2.5):
+        with pytest.raises(SpecError, match="shard_size"):
+            storage.export_pairs(url, format, store_url=tmp_path / "copy", shard_size=shard_size)  # type: ignore[arg-type]
+    assert not (tmp_path / "copy").exists()
     storage.export_pairs(url, format, store_url=tmp_path / "copy", progress=False)
     with pytest.raises(ShardConflictError, match="shards of 7 rows, asked for 3"):
         storage.export_pairs(url, format, store_url=tmp_path / "copy", shard_size=3)
