@@ -7,7 +7,7 @@ from pairflow.devices import autocast
 from pairflow.errors import SpecError
 from pairflow.processes import Process
 
-TIME_EPSILON = 1e-3  # the network is asked about times in [ε, 1 − ε], where it was trained (TrainingSpec.time_epsilon)
+TIME_EPSILON = 1e-3  # the network is asked about times in [ε, 1 − ε], where it was trained by default (TrainingSpec)
 
 
 def inside(time: float) -> float:
