@@ -12,7 +12,7 @@ from pairflow.errors import SpecError
 UNIFORM_SHARE = 0.02
 """Of the uniform distribution in the marginals, so that no token is impossible anywhere."""
 _MOST_ENTRIES = 2**27  # D·K: 1 GiB of them
-_ROWS_AT_ONCE = 65_536
+_TOKENS_AT_ONCE = 2**22  # 32 MiB of int64, whatever D is
 
 
 class MarginalCounts:
@@ -32,9 +32,11 @@ class MarginalCounts:
     def add(self, rows: NDArray[np.integer]) -> None:
         """Counts rows [n, D] of tokens below K."""
         places = np.arange(self._length) * self._vocab_size
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            block = rows[start : start + _ROWS_AT_ONCE]
-            self._counts += np.bincount((block + places).ravel(), minlength=len(self._counts))
+        rows_at_once = max(1, _TOKENS_AT_ONCE // self._length)
+        for start in range(0, len(rows), rows_at_once):
+            block = rows[start : start + rows_at_once].astype(np.int64)  # uint64 and int64 together would be floats
+            block += places
+            self._counts += np.bincount(block.ravel(), minlength=len(self._counts))
             self._num_rows += len(block)
 
     def marginals(self) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pairflow.coupling.checks import check_dtype, check_keys, check_spec, check_tokens
+from pairflow.coupling.parts import LocalParts
 from pairflow.coupling.result import Coupled
 from pairflow.coupling.versions import VERSIONS
 from pairflow.errors import SpecError
@@ -172,7 +173,7 @@ def couple_in_parts(
         rows_per_batch: rows that are walked together; each takes as many bytes as the support has rows.
 
     Raises:
-        SpecError: as `couple`, or a spec of another kind.
+        SpecError: as `couple`, a spec of another kind, or parts of a type that does not hold every token.
     """
     spec = check_spec(spec)
     if spec.kind != "closed_form":
@@ -183,6 +184,8 @@ def couple_in_parts(
     rows_per_batch = check_integer(rows_per_batch, "rows_per_batch", 1)
     tokens = check_tokens(target, "target", vocab_size)
     dtype = check_dtype(target, vocab_size)
+    if isinstance(support, LocalParts):  # the types of parts elsewhere are not known here
+        support.check(vocab_size)
     ids = check_keys(sample_ids, "sample_ids", np.arange(len(tokens), dtype=np.uint64))
     copies = check_keys(replicas, "replicas", np.zeros(len(tokens), np.uint64), limit=MAX_REPLICAS)
     coupled = importlib.import_module("pairflow.coupling.batches").couple_batches(

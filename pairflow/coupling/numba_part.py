@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from pairflow.coupling.compilation import compiled
 from pairflow.coupling.match_counts import FIND_BLOCK, apply_moves, count_matches, find_row
 from pairflow.coupling.parts import Array, Draws, Moves
+from pairflow.errors import SpecError
 
 
 class NumbaPart:
@@ -14,11 +15,12 @@ class NumbaPart:
     It uses one thread. A batch of B states takes B·M bytes for the counts (twice that where D > 255).
 
     Args:
-        columns: [D, M] unsigned integers, the part's rows, column after column.
+        columns: [D, M] unsigned integers, the part's rows, column after column; of a type that holds K − 1.
     """
 
     def __init__(self, columns: NDArray[np.unsignedinteger]):
         self._columns = np.ascontiguousarray(columns)
+        self.largest_token = int(np.iinfo(columns.dtype).max)
         self._length, self._num_rows = columns.shape
         self._counts = np.empty((0, self._num_rows), np.uint8 if self._length < 256 else np.uint16)
         self._rows = np.empty(0, np.int64)
@@ -58,7 +60,18 @@ class NumbaPart:
         return sums
 
     def _tokens(self, tokens: Array) -> NDArray[np.unsignedinteger]:
-        return np.asarray(tokens).astype(self._columns.dtype)
+        """int64 tokens as the columns hold them.
+
+        Raises:
+            SpecError: one is too large for that, and would count as a match with another.
+        """
+        tokens = np.asarray(tokens)
+        if tokens.size and (largest := int(tokens.max())) > self.largest_token:
+            raise SpecError(
+                f"support: got a part of {self._columns.dtype}, which cannot be compared with token {largest}; make it "
+                "of a type that holds every token of the vocabulary"
+            )
+        return tokens.astype(self._columns.dtype)
 
 
 @compiled

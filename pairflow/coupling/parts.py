@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pairflow.errors import SpecError
+
 if TYPE_CHECKING:  # a process with a part of numba's has no use for torch
     import torch
     from torch import Tensor
@@ -55,7 +57,14 @@ class Draws:
 
 
 class SupportPart(Protocol):
-    """A run of rows of the support, and the match counts of one batch of B states against each of its rows."""
+    """A run of rows of the support, and the match counts of one batch of B states against each of its rows.
+
+    Attributes:
+        largest_token: that its rows' type holds; a larger one cannot be compared with them.
+    """
+
+    @property
+    def largest_token(self) -> int: ...
 
     def start(self, states: Array) -> Array:
         """Begins a batch at `states` [B, D] int64 and returns its histograms, [B, D+1] int64."""
@@ -102,6 +111,15 @@ class LocalParts:
     def __init__(self, parts: Sequence[SupportPart], num_rows: int, device: "torch.device"):
         self.num_rows = num_rows
         self._parts, self._device = parts, device
+
+    def check(self, vocab_size: int) -> None:
+        """Raises SpecError for a part that cannot be compared with every token of the vocabulary, which walks visit."""
+        for part in self._parts:
+            if part.largest_token < vocab_size - 1:
+                raise SpecError(
+                    f"support: got a part of a type that holds tokens up to {part.largest_token}, expected up to "
+                    f"{vocab_size - 1} (vocab_size {vocab_size}); make the parts of a wider type"
+                )
 
     def start(self, states: "Tensor") -> "Tensor":
         """See `SplitSupport`."""

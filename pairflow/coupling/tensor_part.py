@@ -30,6 +30,8 @@ class TensorPart:
 
     Args:
         columns: [D, M] unsigned integers of 1, 2 or 4 bytes: the part's rows, column after column; see `columns_of`.
+            Of a type that holds K − 1, which is not asked at each step, as a GPU would have to be waited for:
+            `LocalParts.check` does before the walk.
         kernels: `torch_kernels` or `triton_kernels`.
     """
 
@@ -38,7 +40,7 @@ class TensorPart:
         self._length, self._num_rows = columns.shape
         self._chunk_size = _chunk_size(self._num_rows, self._length)
         self._num_chunks = -(-self._num_rows // self._chunk_size)
-        self._mask = (1 << 8 * columns.element_size()) - 1
+        self.largest_token = (1 << 8 * columns.element_size()) - 1
         self._counts = self._numbers = self._rows = torch.empty(0, device=columns.device)
 
     def start(self, states: Array) -> Tensor:
@@ -80,7 +82,7 @@ class TensorPart:
             before = up_to.gather(1, (chunks[some] - 1).clamp(min=0)[:, None])[:, 0]
             inside[some] = ranks[some] - torch.where(chunks[some] > 0, before, 0)
         found = self._kernels.find(self._counts, self._rows[rows], chunks, levels, inside, self._chunk_size)
-        return self._columns[positions, found].to(torch.int64) & self._mask
+        return self._columns[positions, found].to(torch.int64) & self.largest_token
 
     def agreement(self, states: Array, powers: Array) -> Tensor:
         """See `SupportPart`."""

@@ -15,7 +15,7 @@ from pairflow.datasets.assembly import LoadedRows
 from pairflow.datasets.base import DatasetReport, pack_tokens
 from pairflow.datasets.files import Sources, finished_files
 from pairflow.datasets.preparation import Whole
-from pairflow.datasets.remote import local_path, source_name
+from pairflow.datasets.remote import is_remote, local_path, source_name
 from pairflow.datasets.vocabulary import Vocabulary
 from pairflow.errors import DatasetError
 from pairflow.paths import user_path
@@ -34,6 +34,11 @@ def own(spec: DatasetSpec, sources: Sources) -> Whole:
     """
     path = local_path(spec.path or "", sources.cache_dir)
     source = source_name(spec.path or "")
+    if is_remote(source) and not path.exists():
+        raise DatasetError(
+            f"{source} is a pattern of several folders, expected a file, a folder or files of one folder; copy them "
+            "into one"
+        )
     vocab_path = None if spec.vocab_path is None else user_path(spec.vocab_path, "vocab_path")
     files = [*_content(path), *([] if vocab_path is None else [vocab_path])]
     return Whole(tuple(files), lambda: _load(path, source, vocab_path, spec), "tokens/1", source)

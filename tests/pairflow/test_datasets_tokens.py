@@ -1,7 +1,9 @@
 """Bring your own: every way to hand in a matrix of integers, and every way to get it wrong."""
 
+import io
 import json
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -341,3 +343,17 @@ class TestFolder:
         (tmp_path / "_rows.npy").touch()
         with pytest.raises(DatasetError, match="no finished file"):
             load(tmp_path)
+
+
+def test_a_url_may_be_a_pattern_of_one_folder_alone(tmp_path):
+    remote = fsspec.filesystem("memory")
+    for number, name in enumerate(("a", "b")):
+        content = io.BytesIO()
+        np.save(content, np.full((20, 3), number))
+        remote.pipe_file(f"/arrays/{name}/{name}.npy", content.getvalue())
+    spec = DatasetSpec(name="tokens", path="memory://arrays/a/*.npy", vocab_size=2)
+    assert datasets.load(spec, cache_dir=tmp_path, progress=False).report.rows_read == 20
+    several = spec.model_copy(update={"path": "memory://arrays/*/*.npy"})
+    with pytest.raises(DatasetError, match=r"memory://arrays/\*/\*\.npy is a pattern of several folders"):
+        datasets.load(several, cache_dir=tmp_path, progress=False)
+    remote.rm("/arrays", recursive=True)

@@ -244,3 +244,23 @@ def test_parts_are_even_runs_of_rows(num_rows, num_parts):
     )
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 1
+
+
+@pytest.mark.parametrize("kind", [tensor_part, numba_part])
+def test_parts_of_a_type_that_does_not_hold_every_token_are_refused(kind):
+    """Token 259 would count as a match of 3, once a walk has come to it."""
+    support = np.random.default_rng(0).integers(0, 256, (30, 8), np.uint8)
+    target, spec = support.astype(np.uint16), CouplingSpec(num_steps=4)
+    with pytest.raises(SpecError, match=r"holds tokens up to 255, expected up to 299 \(vocab_size 300\)"):
+        couple_in_parts(target, split(support, 2, [kind]), vocab_size=300, spec=spec)
+    whole = couple(target, target, vocab_size=300, spec=spec, engine="cpu")
+    np.testing.assert_array_equal(
+        couple_in_parts(target, split(target, 2, [kind]), vocab_size=300, spec=spec).source, whole
+    )
+
+
+def test_a_part_of_numbas_refuses_a_token_that_its_type_does_not_hold():
+    part = numba_part(np.arange(6, dtype=np.uint8).reshape(3, 2))
+    part.start(np.array([[255, 1]]))
+    with pytest.raises(SpecError, match="a part of uint8, which cannot be compared with token 256"):
+        part.start(np.array([[256, 1]]))

@@ -190,6 +190,16 @@ class TestMarginals:
             counts.add(block)
         np.testing.assert_array_equal(counts.marginals(), marginals(np.tile(rows, (3, 1)), 4))
 
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, np.uint64])
+    def test_tokens_of_any_integers_are_counted_a_few_rows_at_a_time(
+        self, dtype: type[np.integer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = np.random.default_rng(0).integers(0, 4, (1000, 6), np.uint8)
+        expected = marginals(rows, 4)
+        for tokens_at_once in (2**22, 100, 1):
+            monkeypatch.setattr("pairflow.marginals._TOKENS_AT_ONCE", tokens_at_once)
+            np.testing.assert_array_equal(marginals(rows.astype(dtype), 4), expected)
+
     def test_a_table_that_is_too_large_is_refused(self) -> None:
         with pytest.raises(SpecError, match="40 positions of 100,000,000 tokens"):
             MarginalCounts(40, 100_000_000)

@@ -198,7 +198,7 @@ def test_one_call_is_a_greedy_end_alone_or_one_step_that_is_an_argmax_end(predic
 @pytest.mark.parametrize("final_step", ["greedy", "argmax"])
 def test_one_call_fills_every_mask(final_step):
     process = AbsorbingProcess(VOCAB_SIZE)
-    drawn = draw(process, exact_model(process), final_step, num_steps=final_step == "argmax")
+    drawn = draw(process, exact_model(process), final_step, num_steps=int(final_step == "argmax"))
     marginal = np.stack([(SHARES[:, None] * (token == POINTS)).sum(axis=0) for token in range(VOCAB_SIZE)])
     np.testing.assert_array_equal(drawn.tokens, np.tile(marginal.argmax(axis=0), (64, 1)))
     assert drawn.network_calls == 1

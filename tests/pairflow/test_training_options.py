@@ -257,3 +257,11 @@ def test_sizes_that_are_no_whole_numbers_are_refused_at_once(tmp_path, options, 
     with pytest.raises(SpecError, match=says):
         train(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_marginals_are_of_tokens_of_any_integers(tmp_path):
+    spec = SPEC.model_copy(update={"process": "marginal", "coupling": "independent"})
+    narrow, wide = (
+        train(tmp_path / np.dtype(each).name, TARGET.astype(each), spec=spec) for each in (np.uint8, np.uint64)
+    )
+    assert all(torch.equal(value, tensors_of(wide)[name]) for name, value in tensors_of(narrow).items())
