@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,31 +63,41 @@ def _copied(url: str, folder: Path) -> Path:
     filesystem.invalidate_cache()
     root = root.rstrip("/")
     found = place = folder / PurePosixPath(root).name
+    folders: set[Path] = set()
     if glob.has_magic(root) and not filesystem.exists(root):
         fixed, varying = _divided(root)
         found = place = folder / "pattern"
-        wanted = {place / name.removeprefix(fixed): name for name in filesystem.glob(root)}
+        fitting = filesystem.glob(root, detail=True)
+        folders = {place / name.removeprefix(fixed) for name, info in fitting.items() if info["type"] == "directory"}
+        wanted = {place / name.removeprefix(fixed): name for name in fitting}
+        wanted = {path: name for path, name in wanted.items() if path not in folders}
         if "/" in varying or "**" in varying:
             found = Path(glob.escape(str(place)), varying)
     elif filesystem.isdir(root):
         wanted = {place / name[len(root) + 1 :]: name for name in filesystem.find(root)}
     else:
         wanted = {place: root}
-    if not wanted:
+    if not wanted and not folders:
         raise DatasetError(f"{url} holds no file")
+    folder.mkdir(parents=True, exist_ok=True)
     known = _read(folder / _KNOWN)
     there: dict[str, str] = {}
     for path, name in wanted.items():
         key = there[str(path)] = filesystem.ukey(name)
         if known.get(str(path)) != key or not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
             with _put_at(path, folder) as partial:
                 filesystem.get_file(name, str(partial))
                 filesystem.invalidate_cache()
                 if filesystem.ukey(name) != key:
                     raise DatasetError(f"{url}: {name} was changed while it was copied; wait until it is complete")
-    for path in [each for each in place.rglob("*") if each.is_file() and each not in wanted]:
-        path.unlink(missing_ok=True)
+    for path in sorted(place.rglob("*"), reverse=True):  # what is in a folder before it
+        if path.is_file() and path not in wanted:
+            path.unlink(missing_ok=True)
+        elif path.is_dir():
+            with suppress(OSError):  # it holds something
+                path.rmdir()
+    for path in folders:
+        path.mkdir(parents=True, exist_ok=True)  # who reads the copies refuses it, as one on a disk
     with _put_at(folder / _KNOWN, folder) as partial:
         partial.write_text(json.dumps(there))
     return found
@@ -109,6 +119,7 @@ def _put_at(path: Path, folder: Path) -> Iterator[Path]:
     partial = folder / f".{uuid.uuid4().hex}.partial"
     try:
         yield partial
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -245,6 +245,18 @@ class TestUrl:
         plan = _plan(_own(Path("x")).model_copy(update={"path": "memory://molecules/rows [1].smi"}), tmp_path)
         assert [piece.rows for piece in plan.pieces()] == [["CCO"]]
 
+    @pytest.mark.parametrize("below", ["*", "**"])
+    def test_a_folder_that_a_pattern_fits_is_refused_as_on_a_disk(self, remote, tmp_path, below):
+        remote.pipe_file("/molecules/only/2024/rows.smi", b"CCO\n")
+        remote.pipe_file("/molecules/only/rows.smi", b"CCO\n" * 40)
+        spec = _own(Path("x")).model_copy(update={"path": f"memory://molecules/only/{below}"})
+        for _ in range(2):  # the second meets the copies of the first
+            with pytest.raises(DatasetError, match="is a folder, expected only files"):
+                _plan(spec, tmp_path)
+        remote.rm("/molecules/only/2024", recursive=True)
+        if below == "*":
+            assert _in_pieces(_plan(spec, tmp_path), 1000).report.rows_read == 40
+
     def test_two_that_copy_at_once_do_not_meet(self, remote, tmp_path, monkeypatch):
         spec = _own(Path("x")).model_copy(update={"path": "memory://molecules/b.smi"})
         get_file = type(remote).get_file
