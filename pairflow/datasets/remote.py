@@ -79,6 +79,8 @@ def _copied(url: str, folder: Path) -> Path:
         wanted = {place: root}
     if not wanted and not folders:
         raise DatasetError(f"{url} holds no file")
+    if outside := next((name for path, name in wanted.items() if ".." in path.relative_to(folder).parts), None):
+        raise DatasetError(f"{url}: {outside} would be copied to a place outside of the cache; rename it without '..'")
     folder.mkdir(parents=True, exist_ok=True)
     known = _read(folder / _KNOWN)
     there: dict[str, str] = {}

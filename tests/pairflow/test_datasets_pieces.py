@@ -272,6 +272,19 @@ class TestUrl:
         assert _in_pieces(_plan(spec, tmp_path), 1000).digest == others[1]
         assert not list(tmp_path.rglob("*.partial"))
 
+    @pytest.mark.parametrize("below", ["", "/**/*.smi"])
+    def test_a_name_never_leads_out_of_the_cache(self, remote, tmp_path, below):
+        """An object store lets names hold what a disk takes for the folder above."""
+        remote.store["/molecules/a/../../../../../stolen.smi"] = remote.store["/molecules/b.smi"]
+        remote.pseudo_dirs += [f"/molecules/a{'/..' * number}" for number in range(5)]
+        try:
+            with pytest.raises(DatasetError, match="outside of the cache"):
+                _plan(_own(Path("x")).model_copy(update={"path": f"memory://molecules{below}"}), tmp_path)
+        finally:
+            del remote.store["/molecules/a/../../../../../stolen.smi"]
+            remote.pseudo_dirs[:] = [each for each in remote.pseudo_dirs if ".." not in each]
+        assert not list(tmp_path.rglob("stolen*"))
+
     def test_a_copy_that_breaks_off_leaves_nothing(self, remote, tmp_path, monkeypatch):
         def broken(self, name, local, **options):
             Path(local).write_bytes(b"CC")
