@@ -53,11 +53,18 @@ def _training(method: Method, base: Path) -> _Training:
 
 def _interrupted(train: _Training, folder: Path, after_s: float) -> bool:
     """Whether a training was cut off by Ctrl-C, which comes between any two instructions, after seconds of a core."""
-    before = signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+    under_way = True
+
+    def interrupt(*_: object) -> None:
+        if under_way:  # one that comes as the training ends would end pytest
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
     gc.disable()  # hypothesis listens to the collector, and what is raised there is lost
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, after_s)
         train(folder)
+        under_way = False
         return False
     except KeyboardInterrupt:
         return True
