@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On a terminal pip shows its progress; in a log it would be hundreds of lines.
 PIP_INSTALL := [ -t 1 ] && quiet= || quiet=-qq; $(BIN)/pip install $$quiet $(PIP_FLAGS) --disable-pip-version-check --constraint constraints.txt
-# Four workers on two cores: three have the tests of servers, which often wait; the others fill the waits (tests/conftest.py).
-PYTEST = $(BIN)/python -m pytest -n 4 $(TESTS)
+# Three workers on two cores: the tests of servers mostly wait, and the others fill their waits (tests/conftest.py).
+PYTEST = $(BIN)/python -m pytest -n 3 $(TESTS)
 export PAIRFLOW_HOME ?= $(CURDIR)/.pairflow
 # Else each of the tests' hundreds of processes would compile all of our modules.
 unexport PYTHONDONTWRITEBYTECODE

@@ -8,6 +8,7 @@ from ray.job_submission import JobSubmissionClient
 from pairflow.errors import JobFailedError
 
 _TIMEOUT_S = 60.0
+_LONG_TIMEOUT_S = 300.0  # of what is not asked twice, as a job that is submitted: a busy head takes its time
 
 
 class JobClient(JobSubmissionClient):
@@ -17,9 +18,10 @@ class JobClient(JobSubmissionClient):
         JobFailedError: the cluster wants another token.
     """
 
-    def _do_request(self, *arguments: Any, **named: Any) -> Any:
+    def _do_request(self, method: str, endpoint: str, **named: Any) -> Any:
+        named.setdefault("timeout", _TIMEOUT_S if method == "GET" else _LONG_TIMEOUT_S)
         try:
-            return super()._do_request(*arguments, **{"timeout": _TIMEOUT_S} | named)
+            return super()._do_request(method, endpoint, **named)
         except AuthenticationError as error:
             raise JobFailedError(
                 f"the Ray cluster at {self._address} refuses this: {str(error).splitlines()[0]}; give its token in "

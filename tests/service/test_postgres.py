@@ -1,8 +1,9 @@
 """The histories of Prefect and MLflow in a real PostgreSQL, which a role of few rights gets into by password."""
 
-from collections.abc import Iterator
+from collections.abc import contextlib
 from pathlib import Path
 
+import Iterator
 import psutil
 import pytest
 
@@ -14,7 +15,7 @@ from pairflow.errors import PairFlowError, SpecError
 from ..ports import free_port
 from . import postgres_server
 from .postgres_server import PostgresServer
-from .user import User
+from .user import User, words_of
 
 _PASSWORD = "s3cret/of:the@test"  # noqa: S105
 _TINY = {"dataset": {"name": "nci", "max_rows": 300}}
@@ -190,10 +191,12 @@ def _assert_nobody_sees_the_password(person: User, said: str) -> None:
     for spelling in (_PASSWORD, "s3cret%2Fof%3Athe%40test"):
         assert spelling not in said
         assert [path for path in written if spelling.encode() in path.read_bytes()] == []
-        assert not any(spelling in " ".join(each.cmdline()) for each in psutil.Process().children(recursive=True))
+        assert not any(spelling in words_of(each) for each in psutil.Process().children(recursive=True))
     knowing = set()
     for each in person.processes():
-        assert _PASSWORD not in " ".join(each.cmdline())
-        if _PASSWORD in each.environ().values():
-            knowing.add(next(word for word in ("supervisord", "prefect", "mlflow") if word in " ".join(each.cmdline())))
+        words = words_of(each)
+        assert _PASSWORD not in words
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if _PASSWORD in each.environ().values():
+                knowing.add(next(word for word in ("supervisord", "prefect", "mlflow") if word in words))
     assert knowing == {"supervisord", "prefect", "mlflow"}

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from .user import User
+from .user import User, words_of
 
 _TINY = {"dataset": {"name": "nci", "max_rows": 300}}
 _WORK = {
@@ -51,12 +51,12 @@ def test_all_is_well_and_on_loopback(user: User) -> None:
 
 
 def test_a_second_up_attaches(user: User) -> None:
-    before = {each.pid for each in user.processes() if "supervisord" in " ".join(each.cmdline())}
+    before = {each.pid for each in user.processes() if "supervisord" in words_of(each)}
     again = user.run("up")
     assert again.returncode == 0, again.stderr
     assert "already running" in again.stderr
     assert user.prefect in again.stdout
-    assert {each.pid for each in user.processes() if "supervisord" in " ".join(each.cmdline())} == before
+    assert {each.pid for each in user.processes() if "supervisord" in words_of(each)} == before
 
 
 def test_another_home_is_told_who_has_the_port(user: User, tmp_path: Path) -> None:

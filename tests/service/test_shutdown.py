@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .user import User
+from .user import User, words_of
 
 pytestmark = pytest.mark.story
 
@@ -28,7 +28,7 @@ def test_ctrl_c_ends_a_start_cleanly(user: User) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    user.wait_for(lambda: any("mlflow" in " ".join(each.cmdline()) for each in user.processes()), timeout_s=120)
+    user.wait_for(lambda: any("mlflow" in words_of(each) for each in user.processes()), timeout_s=120)
     up.send_signal(signal.SIGINT)
     said = up.communicate(timeout=240)[0].decode()
     assert up.returncode == 128 + signal.SIGINT, said

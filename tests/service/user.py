@@ -218,6 +218,14 @@ class User:
             time.sleep(0.5)
 
 
+def words_of(process: psutil.Process) -> str:
+    """The command line; of one that has ended, nothing."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def _json(url: str, body: Any, **headers: str) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json", **headers})  # noqa: S310
