@@ -1,9 +1,9 @@
 """The histories of Prefect and MLflow in a real PostgreSQL, which a role of few rights gets into by password."""
 
-from collections.abc import contextlib
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-import Iterator
 import psutil
 import pytest
 
