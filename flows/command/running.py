@@ -75,6 +75,7 @@ def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Clu
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     from httpx import TransportError
     from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL
 
     from flows.command.terminal_log import Verbosity
     from flows.service.unfinished import end_unfinished, hold_run
@@ -99,9 +100,11 @@ def _run(name: str, parameters: FlowParameters, settings: Settings, cluster: Clu
     except (RuntimeError, TransportError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("Failed to reach API"):
             raise
+        given = PREFECT_API_URL.value()  # by now that of a temporary server is gone
+        remedy = "run the same again" if given is None else "start it with `pairflow up`, or unset PREFECT_API_URL"
         raise JobFailedError(
-            f"Prefect at {os.environ.get('PREFECT_API_URL')} does not answer ({error or type(error).__name__}); start "
-            "it with `pairflow up`, or unset PREFECT_API_URL to have a temporary one. What is finished is kept"
+            f"Prefect{'' if given is None else f' at {given}'} does not answer ({error or type(error).__name__}); "
+            f"{remedy}: what is finished is kept"
         ) from error
     except PrefectHTTPStatusError as error:
         if error.response.status_code != HTTPStatus.UNAUTHORIZED:

@@ -18,14 +18,9 @@ from prefect.states import Crashed
 def end_those_without_parent(prefect: SyncPrefectClient) -> list[str]:
     """Ends runs within a run that has ended; what was done, in words."""
     states = {"type": {"any_": [StateType.RUNNING, StateType.PENDING, StateType.PAUSED]}}
-    within = {"is_null_": False}
-    found = prefect.read_flow_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"state": states, "parent_task_run_id": within}), limit=200
-    )
-    within_one = [run for run in found if run.deployment_id is None]
-    return [
-        _end(prefect, run) for run in within_one if (parent := _parent(prefect, run)) is not None and has_ended(parent)
-    ]
+    wanted = {"state": states, "parent_task_run_id": {"is_null_": False}, "deployment_id": {"is_null_": True}}
+    found = prefect.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted), limit=200)
+    return [_end(prefect, run) for run in found if (parent := _parent(prefect, run)) is not None and has_ended(parent)]
 
 
 def has_ended(run: FlowRun) -> bool:
